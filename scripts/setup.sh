@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Makes the virtual environment that everything else runs in: bash scripts/setup.sh
+# Idempotent: it installs only when requirements.txt is not the one that was installed last.
+# PYTHON=/path/to/python chooses the interpreter; the default is the first of 3.11 or 3.12 found.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+supported() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; }
+stamp=.venv/.requirements.sha256
+wanted=$(sha256sum requirements.txt | cut -d ' ' -f 1)
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then exit 0; fi
+
+for python in ${PYTHON:+"$PYTHON"} python3 python3.12 python3.11; do
+  if supported "$python"; then break; fi
+  python=
+done
+if [ -z "$python" ]; then
+  echo "setup.sh: Python 3.11 or 3.12 is needed; set PYTHON=/path/to/python3.12" >&2
+  exit 1
+fi
+echo "setup.sh: installing requirements.txt into .venv (a few minutes the first time)"
+.venv/bin/python -c '' 2>/dev/null || { rm -rf .venv && "$python" -m venv .venv; }
+.venv/bin/python -m pip install --disable-pip-version-check --quiet --requirement requirements.txt
+.venv/bin/python -m pip check --disable-pip-version-check
+echo "$wanted" > "$stamp"

@@ -1,0 +1,1 @@
+"""The instruments that every family is measured and run with; knows no model by name."""
