@@ -1,0 +1,235 @@
+"""The prepared dataset and its splits, as views on memory-mapped files.
+
+Shapes: U users, E events, N items, n histories of a view. Items are 1..N, 0 is padding; users are rows 0..U-1.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parents[1]
+FORMAT = 1
+SplitName = Literal["leave_one_out", "global_time"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One prepared folder, `data/<name>/`, as `scripts/prepare.py` writes it."""
+
+    path: Path
+    name: str
+    num_users: int
+    num_items: int
+    offsets: NDArray[np.int64]
+    """(U+1,): user u's events are offsets[u]:offsets[u+1]."""
+    items: NDArray[np.int32]
+    """(E,) in 1..N, by user, then time, then position in the source."""
+    timestamps: NDArray[np.int64] | None
+    """(E,) seconds; None where the source has only order."""
+    attributes: tuple[str, ...]
+    item_ids_sha256: str
+    sequences_sha256: str
+    manifest: dict[str, Any]
+
+    def item_table(self) -> pl.DataFrame:
+        """Return items.parquet: `item` 1..N in order, `raw_id`, then the text attributes in their order."""
+        return pl.read_parquet(self.path / "items.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """n stretches of the event array: history i is items[starts[i]:ends[i]].
+
+    In an evaluation view the target of history i is the event that follows it, items[ends[i]].
+    """
+
+    items: NDArray[np.int32]
+    users: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) number of events in each history."""
+        return self.ends - self.starts
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """(n,) the item that follows each history; only for an evaluation view."""
+        return np.asarray(self.items[self.ends], dtype=np.int64)
+
+    def select(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Histories":
+        """Return the view of some rows, in the order given."""
+        return Histories(self.items, self.users[rows], self.starts[rows], self.ends[rows])
+
+    def gather(
+        self, rows: NDArray[np.int64], max_length: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the most recent `max_length` events of some histories, without padding.
+
+        Args:
+            rows: (B,) indices into this view.
+            max_length: At least 1; older events are left out.
+
+        Returns:
+            (T,) int64 items, oldest first within a history, and (B+1,) int64 offsets into them.
+        """
+        ends = self.ends[rows]
+        lengths = np.minimum(ends - self.starts[rows], max_length)
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        position = np.arange(offsets[-1]) + np.repeat(ends - lengths - offsets[:-1], lengths)
+        return self.items[position].astype(np.int64), offsets
+
+    def item_counts(self, num_items: int) -> NDArray[np.int64]:
+        """Return (N+1,) how often each item occurs in these histories."""
+        if not len(self):
+            return np.zeros(num_items + 1, dtype=np.int64)
+        rows = np.arange(len(self))
+        values, _ = self.gather(rows, int(max(self.lengths.max(), 1)))
+        return np.bincount(values, minlength=num_items + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Training histories, and one held-out target per evaluated user for validation and for test."""
+
+    name: SplitName
+    train: Histories
+    valid: Histories
+    test: Histories
+
+
+def leave_one_out(dataset: Dataset) -> Split:
+    """Return the split whose test target is a user's last event and validation target the one before.
+
+    The rest trains; a user with fewer than 3 events only trains.
+    """
+    starts, ends = dataset.offsets[:-1], dataset.offsets[1:]
+    users = np.arange(dataset.num_users)
+    held_out = ends - starts >= 3
+    train = Histories(dataset.items, users, starts, np.where(held_out, ends - 2, ends))
+    train = train.select(train.lengths > 0)
+    evaluated = Histories(dataset.items, users, starts, ends).select(held_out)
+    valid = Histories(dataset.items, evaluated.users, evaluated.starts, evaluated.ends - 2)
+    test = Histories(dataset.items, evaluated.users, evaluated.starts, evaluated.ends - 1)
+    return Split("leave_one_out", train, valid, test)
+
+
+def global_time_split(dataset: Dataset, quantile: float = 0.9) -> Split:
+    """Return the split at one moment for everybody, so that no training event lies after a test event.
+
+    With T2 the `quantile` of all timestamps and T1 the same quantile of those before T2: events before T1 train;
+    a user's last event in [T1, T2) is a validation target, a user's last event from T2 on is a test target;
+    the history is everything of the user's before it. A target without any history is left out.
+
+    Raises:
+        ValueError: If the dataset has no timestamps or the quantile is not inside (0, 1).
+
+    Source: the "last" target of https://doi.org/10.1145/3705328.3748164 (time to split).
+    """
+    if dataset.timestamps is None:
+        raise ValueError(
+            f"{dataset.path} has no timestamps, only order: a global time split is impossible; "
+            "use --split leave_one_out"
+        )
+    if not 0 < quantile < 1:
+        raise ValueError(f"the quantile of a global time split must lie inside (0, 1), got {quantile}")
+    times = dataset.timestamps
+    test_from = np.quantile(times, quantile, method="higher")
+    valid_from = np.quantile(times[times < test_from], quantile, method="higher")
+    starts, ends = dataset.offsets[:-1], dataset.offsets[1:]
+    users = np.arange(dataset.num_users)
+    valid_at = starts + _count_by_user(times < valid_from, dataset.offsets)
+    test_at = starts + _count_by_user(times < test_from, dataset.offsets)
+    train = Histories(dataset.items, users, starts, valid_at)
+    valid = Histories(dataset.items, users, starts, test_at - 1).select(
+        (test_at > valid_at) & (test_at - 1 > starts)
+    )
+    test = Histories(dataset.items, users, starts, ends - 1).select((ends > test_at) & (ends - 1 > starts))
+    return Split("global_time", train.select(train.lengths > 0), valid, test)
+
+
+def split_dataset(dataset: Dataset, name: SplitName, quantile: float = 0.9) -> Split:
+    """Return the split of that name."""
+    return leave_one_out(dataset) if name == "leave_one_out" else global_time_split(dataset, quantile)
+
+
+def _count_by_user(mask: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (U,) how many of each user's events are set in the (E,) mask."""
+    total = np.concatenate(([0], np.cumsum(mask)))
+    return total[offsets[1:]] - total[offsets[:-1]]
+
+
+def load_dataset(path: Path) -> Dataset:
+    """Return the prepared dataset of a folder, memory-mapped.
+
+    Raises:
+        FileNotFoundError: If the folder is not a prepared dataset.
+        ValueError: If its files contradict each other.
+    """
+    manifest_file = path / "manifest.json"
+    if not manifest_file.is_file():
+        raise FileNotFoundError(
+            f"{manifest_file} does not exist: prepare the dataset first, for example "
+            f"`python scripts/prepare.py demo --name {path.name}`"
+        )
+    manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
+    if manifest.get("format") != FORMAT:
+        raise ValueError(f"{manifest_file} has format {manifest.get('format')}, expected {FORMAT}: prepare again")
+    folder = path / "sequences"
+    offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
+    items = np.load(folder / "items.npy", mmap_mode="r", allow_pickle=False)
+    times_file = folder / "timestamps.npy"
+    times = np.load(times_file, mmap_mode="r", allow_pickle=False) if times_file.is_file() else None
+    expected = (manifest["num_users"] + 1, manifest["num_interactions"])
+    if (len(offsets), len(items)) != expected or offsets[-1] != len(items):
+        raise ValueError(
+            f"{folder} holds {len(offsets)} offsets and {len(items)} events where manifest.json says {expected}: "
+            "the folder was changed by hand or copied in part; prepare it again"
+        )
+    return Dataset(
+        path=path,
+        name=manifest["name"],
+        num_users=manifest["num_users"],
+        num_items=manifest["num_items"],
+        offsets=offsets,
+        items=items,
+        timestamps=times,
+        attributes=tuple(manifest["attributes"]),
+        item_ids_sha256=manifest["item_ids_sha256"],
+        sequences_sha256=manifest["sequences_sha256"],
+        manifest=manifest,
+    )
+
+
+def find_dataset(dataset: str | None, data_path: Path | None, data_dir: Path = ROOT / "data") -> Dataset:
+    """Return the dataset that the flags `--dataset NAME` or `--data_path FOLDER` mean.
+
+    Raises:
+        ValueError: If none or both are given.
+        FileNotFoundError: If there is no prepared dataset, with those that there are.
+    """
+    if (dataset is None) == (data_path is None):
+        raise ValueError("give one of --dataset NAME (a folder of data/) and --data_path FOLDER")
+    path = data_path if data_path is not None else data_dir / str(dataset)
+    if not (path / "manifest.json").is_file():
+        known = sorted(p.parent.name for p in path.parent.glob("*/manifest.json"))
+        raise FileNotFoundError(
+            f"{path} is not a prepared dataset (no manifest.json); {path.parent} has {known or 'none'}. "
+            f"Make it with `python scripts/prepare.py SOURCE --input ... --name {path.name}`"
+        )
+    return load_dataset(path.resolve())
+
+
+def hash_item_ids(raw_ids: list[str]) -> str:
+    """Return the sha256 of the raw item ids in item order, which fixes what "item i" means."""
+    return hashlib.sha256("\n".join(raw_ids).encode()).hexdigest()
