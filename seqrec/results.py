@@ -1,0 +1,198 @@
+"""Finished runs, read back from their folders and checked. Shapes: U users of the dataset."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from seqrec.metrics import ndcg_at_k, recall_at_k, reciprocal_rank
+
+PROTOCOL_KEYS = ("split", "sample_size", "filter_seen", "num_items", "sequences_sha256", "item_ids_sha256")
+TOLERANCE = 1e-6
+"""How far a metric recomputed from the ranks may lie from the one in metrics.json."""
+_PER_USER = {"NDCG": ndcg_at_k, "Recall": recall_at_k}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished run folder, `runs/<family>/<dataset>/<name>/`."""
+
+    folder: Path
+    family: str
+    group: str
+    """The run's name without its seed: "none", "longformer", "pretrain", "finetune" or the user's own."""
+    seed: int
+    protocol: dict[str, Any]
+    """Everything that two runs must share to be comparable."""
+    test: dict[str, float]
+    ranks: NDArray[np.int64]
+    """(U,) 0-based rank of each user's test target, -1 where there is none; memory-mapped."""
+    cost: dict[str, Any]
+    best_epoch: int | None
+    epochs: int | None
+
+    @property
+    def users(self) -> NDArray[np.int64]:
+        """The users who have a test target, ascending."""
+        return np.flatnonzero(self.ranks >= 0)
+
+
+def user_metric(ranks: NDArray[np.int64], metric: str) -> NDArray[np.float64]:
+    """Return one metric per rank, float64 of the ranks' shape.
+
+    Args:
+        ranks: 0-based ranks.
+        metric: "NDCG@k", "Recall@k" with any k, or "MRR".
+
+    Raises:
+        ValueError: If the metric is another one.
+    """
+    rank = torch.from_numpy(np.array(ranks, dtype=np.int64))
+    if metric == "MRR":
+        return reciprocal_rank(rank).numpy()
+    match = re.fullmatch(r"(NDCG|Recall)@([1-9]\d*)", metric)
+    if match is None:
+        raise ValueError(f"unknown metric {metric!r}: expected NDCG@k, Recall@k or MRR, for example NDCG@10")
+    return _PER_USER[match[1]](rank, int(match[2])).numpy()
+
+
+def find_run_folders(runs_dir: Path, dataset: str) -> tuple[list[Path], list[Path]]:
+    """Return the finished and the unfinished run folders of a dataset, sorted.
+
+    Raises:
+        FileNotFoundError: If no run is finished.
+    """
+    pattern = f"*/{dataset}/*"
+    folders = sorted(p for p in runs_dir.glob(pattern) if p.is_dir() and not p.name.startswith("."))
+    finished = [p for p in folders if (p / "metrics.json").is_file()]
+    unfinished = [p for p in folders if not (p / "metrics.json").is_file()]
+    if not finished:
+        here = sorted({p.parent.parent.name for p in runs_dir.glob("*/*/*/metrics.json")})
+        raise FileNotFoundError(
+            f"no finished run in {runs_dir / pattern} ({len(unfinished)} not finished; there are runs of "
+            f"{', '.join(here) or 'no dataset'}). Make one: `bash SASRec/finetune.sh --dataset {dataset}`, "
+            "or name another --runs_dir"
+        )
+    return finished, unfinished
+
+
+def read_run(folder: Path) -> Run:
+    """Return one finished run, its ranks checked against its own metrics.
+
+    Raises:
+        FileNotFoundError: If the ranks are missing.
+        ValueError: If a file is damaged, or ranks, metrics.json and the folder's place contradict each other.
+    """
+    file = folder / "metrics.json"
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        run = Run(
+            folder=folder,
+            family=record["family"],
+            group=record["group"],
+            seed=int(record["seed"]),
+            protocol=dict(record["protocol"]),
+            test=dict(record["test"]),
+            ranks=_read_ranks(folder / "ranks-test.npy"),
+            cost=dict(record.get("cost", {})),
+            best_epoch=record.get("best_epoch"),
+            epochs=record.get("epochs"),
+        )
+        place = (record["family"], record["dataset"])
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is damaged ({error!r}): delete {folder} and run it again") from error
+    expected = (folder.parent.parent.name, folder.parent.name)
+    if place != expected:
+        raise ValueError(
+            f"{file} says {'/'.join(place)} but lies under {'/'.join(expected)}: move the folder back"
+        )
+    missing = [key for key in PROTOCOL_KEYS if key not in run.protocol]
+    if missing:
+        raise ValueError(f"the protocol in {file} lacks {missing}: run it again with this version")
+    _check_ranks(run)
+    _check_metrics(run)
+    return run
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Return finished runs after checking that they can stand in one comparison.
+
+    Raises:
+        ValueError: If two runs claim the same family, group, seed and protocol, or if runs of one protocol
+            were tested on different users.
+    """
+    runs = [read_run(folder) for folder in folders]
+    seen: dict[tuple[str, ...], Run] = {}
+    first: dict[str, Run] = {}
+    for run in runs:
+        protocol = json.dumps(run.protocol, sort_keys=True)
+        twin = seen.setdefault((protocol, run.family, run.group, str(run.seed)), run)
+        if twin is not run:
+            raise ValueError(
+                f"{twin.folder} and {run.folder} are both {run.family} {run.group} with seed {run.seed}: "
+                "delete one, or give it another --run_name"
+            )
+        other = first.setdefault(protocol, run)
+        if not np.array_equal(run.ranks < 0, other.ranks < 0):
+            raise ValueError(
+                f"{run.folder} was tested on other users than {other.folder} "
+                f"({len(run.users)} of {len(run.ranks)} against {len(other.users)} of {len(other.ranks)}) "
+                "although both name the same protocol: run the older one again"
+            )
+    return runs
+
+
+def _read_ranks(file: Path) -> NDArray[np.int64]:
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} is missing beside metrics.json: delete {file.parent} and run it again"
+        )
+    try:
+        ranks: NDArray[np.int64] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{file} is damaged ({error}): delete {file.parent} and run it again") from error
+    if ranks.ndim != 1 or ranks.dtype != np.int64:
+        raise ValueError(f"{file} is {ranks.dtype} {ranks.shape}, expected int64 (users,)")
+    return ranks
+
+
+def _check_ranks(run: Run) -> None:
+    """Refuse ranks outside [0, candidates) and runs without a tested user."""
+    sampled = int(run.protocol["sample_size"])
+    candidates = sampled + 1 if sampled > 0 else int(run.protocol["num_items"])
+    file = run.folder / "ranks-test.npy"
+    if not len(run.users):
+        raise ValueError(f"{file} ranks no user: the test was not run; delete {run.folder} and run it again")
+    low, high = int(run.ranks.min()), int(run.ranks.max())
+    if low < -1 or high >= candidates:
+        raise ValueError(
+            f"{file} has ranks from {low} to {high}, expected 0 to {candidates - 1} ({candidates} "
+            "candidates) or -1 for a user without a test target"
+        )
+
+
+def _check_metrics(run: Run) -> None:
+    """Refuse metrics.json if it contradicts the ranks or itself."""
+    file = run.folder / "metrics.json"
+    ranks = run.ranks[run.users]
+    recorded = {k: v for k, v in run.test.items() if k == "MRR" or re.fullmatch(r"(NDCG|Recall)@\d+", k)}
+    for k, value in recorded.items():
+        # Not `abs(...) > TOLERANCE`: that would let NaN pass.
+        if not abs((computed := float(user_metric(ranks, k).mean())) - value) <= TOLERANCE:
+            raise ValueError(
+                f"{file} says test {k} = {value:.8f} but its ranks-test.npy gives {computed:.8f}: the two "
+                f"files come from different tests; delete {run.folder} and run it again"
+            )
+    lacking = [k for k in ("NDCG@10", "Recall@10", "MRR") if k not in recorded]
+    if lacking:
+        raise ValueError(f"{file} has no test {lacking}: delete {run.folder} and run it again")
+    if recorded["NDCG@10"] > recorded["Recall@10"] + TOLERANCE:
+        raise ValueError(f"{file} has NDCG@10 {recorded['NDCG@10']} above Recall@10 {recorded['Recall@10']}")
+    if run.test.get("users", len(ranks)) != len(ranks):
+        raise ValueError(f"{file} says {run.test['users']} test users but ranks-test.npy ranks {len(ranks)}")
