@@ -71,9 +71,7 @@ class Histories:
         """Return the view of some rows, in the order given."""
         return Histories(self.items, self.users[rows], self.starts[rows], self.ends[rows])
 
-    def gather(
-        self, rows: NDArray[np.int64], max_length: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def gather(self, rows: NDArray[np.int64], max_length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the most recent `max_length` events of some histories, without padding.
 
         Args:
@@ -184,7 +182,9 @@ def load_dataset(path: Path) -> Dataset:
         )
     manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
     if manifest.get("format") != FORMAT:
-        raise ValueError(f"{manifest_file} has format {manifest.get('format')}, expected {FORMAT}: prepare again")
+        raise ValueError(
+            f"{manifest_file} has format {manifest.get('format')}, expected {FORMAT}: prepare again"
+        )
     folder = path / "sequences"
     offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
     items = np.load(folder / "items.npy", mmap_mode="r", allow_pickle=False)

@@ -1,0 +1,155 @@
+"""Item vectors on disk: the only thing that passes between families.
+
+`embedding/<dataset>/<init_type>.npy` is float32 (N+1, D): row i is item i, row 0 is padding and zero. The `.json` beside
+it says which items, which producer and which options. Shapes: N items, D width.
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from seqrec.dataset import ROOT, Dataset
+from seqrec.files import write_atomically
+
+log = logging.getLogger(__name__)
+NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """What made the vectors, kept beside them."""
+
+    name: str
+    """The command, such as `Recformer/finetune.py`."""
+    checkpoint_sha256: str | None
+    """Of the weights that encoded the items; None where there is no checkpoint."""
+    options: dict[str, Any]
+    """Whatever else decides the values: backbone, lengths, pooling."""
+
+
+def embedding_path(dataset: Dataset, init_type: str, folder: Path = ROOT / "embedding") -> Path:
+    """Return where the vectors of that type lie for a dataset."""
+    return folder / dataset.name / f"{init_type}.npy"
+
+
+def save_embeddings(path: Path, vectors: NDArray[np.float32], dataset: Dataset, producer: Producer) -> None:
+    """Write (N+1, D) item vectors and their manifest, each by a temporary name and a rename.
+
+    Raises:
+        ValueError: If the vectors do not fit the dataset or are not finite.
+    """
+    _check_vectors(vectors, dataset, "the vectors to be saved")
+    manifest = {
+        "item_ids_sha256": dataset.item_ids_sha256,
+        "vectors_sha256": hashlib.sha256(np.ascontiguousarray(vectors).data).hexdigest(),
+        "num_items": dataset.num_items,
+        "width": vectors.shape[1],
+        "producer": producer.name,
+        "checkpoint_sha256": producer.checkpoint_sha256,
+        "options": producer.options,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The manifest goes last: vectors without one are taken on trust, a manifest of other vectors would be refused.
+    path.with_suffix(".json").unlink(missing_ok=True)
+    with write_atomically(path) as file:
+        np.save(file, np.ascontiguousarray(vectors, dtype=np.float32), allow_pickle=False)
+    with write_atomically(path.with_suffix(".json")) as file:
+        file.write((json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
+
+
+def load_embeddings(init_type: str, dataset: Dataset, folder: Path = ROOT / "embedding") -> NDArray[np.float32]:
+    """Return (N+1, D) item vectors for a dataset, checked against its items.
+
+    Args:
+        init_type: A name, meaning <folder>/<dataset>/<name>.npy, or the path of a file: `.npy`, or the extensionless
+            torch file `item_embeddings_<dataset>` of the published code.
+        dataset: Whose items the rows must be.
+        folder: Where the embedding files lie.
+
+    Raises:
+        FileNotFoundError: If there is no such file, with those that there are.
+        ValueError: If the file does not fit the dataset.
+    """
+    path = _find_file(init_type, dataset, folder)
+    vectors = _read_vectors(path)
+    _check_vectors(vectors, dataset, str(path))
+    manifest_file = path.with_suffix(".json")
+    if path.suffix == ".npy" and manifest_file.is_file():
+        _check_manifest(json.loads(manifest_file.read_text(encoding="utf-8")), vectors, dataset, path)
+    else:
+        log.warning("%s has no .json beside it: that row i is item i of %s is taken on trust", path, dataset.name)
+    return vectors
+
+
+def _find_file(init_type: str, dataset: Dataset, folder: Path) -> Path:
+    given = Path(init_type)
+    seed_file = folder / dataset.name / init_type / f"item_embeddings_{dataset.name}"
+    for path in (embedding_path(dataset, init_type, folder), seed_file, given):
+        if path.is_file():
+            return path
+    known = sorted(p.stem for p in (folder / dataset.name).glob("*.npy"))
+    raise FileNotFoundError(
+        f"no item vectors {init_type!r} for {dataset.name}: {embedding_path(dataset, init_type, folder)} does not exist "
+        f"(there: {known or 'nothing'}). Make them with `bash Recformer/finetune.sh --dataset {dataset.name}`, "
+        f"or start from random vectors with --init_type {NONE}"
+    )
+
+
+def _read_vectors(path: Path) -> NDArray[np.float32]:
+    """Return the array of a `.npy` or a torch file; neither can run code."""
+    try:
+        if path.suffix == ".npy":
+            array: Any = np.load(path, allow_pickle=False)
+        else:
+            array = torch.load(path, map_location="cpu", weights_only=True)
+            array = array.float().numpy() if isinstance(array, torch.Tensor) else array
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read as an array of numbers ({error}); export it again") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        raise ValueError(f"{path} holds {type(array).__name__}, expected one float array of shape (items + 1, width)")
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _check_vectors(vectors: NDArray[np.float32], dataset: Dataset, name: str) -> None:
+    expected = dataset.num_items + 1
+    if vectors.ndim != 2 or len(vectors) != expected:
+        hint = ""
+        if vectors.ndim == 2 and len(vectors) == dataset.num_items:
+            hint = " (row 0 must be padding: prepend a row of zeros)"
+        raise ValueError(
+            f"{name} has shape {vectors.shape}, but {dataset.name} has {dataset.num_items} items and needs "
+            f"({expected}, width){hint}; export the vectors again for this dataset"
+        )
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{name} is not finite in {len(bad)} rows, the first is item {bad[0]}; export it again")
+    if vectors[0].any():
+        raise ValueError(f"{name} has a row 0 that is not zero; row 0 is padding, row i is item i")
+
+
+def _check_manifest(manifest: dict[str, Any], vectors: NDArray[np.float32], dataset: Dataset, path: Path) -> None:
+    again = f"; export the vectors again, or delete {path.with_suffix('.json').name} to take them on trust"
+    if manifest.get("item_ids_sha256") != dataset.item_ids_sha256:
+        raise ValueError(
+            f"{path} was made for other items (sha256 {str(manifest.get('item_ids_sha256'))[:12]}) than {dataset.path} "
+            f"has ({dataset.item_ids_sha256[:12]}): the dataset was prepared anew since{again}"
+        )
+    if manifest.get("width") != vectors.shape[1]:
+        raise ValueError(f"{path} is {vectors.shape[1]} wide, its manifest says {manifest.get('width')}{again}")
+    if manifest.get("vectors_sha256") != hashlib.sha256(vectors.data).hexdigest():
+        raise ValueError(f"{path} is not the file that its manifest describes (sha256 differs){again}")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,203 @@
+"""Rank held-out items by dot product, streaming the catalogue, and sum the metrics over users and processes.
+
+Shapes: B users, D width, N items, K sampled negatives, C columns of one chunk. Row i of the item vectors is item i, row 0
+is padding and never a candidate. A bias or a temperature is a further column of both sides.
+
+The score of a pair is the float32 nearest to its exact dot product. A float32 matrix product decides all pairs that
+lie clear of the target's score; the few within its rounding error are recomputed in float64. Hence the ranks of given
+vectors do not depend on batch size, chunk size, device or number of processes.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seqrec.dataset import Histories
+from seqrec.metrics import KS, sum_metrics
+
+CHUNK_ELEMENTS = 1 << 22
+"""Scores held at one time: 16 MiB of float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What ranking B users gives."""
+
+    ranks: Tensor
+    """(B,) int64, 0-based; a tie counts against the target."""
+    num_candidates: Tensor
+    """(B,) int64, the target included."""
+    tied: Tensor
+    """(B,) bool: some other candidate has exactly the target's score."""
+
+
+def rank_targets(
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    targets: Tensor,
+    *,
+    negatives: Tensor | None = None,
+    seen: tuple[Tensor, Tensor] | None = None,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> Ranking:
+    """Rank each user's target among the whole catalogue, or among sampled negatives.
+
+    Args:
+        user_vectors: (B, D) float32.
+        item_vectors: (N+1, D) float32.
+        targets: (B,) int64 in 1..N.
+        negatives: (B, K) int64 items to rank against; None ranks against all items.
+        seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items; a target stays one.
+        chunk_elements: B x C that are held at one time.
+
+    Raises:
+        ValueError: If a vector is not finite or a target lies outside 1..N.
+    """
+    if not bool(torch.isfinite(user_vectors).all()) or not bool(torch.isfinite(item_vectors).all()):
+        raise ValueError("user or item vectors contain NaN or infinity: the model has diverged; try a lower --lr")
+    num_items = len(item_vectors) - 1
+    if len(targets) and not 1 <= int(targets.min()) <= int(targets.max()) <= num_items:
+        raise ValueError(f"targets must lie in 1..{num_items}, got {int(targets.min())}..{int(targets.max())}")
+    user_vectors, item_vectors = user_vectors.detach().float(), item_vectors.detach().float()
+    own = _exact_scores(user_vectors, item_vectors[targets])
+    if negatives is not None:
+        return _rank_sampled(user_vectors, item_vectors, own, negatives, chunk_elements)
+    return _rank_all(user_vectors, item_vectors, targets, own, seen, chunk_elements)
+
+
+def _exact_scores(user_vectors: Tensor, item_vectors: Tensor) -> Tensor:
+    """Return the dot product of rows (..., D), accurate to the last bit of float32."""
+    return (user_vectors.double() * item_vectors.double()).sum(dim=-1).float()
+
+
+def _rank_sampled(
+    user_vectors: Tensor, item_vectors: Tensor, own: Tensor, negatives: Tensor, chunk_elements: int
+) -> Ranking:
+    step = max(1, chunk_elements // (negatives.shape[1] * item_vectors.shape[1]))
+    parts = [
+        _exact_scores(user_vectors[i : i + step, None], item_vectors[negatives[i : i + step]])
+        for i in range(0, len(own), step)
+    ]
+    scores = torch.cat(parts) if parts else own.new_zeros(0, negatives.shape[1])
+    return Ranking(
+        ranks=(scores >= own[:, None]).sum(dim=1),
+        num_candidates=torch.full_like(own, negatives.shape[1] + 1, dtype=torch.int64),
+        tied=(scores == own[:, None]).any(dim=1),
+    )
+
+
+def _rank_all(
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    targets: Tensor,
+    own: Tensor,
+    seen: tuple[Tensor, Tensor] | None,
+    chunk_elements: int,
+) -> Ranking:
+    num_users, width = user_vectors.shape
+    num_items = len(item_vectors) - 1
+    ranks = torch.zeros_like(targets)
+    tied = torch.zeros_like(targets, dtype=torch.bool)
+    num_candidates = torch.full_like(targets, num_items)
+    if seen is not None:
+        # Sorted by item, each pair once, never the target: then a chunk's pairs are one stretch.
+        pairs = torch.unique(seen[1] * num_users + seen[0])
+        seen_items, seen_rows = pairs // max(num_users, 1), pairs % max(num_users, 1)
+        keep = targets[seen_rows] != seen_items
+        seen_items, seen_rows = seen_items[keep], seen_rows[keep]
+        num_candidates = num_candidates - torch.bincount(seen_rows, minlength=num_users)
+    # The rounding error of a float32 dot product of width D: a random walk of D steps, with room to spare.
+    norms = user_vectors.norm(dim=1) * item_vectors.norm(dim=1).max()
+    margin = 4 * width**0.5 * torch.finfo(torch.float32).eps * norms
+    low, high = own - margin, own + margin
+    step = max(1, chunk_elements // max(num_users, 1))
+    for start in range(1, num_items + 1, step):
+        stop = min(start + step, num_items + 1)
+        scores = user_vectors @ item_vectors[start:stop].T  # (B, C)
+        if seen is not None:
+            a, b = torch.searchsorted(seen_items, torch.tensor([start, stop], device=seen_items.device)).tolist()
+            scores[seen_rows[a:b], seen_items[a:b] - start] = -torch.inf
+        inside = ((targets >= start) & (targets < stop)).nonzero()[:, 0]
+        scores[inside, targets[inside] - start] = -torch.inf
+        above = (scores > high[:, None]).sum(dim=1)
+        ranks += above
+        near_rows = ((scores >= low[:, None]).sum(dim=1) > above).nonzero()[:, 0]
+        if len(near_rows):
+            near = scores[near_rows]
+            row, column = ((near >= low[near_rows, None]) & (near <= high[near_rows, None])).nonzero(as_tuple=True)
+            _count_near(user_vectors, item_vectors, own, near_rows[row], column + start, ranks, tied)
+    return Ranking(ranks, num_candidates, tied)
+
+
+def _count_near(
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    own: Tensor,
+    rows: Tensor,
+    items: Tensor,
+    ranks: Tensor,
+    tied: Tensor,
+) -> None:
+    """Decide pairs too close for float32 in float64, adding to `ranks` and `tied`."""
+    step = max(1, CHUNK_ELEMENTS // user_vectors.shape[1])
+    for i in range(0, len(rows), step):
+        row, item = rows[i : i + step], items[i : i + step]
+        exact = _exact_scores(user_vectors[row], item_vectors[item])
+        ranks.index_add_(0, row, (exact >= own[row]).long())
+        tied[row[exact == own[row]]] = True
+
+
+@dataclass(slots=True)
+class RankRecorder:
+    """Collects ranks user by user and turns them into metrics, once, over all processes."""
+
+    num_users: int
+    ks: tuple[int, ...] = KS
+    ranks: NDArray[np.int64] = field(init=False)
+    """(U,) 0-based rank, -1 for a user without a target."""
+    candidates: NDArray[np.int64] = field(init=False)
+    tied: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything recorded."""
+        self.ranks = np.full(self.num_users, -1, dtype=np.int64)
+        self.candidates = np.zeros(self.num_users, dtype=np.int64)
+        self.tied = np.zeros(self.num_users, dtype=np.int64)
+
+    def add(self, users: NDArray[np.int64], ranking: Ranking) -> None:
+        """Record the ranking of (B,) users."""
+        self.ranks[users] = ranking.ranks.cpu().numpy()
+        self.candidates[users] = ranking.num_candidates.cpu().numpy()
+        self.tied[users] = ranking.tied.cpu().numpy()
+
+    def compute(self, device: torch.device | str = "cpu") -> dict[str, float]:
+        """Return the mean of every metric over the users of all processes, with their number and the share tied.
+
+        Raises:
+            ValueError: If no user was recorded.
+        """
+        if dist.is_available() and dist.is_initialized():
+            for name in ("ranks", "candidates", "tied"):
+                shared = torch.from_numpy(getattr(self, name)).to(device)
+                dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+                setattr(self, name, shared.cpu().numpy())
+        recorded = self.ranks >= 0
+        count = int(recorded.sum())
+        if not count:
+            raise ValueError("no user has a held-out item: every sequence is shorter than 3, or the split is empty")
+        ranks, candidates = (torch.from_numpy(x[recorded]) for x in (self.ranks, self.candidates))
+        means = {name: total / count for name, total in sum_metrics(ranks, candidates, self.ks).items()}
+        return means | {"users": count, "tied_users": float(self.tied[recorded].mean())}
+
+
+def seen_pairs(histories: Histories, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Return the items in the whole histories of some rows as (S,) batch rows and (S,) items, for `rank_targets`."""
+    items, offsets = histories.gather(rows, int(max(histories.lengths[rows].max(initial=1), 1)))
+    return torch.from_numpy(np.repeat(np.arange(len(rows)), np.diff(offsets))), torch.from_numpy(items)

@@ -1,0 +1,166 @@
+"""Losses over the catalogue. Shapes: T positions, D width, N items, K negatives.
+
+Row i of the item vectors is item i; row 0 is padding and never a class. Cosine scores and temperatures are applied by the
+caller to the vectors; a bias is a further column of both sides.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BLOCK_ELEMENTS = 1 << 23
+"""Logits held at one time: 32 MiB of float32."""
+_ROWS = 1024
+_SAFE_EXPONENT = 60.0
+
+
+def full_softmax(hidden: Tensor, item_vectors: Tensor, targets: Tensor, block_elements: int = BLOCK_ELEMENTS) -> Tensor:
+    """Return the mean cross-entropy of the softmax over all items, exact, without a (T, N) matrix.
+
+    Args:
+        hidden: (T, D) what each position predicts with; T at least 1.
+        item_vectors: (N+1, D).
+        targets: (T,) int64 in 1..N.
+        block_elements: Logits held at one time; memory is this plus the gradients of both arguments.
+
+    Returns:
+        Scalar float32: mean over t of logsumexp_i(h_t . v_i) - h_t . v_target.
+
+    Raises:
+        ValueError: If there is no position.
+    """
+    if not len(targets):
+        raise ValueError("the softmax needs at least one position; every training sequence has fewer than 2 items")
+    loss: Tensor = _FullSoftmax.apply(hidden, item_vectors, targets, block_elements)
+    return loss
+
+
+class _FullSoftmax(torch.autograd.Function):
+    """Softmax cross-entropy block by block; the gradients are made while a block's probabilities are at hand.
+
+    With one block of columns (small catalogues) each logit is computed once; with several, twice: first for the
+    normaliser, then for the gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, items: Tensor, targets: Tensor, block_elements: int) -> Tensor:
+        with_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        count, num_items = len(targets), len(items) - 1
+        classes = items.detach()[1:]
+        rows = min(count, max(_ROWS, block_elements // num_items))
+        columns = min(num_items, max(1, block_elements // rows))
+        # No shift is needed where no exponent can overflow: |h . v| <= |h| |v|.
+        shift_needed = bool(hidden.detach().norm(dim=1).max() * classes.norm(dim=1).max() > _SAFE_EXPONENT)
+        total = torch.zeros((), dtype=torch.float64, device=hidden.device)
+        hidden_grad = torch.empty_like(hidden, dtype=torch.float32) if with_gradient else None
+        item_grad = torch.zeros_like(items, dtype=torch.float32) if with_gradient else None
+        for start in range(0, count, rows):
+            part = slice(start, min(start + rows, count))
+            h, target = hidden.detach()[part], targets[part] - 1
+            own = (h.float() * classes[target].float()).sum(dim=1)
+            blocks = [slice(c, min(c + columns, num_items)) for c in range(0, num_items, columns)]
+            shift, mass, weights = _normaliser(h, classes, blocks, shift_needed)
+            total += (mass.log() + (0.0 if shift is None else shift) - own).double().sum()
+            if hidden_grad is None or item_grad is None:
+                continue
+            share = (mass * count).reciprocal()[:, None]
+            scaled = (h * share).to(h.dtype)
+            gradient = torch.zeros(len(h), h.shape[1], dtype=torch.float32, device=h.device)
+            for block in blocks:
+                w = weights if len(blocks) == 1 else _exponentials(h, classes[block], shift)
+                gradient += (w.to(h.dtype) @ classes[block]).float()
+                item_grad[block.start + 1 : block.stop + 1].addmm_(w.T.to(h.dtype), scaled) if (
+                    h.dtype == torch.float32
+                ) else item_grad[block.start + 1 : block.stop + 1].add_((w.T.to(h.dtype) @ scaled).float())
+            gradient *= share
+            gradient -= classes[target].float() / count
+            hidden_grad[part] = gradient
+            item_grad.index_add_(0, targets[part], h.float(), alpha=-1 / count)
+        if hidden_grad is not None and item_grad is not None:
+            ctx.save_for_backward(hidden_grad.to(hidden.dtype), item_grad.to(items.dtype))
+        return (total / count).float()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_grad, item_grad = ctx.saved_tensors
+        upstream = grad_outputs[0]
+        need_hidden, need_items = ctx.needs_input_grad[:2]
+        return (
+            hidden_grad * upstream if need_hidden else None,
+            item_grad * upstream if need_items else None,
+            None,
+            None,
+        )
+
+
+def _exponentials(h: Tensor, classes: Tensor, shift: Tensor | None) -> Tensor:
+    """Return exp(h . v - shift), (rows, columns) float32."""
+    logits = (h @ classes.T).float()
+    return (logits if shift is None else logits.sub_(shift[:, None])).exp_()
+
+
+def _normaliser(
+    h: Tensor, classes: Tensor, blocks: list[slice], shift_needed: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Return each row's shift, its sum of shifted exponentials, and the exponentials of the last block."""
+    if not shift_needed:
+        mass = torch.zeros(len(h), device=h.device)
+        for block in blocks:
+            weights = _exponentials(h, classes[block], None)
+            mass += weights.sum(dim=1)
+        return None, mass, weights
+    if len(blocks) == 1:
+        logits = (h @ classes.T).float()
+        shift = logits.amax(dim=1)
+        weights = logits.sub_(shift[:, None]).exp_()
+        return shift, weights.sum(dim=1), weights
+    shift = torch.full((len(h),), -torch.inf, device=h.device)
+    mass = torch.zeros_like(shift)
+    for block in blocks:
+        logits = (h @ classes[block].T).float()
+        higher = torch.maximum(shift, logits.amax(dim=1))
+        weights = logits.sub_(higher[:, None]).exp_()
+        mass = mass * (shift - higher).exp() + weights.sum(dim=1)
+        shift = higher
+    return shift, mass, weights
+
+
+def sampled_softmax(hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the target against negatives that the whole batch shares.
+
+    A negative that is the position's own target is left out. Negatives are uniform, so each stands for (N-1)/K items:
+    log((N-1)/K) is added to its score, which makes the sum an unbiased estimate of the full softmax's.
+
+    Args:
+        hidden: (T, D).
+        item_vectors: (N+1, D).
+        targets: (T,) int64 in 1..N.
+        negatives: (K,) distinct int64 in 1..N, drawn uniformly.
+
+    Source: Bengio & Senécal (2008), https://doi.org/10.1109/TNN.2007.912312.
+    """
+    num_items = len(item_vectors) - 1
+    own = (hidden * item_vectors[targets]).sum(dim=1).float()
+    hits = negatives[None, :] == targets[:, None]
+    kept = (len(negatives) - hits.sum(dim=1)).clamp(min=1)
+    scores = (hidden @ item_vectors[negatives].T).float() + torch.log((num_items - 1) / kept)[:, None]
+    scores = scores.masked_fill(hits, -torch.inf)
+    return F.cross_entropy(torch.cat([own[:, None], scores], dim=1), torch.zeros_like(targets))
+
+
+def binary_cross_entropy(hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+    """Return the mean loss of telling each target from one negative, the original loss of SASRec.
+
+    Args:
+        hidden: (T, D).
+        item_vectors: (N+1, D).
+        targets: (T,) int64 in 1..N.
+        negatives: (T,) int64 in 1..N, items that the user did not interact with.
+
+    Source: Kang & McAuley (2018), equation 7, https://doi.org/10.1109/ICDM.2018.00035.
+    """
+    positive = (hidden * item_vectors[targets]).sum(dim=1).float()
+    negative = (hidden * item_vectors[negatives]).sum(dim=1).float()
+    return F.softplus(-positive).mean() + F.softplus(negative).mean()
