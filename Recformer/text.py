@@ -9,7 +9,7 @@ Source: Li et al. (2023), "Text Is All You Need", section 2.2, https://arxiv.org
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -61,7 +61,7 @@ class TokenBatch:
     item_position_ids: Tensor
     """(T,) int32: 0 for the class token, then 1 for the most recent item, 2 for the one before."""
     offsets: Tensor
-    """(B + 1,) int64."""
+    """(B + 1,) int64, always on the CPU."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -72,14 +72,17 @@ class TokenBatch:
         return self.offsets.diff()
 
     def to(self, device: torch.device | str) -> "TokenBatch":
-        """Return the same batch on a device."""
-        fields = (self.input_ids, self.token_type_ids, self.item_position_ids, self.offsets)
-        return TokenBatch(*(field.to(device, non_blocking=True) for field in fields))
+        """Return the same batch on a device; the offsets stay where the encoder plans its work, on the CPU."""
+        return self._map(lambda values: values.to(device, non_blocking=True))
 
     def pin_memory(self) -> "TokenBatch":
         """Return the same batch in page-locked memory, from where a copy to a GPU can overlap with work."""
-        fields = (self.input_ids, self.token_type_ids, self.item_position_ids, self.offsets)
-        return TokenBatch(*(field.pin_memory() for field in fields))
+        return self._map(torch.Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "TokenBatch":
+        return TokenBatch(
+            change(self.input_ids), change(self.token_type_ids), change(self.item_position_ids), self.offsets
+        )
 
     def padded(self, pad_token_id: int, max_item_embeddings: int = 51) -> dict[str, Tensor]:
         """Return the (B, L) int64 tensors that a padded encoder reads, padded on the right.
@@ -90,7 +93,7 @@ class TokenBatch:
             pad_token_id: Vocabulary id of the padding.
             max_item_embeddings: Rows of the item-position table.
         """
-        lengths = self.lengths
+        lengths = self.lengths.to(self.input_ids.device)
         width = int(lengths.max()) if len(self) else 0
         real = torch.arange(width, device=lengths.device) < lengths[:, None]  # (B, L)
 
@@ -206,9 +209,7 @@ def build_sequences(
     return TokenBatch(*map(torch.from_numpy, (input_ids, token_types, item_positions, offsets)))
 
 
-def item_sequences(
-    items: NDArray[np.integer[Any]], item_tokens: ItemTokens, max_token_num: int = 1024
-) -> TokenBatch:
+def item_sequences(items: NDArray[np.integer[Any]], item_tokens: ItemTokens, max_token_num: int = 1024) -> TokenBatch:
     """Return each item as a sequence of its own, as `build_sequences` makes a history of one.
 
     Args:

@@ -1,0 +1,89 @@
+"""The architecture of a Recformer, as its `config.json` holds it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecformerConfig:
+    """Architecture of the encoder, with the field names of a Hugging Face `config.json`."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    """Rows of the position table, `position_offset` included."""
+    position_offset: int
+    """Row of the first token's position: 2 in Longformer and RoBERTa, 0 in BERT."""
+    pad_token_id: int
+    cls_token_id: int
+    """First token of every sequence."""
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    attention_window: tuple[int, ...] = ()
+    """Window of each layer, both sides together; empty stands for 64 in every layer."""
+    token_type_size: int = 4
+    """Class token, attribute name, attribute value, padding."""
+    max_item_embeddings: int = 51
+    """The class token and the 50 most recent items."""
+    max_token_num: int = 1024
+    """Longest sequence, class token included."""
+    max_attr_num: int = 3
+    max_attr_length: int = 32
+    """Tokens per attribute, name and value together."""
+    pooler_type: Literal["cls", "mean"] = "cls"
+    """A sequence's vector: that of its first token, or the mean over all of its tokens."""
+    temp: float = 0.05
+    """Cosine similarities are divided by this."""
+    item_num: int = 0
+    """Items of the catalogue, for an item table that is learnt."""
+
+    def __post_init__(self) -> None:
+        windows = tuple(self.attention_window) or (64,) * self.num_hidden_layers
+        object.__setattr__(self, "attention_window", windows)
+        if len(windows) != self.num_hidden_layers or any(w < 2 or w % 2 for w in windows):
+            raise ValueError(
+                f"attention_window must be {self.num_hidden_layers} even numbers, one per layer, got {windows}"
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} attention heads"
+            )
+        if self.hidden_act not in ACTIVATIONS:
+            raise ValueError(f"hidden_act must be one of {sorted(ACTIVATIONS)}, got {self.hidden_act!r}")
+        if self.pooler_type not in ("cls", "mean"):
+            raise ValueError(f"pooler_type must be 'cls' or 'mean', got {self.pooler_type!r}")
+        if self.max_token_num + self.position_offset > self.max_position_embeddings:
+            raise ValueError(
+                f"max_token_num {self.max_token_num} needs {self.max_token_num + self.position_offset} position "
+                f"rows, max_position_embeddings is {self.max_position_embeddings}: convert the backbone again "
+                "with Recformer/save_longformer_ckpt.py --max_token_num"
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RecformerConfig":
+        """Return the configuration in a mapping that may hold other keys as well."""
+        names = {f.name for f in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in names})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return asdict(self) | {"attention_window": list(self.attention_window), "model_type": "recformer"}
