@@ -1,0 +1,173 @@
+"""The atomic files of RecBole and UniSRec: tab-separated, the header is `name:type`.
+
+A folder holds either `*.train.inter`, `*.valid.inter`, `*.test.inter` (any of them) with rows of user, history
+(`item_id_list`, ids separated by blanks) and target (`item_id`), or one `*.inter` with rows of user, item and
+perhaps rating and timestamp. Beside them, each optional:
+
+- `*.item2index` (raw id, index): the item numbering; interactions are then by index and `.text` by raw id.
+- `*.user2index` (raw id, index): the users' raw ids.
+- `*.item` (item_id and attributes, by index): the numbering as well when its ids are whole numbers in order.
+- `*.text` (raw id, text): one attribute, called `title` here so that `--attributes title` means it.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import polars as pl
+
+from seqrec.preparation import Preparation, RawData
+from seqrec.sources.movielens import read_u_item
+from seqrec.sources.reading import existing, interactions, require_columns, scan_table, unique_items
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Atomic(Preparation):
+    """RecBole and UniSRec atomic files."""
+
+    kind: ClassVar[str] = "atomic"
+
+    input: Path
+    """Folder with the .inter files."""
+    items: Path | None = None
+    """MovieLens' own u.item, where the folder has no .item file."""
+
+    def read(self, scratch: Path) -> RawData:
+        """Return the interactions and the items."""
+        if not self.input.is_dir():
+            raise FileNotFoundError(f"--input {self.input} is not a folder")
+        files = sorted(self.input.glob("*.inter"))
+        if not files:
+            raise FileNotFoundError(f"--input {self.input}: no .inter file in it")
+        split = {name: path for name in SPLITS for path in files if path.name.endswith(f".{name}.inter")}
+        if split:
+            events, origin = read_histories(split, scratch), next(reversed(split.values()))
+        else:
+            origin = files[0]
+            events = _read_rows(origin, scratch)
+        numbering, users = _optional(self.input, "item2index"), _optional(self.input, "user2index")
+        if users:
+            events = _rename(events, "user", _read_index(users, scratch))
+        items, numbered = self._items(numbering, scratch)
+        if numbering:
+            events = _rename(events, "item", _read_index(numbering, scratch))
+        return RawData(events, items, numbered, str(origin))
+
+    def _items(self, numbering: Path | None, scratch: Path) -> tuple[pl.DataFrame | None, bool]:
+        attributes = _optional(self.input, "item")
+        text = _optional(self.input, "text")
+        if self.items is not None:
+            return read_u_item(existing(self.items, "--items")), False
+        if text:
+            frame = _plain_names(scan_table(text, "\t", scratch, quote=False))
+            require_columns(frame, ("item_id", "text"), text)
+            table = unique_items(frame.select(raw_id="item_id", title="text").collect(), text, 2)
+        elif attributes:
+            frame = _plain_names(scan_table(attributes, "\t", scratch, quote=False))
+            require_columns(frame, ("item_id",), attributes)
+            table = unique_items(frame.rename({"item_id": "raw_id"}).collect(), attributes, 2)
+        else:
+            table = None
+        if numbering is None:
+            return table, bool(attributes) and table is not None and _in_order(table["raw_id"])
+        index = _read_index(numbering, scratch).select(pl.col("raw_id"))
+        if table is None:
+            return index, True
+        if not text:  # a .item file is keyed by index
+            table = _rename(table.lazy().rename({"raw_id": "item"}), "item", _read_index(numbering, scratch)).collect()
+            table = table.rename({"item": "raw_id"})
+        return index.join(table, on="raw_id", how="left", maintain_order="left"), True
+
+
+def read_histories(split: dict[str, Path], scratch: Path) -> pl.LazyFrame:
+    """Return user and item of each user's longest row, history then target; test wins among equals.
+
+    Every other row of the user must be a beginning of that one. Files that cut histories at a length shift the
+    window instead: for users at that length the valid row may start one item earlier, and the train rows, which
+    may lie anywhere before, are not checked.
+
+    Raises:
+        ValueError: If a row contradicts the longest one.
+    """
+    rows = pl.concat([_read_split(path, rank, scratch) for rank, path in enumerate(split.values())]).collect()
+    best = rows.sort("length", "rank", "row", descending=[True, True, False], maintain_order=True)
+    best = best.unique("user", keep="first", maintain_order=True)
+    cut = int(best["length"].max() or 0)  # type: ignore[arg-type]
+    best_rows = best.select("user", whole=pl.col("sequence") + " ", whole_length="length", best_rank="rank")
+    joined = rows.join(best_rows, on="user", how="left", maintain_order="left")
+    begins = pl.col("whole").str.starts_with(pl.col("sequence") + " ")
+    shifted = pl.col("whole").str.starts_with(pl.col("sequence").str.replace(r"^\S+ ", "") + " ")
+    at_cut = pl.col("whole_length") == cut
+    earlier = at_cut & ((pl.col("rank") < pl.col("best_rank") - 1) | shifted)
+    wrong = joined.filter(~(begins | earlier))
+    if not wrong.is_empty():
+        path = split[list(split)[wrong["rank"][0]]]
+        raise ValueError(
+            f"{path}, line {wrong['row'][0] + 2}: user {wrong['user'][0]!r} has {wrong['sequence'][0][:80]!r}, which is "
+            f"no beginning of the longest row {wrong['whole'][0][:80]!r}: are the files from one preparation?"
+        )
+    order = rows.group_by("user", maintain_order=True).agg().select("user")
+    return (
+        order.join(best, on="user", how="left", maintain_order="left")
+        .lazy()
+        .select("user", item=pl.col("sequence").str.split(" "))
+        .explode("item")
+    )
+
+
+def _read_split(path: Path, rank: int, scratch: Path) -> pl.LazyFrame:
+    frame = _plain_names(scan_table(path, "\t", scratch, quote=False))
+    require_columns(frame, ("user_id", "item_id_list", "item_id"), path)
+    named = frame.select(user="user_id", item="item_id", history="item_id_list")
+    interactions(named, path, 2)
+    sequence = pl.concat_str("history", "item", separator=" ", ignore_nulls=True)
+    sequence = sequence.str.replace_all(r"\s+", " ").str.strip_chars()
+    return named.with_row_index("row").select(
+        "user", "row", sequence=sequence, length=sequence.str.count_matches(" ", literal=True), rank=pl.lit(rank)
+    )
+
+
+def _read_rows(path: Path, scratch: Path) -> pl.LazyFrame:
+    frame = _plain_names(scan_table(path, "\t", scratch, quote=False))
+    require_columns(frame, ("user_id", "item_id"), path)
+    names = frame.collect_schema().names()
+    timestamp, rating = (pl.col(name) if name in names else None for name in ("timestamp", "rating"))
+    return interactions(frame.rename({"user_id": "user", "item_id": "item"}), path, 2, timestamp, rating)
+
+
+def _read_index(path: Path, scratch: Path) -> pl.DataFrame:
+    """Return raw_id and index (str, 0.. in order), in order of index."""
+    frame = scan_table(path, "\t", scratch, quote=False, columns=("raw_id", "index")).collect()
+    frame = unique_items(frame, path, 1).with_columns(number=pl.col("index").cast(pl.Int64, strict=False))
+    if frame["number"].null_count() or frame["number"].n_unique() < len(frame):
+        bad = frame.filter(pl.col("number").is_null() | pl.col("number").is_duplicated()).row(0)
+        raise ValueError(f"{path}: index {bad[1]!r} of {bad[0]!r} is no whole number or occurs twice")
+    return frame.sort("number").select("raw_id", "index")
+
+
+def _rename(frame: pl.LazyFrame, column: str, index: pl.DataFrame) -> pl.LazyFrame:
+    """Replace indices by raw ids; an index that is not in the file stays, and is found out of range later."""
+    table = index.lazy().rename({"index": column, "raw_id": "_raw"})
+    joined = frame.join(table, on=column, how="left", maintain_order="left")
+    return joined.with_columns(pl.coalesce("_raw", column).alias(column)).drop("_raw")
+
+
+def _plain_names(frame: pl.LazyFrame) -> pl.LazyFrame:
+    return frame.rename({name: name.split(":")[0] for name in frame.collect_schema().names()})
+
+
+def _optional(folder: Path, suffix: str) -> Path | None:
+    found = sorted(folder.glob(f"*.{suffix}"))
+    if len(found) > 1:
+        raise ValueError(f"{folder} holds several .{suffix} files: {', '.join(path.name for path in found)}; keep one")
+    return found[0] if found else None
+
+
+def _in_order(ids: pl.Series) -> bool:
+    numbers = ids.cast(pl.Int64, strict=False)
+    return numbers.null_count() == 0 and numbers.is_sorted()
