@@ -90,8 +90,8 @@ def _hash_items(seed: int, users: NDArray[np.int64], first: int, width: int, num
     Source: the finaliser of SplitMix64, https://doi.org/10.1145/2714064.2660195. The remainder's bias is below
     N / 2^64.
     """
-    counter: NDArray[np.uint64] = users.astype(np.uint64)[:, None] * np.uint64(_ATTEMPTS)
-    counter = counter + np.arange(first, first + width, dtype=np.uint64)
+    counter: NDArray[np.uint64] = np.multiply(users.astype(np.uint64)[:, None], np.uint64(_ATTEMPTS), dtype=np.uint64)
+    counter += np.arange(first, first + width, dtype=np.uint64)
     salt: NDArray[np.uint64] = _mix(np.full(1, seed, dtype=np.int64).astype(np.uint64))
     mixed = _mix(np.bitwise_xor(counter, salt))
     return (mixed % np.uint64(num_items)).astype(np.int64) + 1

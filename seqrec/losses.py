@@ -4,16 +4,26 @@ Row i of the item vectors is item i; row 0 is padding and never a class. Cosine 
 caller to the vectors; a bias is a further column of both sides.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Loss = Literal["ce", "bce", "sampled_softmax"]
 BLOCK_ELEMENTS = 1 << 23
 """Logits held at one time: 32 MiB of float32."""
 _ROWS = 1024
 _SAFE_EXPONENT = 60.0
+
+
+def catalogue_loss(loss: Loss, hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+    """Return the loss of that name; the arguments are those of the functions below."""
+    if loss == "ce":
+        return full_softmax(hidden, item_vectors, targets)
+    if loss == "bce":
+        return binary_cross_entropy(hidden, item_vectors, targets, negatives)
+    return sampled_softmax(hidden, item_vectors, targets, negatives)
 
 
 def full_softmax(hidden: Tensor, item_vectors: Tensor, targets: Tensor, block_elements: int = BLOCK_ELEMENTS) -> Tensor:

@@ -5,7 +5,6 @@ see padding. Only attention is done on padded blocks, and those hold sequences o
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -45,25 +44,9 @@ class Layout(NamedTuple):
         """(B,) index of each sequence's last token; no sequence may be empty."""
         return self.offsets[1:] - 1
 
-    def to(self, device: torch.device) -> "Layout":
-        """Return the layout with its tensors on a device."""
-        return Layout(
-            self.offsets.to(device),
-            [
-                Block(
-                    b.take.to(device),
-                    b.put.to(device),
-                    None if b.mask is None else b.mask.to(device),
-                    b.shape,
-                    b.tokens,
-                )
-                for b in self.blocks
-            ],
-        )
-
 
 def longest_first(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the (B,) order in which a batch should hold its sequences, so that blocks are rectangles of like length."""
+    """Return the (B,) order in which a batch holds its sequences, so that sequences of like length are neighbours."""
     return np.argsort(-lengths, kind="stable")
 
 
@@ -161,11 +144,11 @@ class BatchKey(NamedTuple):
 
     rows: NDArray[np.int64]
     epoch: int
-    index: int
+    number: int
 
     def generator(self, seed: int) -> np.random.Generator:
         """Return a generator that depends on (seed, epoch, batch) alone: the same for any number of workers."""
-        return np.random.default_rng((seed, self.epoch, self.index))
+        return np.random.default_rng((seed, self.epoch, self.number))
 
 
 class RowSampler(Sampler[BatchKey]):

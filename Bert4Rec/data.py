@@ -1,0 +1,130 @@
+"""BERT4Rec's batches. Shapes: B users, T events of all of them, Q asked events.
+
+Training hides items of a sequence and asks for them; in use, one hidden event is appended and asked for.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from seqrec.dataset import Histories
+from seqrec.losses import Loss
+from seqrec.negatives import draw_negatives
+from seqrec.ragged import BatchKey, Layout, block_bounds, longest_first, make_layout
+
+
+class Inputs(NamedTuple):
+    """Histories as the model reads them, longest first; `order` puts results back into the batch's order."""
+
+    items: Tensor
+    masked: Tensor
+    positions: Tensor
+    layout: Layout
+    asked: Tensor
+    asked_layout: Layout
+    order: Tensor
+
+
+class TrainBatch(NamedTuple):
+    """Sequences with hidden items, what the hidden items are, and what the loss compares them with."""
+
+    inputs: Inputs
+    targets: Tensor
+    negatives: Tensor
+
+
+def _inputs(
+    items: NDArray[np.int64],
+    masked: NDArray[np.bool_],
+    asked: NDArray[np.bool_],
+    offsets: NDArray[np.int64],
+    maxlen: int,
+    order: NDArray[np.int64],
+) -> Inputs:
+    lengths = np.diff(offsets)
+    bounds = block_bounds(lengths)
+    positions = np.arange(offsets[-1]) - np.repeat(offsets[1:], lengths) + maxlen
+    return Inputs(
+        items=torch.from_numpy(items),
+        masked=torch.from_numpy(masked),
+        positions=torch.from_numpy(positions),
+        layout=make_layout(lengths, bounds),
+        asked=torch.from_numpy(np.flatnonzero(asked)),
+        asked_layout=make_layout(np.add.reduceat(asked.astype(np.int64), offsets[:-1]), bounds),
+        order=torch.from_numpy(np.argsort(order)),
+    )
+
+
+def make_inputs(histories: Histories, rows: NDArray[np.int64], maxlen: int) -> Inputs:
+    """Return the most recent `maxlen - 1` events of each history and one hidden event after them."""
+    order = longest_first(np.minimum(histories.lengths[rows], maxlen - 1))
+    known, offsets = histories.gather(rows[order], maxlen - 1)
+    items = np.insert(known, offsets[1:], 0)
+    offsets = offsets + np.arange(len(offsets))
+    hidden = np.zeros(len(items), dtype=bool)
+    hidden[offsets[1:] - 1] = True
+    return _inputs(items, hidden, hidden, offsets, maxlen, order)
+
+
+class TrainDataset(Dataset[TrainBatch]):
+    """Training sequences of at least 2 items, hidden anew in every epoch."""
+
+    def __init__(
+        self,
+        train: Histories,
+        num_items: int,
+        maxlen: int,
+        mask_prob: float,
+        last_only_prob: float,
+        loss: Loss,
+        num_negatives: int,
+        seed: int,
+    ) -> None:
+        self.sequences = train.select(train.lengths >= 2)
+        if not len(self.sequences):
+            raise ValueError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
+        self.num_items, self.maxlen, self.seed = num_items, maxlen, seed
+        self.mask_prob, self.last_only_prob = mask_prob, last_only_prob
+        self.loss, self.num_negatives = loss, num_negatives
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) events that each sequence gives the model."""
+        return np.minimum(self.sequences.lengths, self.maxlen)
+
+    def __getitem__(self, key: BatchKey) -> TrainBatch:
+        generator = key.generator(self.seed)
+        order = longest_first(self.lengths[key.rows])
+        items, offsets = self.sequences.gather(key.rows[order], self.maxlen)
+        asked = self._choose(offsets, generator)
+        targets = items[asked]
+        # Of the asked items 80 % are hidden, 10 % replaced by a random one, 10 % left as they are.
+        fate = generator.random(len(items))
+        masked = asked & (fate < 0.8)
+        replaced = asked & (fate >= 0.9)
+        items = np.where(replaced, generator.integers(1, self.num_items + 1, len(items)), items)
+        counts = np.add.reduceat(asked.astype(np.int64), offsets[:-1])
+        negatives = draw_negatives(
+            self.loss, generator, self.sequences, key.rows[order], counts, self.num_items, self.num_negatives
+        )
+        return TrainBatch(
+            _inputs(items, masked, asked, offsets, self.maxlen, order),
+            torch.from_numpy(targets),
+            torch.from_numpy(negatives),
+        )
+
+    def _choose(self, offsets: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.bool_]:
+        """Return (T,) which events are asked: a share of each sequence, at least one, or in some sequences the last."""
+        lengths = np.diff(offsets)
+        asked = generator.random(offsets[-1]) < self.mask_prob
+        last_only = generator.random(len(lengths)) < self.last_only_prob
+        asked &= ~np.repeat(last_only, lengths)
+        asked[offsets[1:][last_only] - 1] = True
+        none = np.add.reduceat(asked, offsets[:-1]) == 0
+        some = offsets[:-1] + generator.integers(0, lengths)
+        asked[some[none]] = True
+        return asked

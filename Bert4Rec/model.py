@@ -1,0 +1,151 @@
+"""BERT4Rec. Shapes: B users, T events of all, Q asked events, D hidden width, V width of the item vectors, N items.
+
+Source: Sun et al. (2019), https://doi.org/10.1145/3357384.3357895. Deviations: histories are ragged, so nothing is
+computed for padding; the last block computes only the events that a loss or a prediction reads; positions count from
+the end of the history, so that the event to be predicted always has the same one.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor, nn
+
+from seqrec.ragged import Layout, attend
+
+
+@dataclass(frozen=True, slots=True)
+class Bert4RecConfig:
+    """The architecture."""
+
+    hidden_units: int = 64
+    """Width D of the model."""
+    num_blocks: int = 2
+    """Transformer blocks."""
+    num_heads: int = 2
+    """Attention heads per block."""
+    dropout_rate: float = 0.2
+    """Share dropped of embeddings, attention weights and the output of each layer."""
+    maxlen: Annotated[int, tyro.conf.arg(aliases=["--bert_max_len"])] = 50
+    """Most recent events that the model reads, the asked one included."""
+    untied_output: bool = False
+    """Score with a table and a bias of their own rather than with the item vectors that the model reads."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_units % self.num_heads:
+            raise ValueError(f"--hidden_units {self.hidden_units} must be a multiple of --num_heads {self.num_heads}")
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(f"--dropout_rate must lie in [0, 1), got {self.dropout_rate}")
+        if self.maxlen < 2:
+            raise ValueError(f"--maxlen must be at least 2 (one event and the asked one), got {self.maxlen}")
+
+
+class Block(nn.Module):
+    """Bidirectional self-attention and a feed-forward network, each followed by dropout, residual and norm."""
+
+    def __init__(self, config: Bert4RecConfig) -> None:
+        super().__init__()
+        width = config.hidden_units
+        self.num_heads, self.dropout_rate = config.num_heads, config.dropout_rate
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width)
+        self.feed_forward_in = nn.Linear(width, 4 * width)
+        self.feed_forward_out = nn.Linear(4 * width, width)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(config.dropout_rate)
+
+    def forward(
+        self, x: Tensor, layout: Layout, asked: Tensor | None = None, asked_layout: Layout | None = None
+    ) -> Tensor:
+        """Return (T, D), or (Q, D) where only the `asked` events are wanted."""
+        key, value = self.key_value(x).chunk(2, dim=1)
+        if asked is not None:
+            x = x[asked]
+        mixed = attend(
+            self.query(x),
+            key,
+            value,
+            layout,
+            num_heads=self.num_heads,
+            causal=False,
+            dropout=self.dropout_rate if self.training else 0.0,
+            query_layout=asked_layout,
+        )
+        x = self.attention_norm(x + self.dropout(self.attention_out(mixed)))
+        inner = F.gelu(self.feed_forward_in(x), approximate="tanh")
+        out: Tensor = self.feed_forward_norm(x + self.dropout(self.feed_forward_out(inner)))
+        return out
+
+
+class Bert4Rec(nn.Module):
+    """Item table, a vector for "masked", positions and blocks."""
+
+    def __init__(self, num_items: int, config: Bert4RecConfig, item_vectors: Tensor | None = None) -> None:
+        """Start from random item vectors, or from given ones.
+
+        Args:
+            num_items: N.
+            config: The architecture.
+            item_vectors: (N+1, V) to start from, row 0 zero; scaled by the caller.
+        """
+        super().__init__()
+        self.config = config
+        width = config.hidden_units
+        table_width = width if item_vectors is None else item_vectors.shape[1]
+        self.item_embedding = nn.Embedding(num_items + 1, table_width, padding_idx=0)
+        self.item_projection = nn.Linear(table_width, width, bias=False) if table_width != width else nn.Identity()
+        self.mask_embedding = nn.Parameter(torch.empty(width))
+        self.position_embedding = nn.Embedding(config.maxlen, width)
+        self.input_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(config.dropout_rate)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
+        self.output = nn.Linear(width, width)
+        self.output_norm = nn.LayerNorm(width)
+        if config.untied_output:
+            self.output_embedding = nn.Embedding(num_items + 1, width, padding_idx=0)
+            self.output_bias = nn.Parameter(torch.zeros(num_items + 1, 1))
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1 and name != "output_bias" or name == "mask_embedding":
+                nn.init.normal_(parameter, std=0.02)
+        with torch.no_grad():
+            if item_vectors is not None:
+                self.item_embedding.weight.copy_(item_vectors)
+                if table_width != width:
+                    nn.init.xavier_normal_(self.item_projection.weight)
+            self.item_embedding.weight[0] = 0
+
+    def item_vectors(self) -> Tensor:
+        """Return what scores are taken with: (N+1, D), or (N+1, D+1) with a bias as the last column."""
+        if self.config.untied_output:
+            return torch.cat([self.output_embedding.weight, self.output_bias], dim=1)
+        vectors: Tensor = self.item_projection(self.item_embedding.weight)
+        return vectors
+
+    def forward(
+        self, items: Tensor, masked: Tensor, positions: Tensor, layout: Layout, asked: Tensor, asked_layout: Layout
+    ) -> Tensor:
+        """Return what the asked events are predicted with.
+
+        Args:
+            items: (T,) int64 histories one after another; whatever stands at a masked event is not read.
+            masked: (T,) bool.
+            positions: (T,) int64 in 0..maxlen-1; the last event of a history has maxlen-1.
+            layout: Where each history lies.
+            asked: (Q,) int64 index of the events to predict, ascending, at least one of each history.
+            asked_layout: Where each history's asked events lie in `asked`.
+
+        Returns:
+            (Q, D), or (Q, D+1) with a last column of ones for the bias.
+        """
+        x = self.item_projection(self.item_embedding(items))
+        x = torch.where(masked[:, None], self.mask_embedding, x) + self.position_embedding(positions)
+        x = self.dropout(self.input_norm(x))
+        for block in self.blocks[:-1]:
+            x = block(x, layout)
+        x = self.blocks[-1](x, layout, asked, asked_layout)
+        x = self.output_norm(F.gelu(self.output(x), approximate="tanh"))
+        return torch.cat([x, x.new_ones(len(x), 1)], dim=1) if self.config.untied_output else x

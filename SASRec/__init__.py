@@ -1,0 +1,1 @@
+"""SASRec: a causal transformer over item ids, which may start from a language model's item vectors."""

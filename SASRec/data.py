@@ -1,0 +1,97 @@
+"""SASRec's batches. Shapes: B users, T events of all of them, L longest history.
+
+A training sequence predicts each of its items from those before it. Positions count from the end: the last event has
+position maxlen-1, in training and in use.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from seqrec.dataset import Histories
+from seqrec.losses import Loss
+from seqrec.negatives import draw_negatives
+from seqrec.ragged import BatchKey, Layout, block_bounds, longest_first, make_layout
+
+
+class Inputs(NamedTuple):
+    """Histories as the model reads them, longest first; `order` puts results back into the batch's order."""
+
+    items: Tensor
+    positions: Tensor
+    layout: Layout
+    last: Layout
+    order: Tensor
+
+
+class TrainBatch(NamedTuple):
+    """Histories with the item that follows each event, and what the loss compares it with."""
+
+    items: Tensor
+    positions: Tensor
+    layout: Layout
+    targets: Tensor
+    negatives: Tensor
+
+
+def make_inputs(histories: Histories, rows: NDArray[np.int64], maxlen: int) -> Inputs:
+    """Return the most recent `maxlen` events of each history; no history may be empty."""
+    order = longest_first(np.minimum(histories.lengths[rows], maxlen))
+    items, offsets = histories.gather(rows[order], maxlen)
+    lengths = np.diff(offsets)
+    bounds = block_bounds(lengths)
+    return Inputs(
+        items=torch.from_numpy(items),
+        positions=torch.from_numpy(_positions(offsets, maxlen)),
+        layout=make_layout(lengths, bounds),
+        last=make_layout(np.ones_like(lengths), bounds),
+        order=torch.from_numpy(np.argsort(order)),
+    )
+
+
+def _positions(offsets: NDArray[np.int64], maxlen: int) -> NDArray[np.int64]:
+    """Return (T,) positions that end in maxlen-1 for every history."""
+    lengths = np.diff(offsets)
+    return np.arange(offsets[-1]) - np.repeat(offsets[1:], lengths) + maxlen
+
+
+class TrainDataset(Dataset[TrainBatch]):
+    """Training sequences with at least one transition."""
+
+    def __init__(
+        self, train: Histories, num_items: int, maxlen: int, loss: Loss, num_negatives: int, seed: int
+    ) -> None:
+        self.sequences = train.select(train.lengths >= 2)
+        if not len(self.sequences):
+            raise ValueError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
+        self.num_items, self.maxlen, self.seed = num_items, maxlen, seed
+        self.loss, self.num_negatives = loss, num_negatives
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) events that each sequence gives the model."""
+        return np.minimum(self.sequences.lengths - 1, self.maxlen)
+
+    def __getitem__(self, key: BatchKey) -> TrainBatch:
+        rows = key.rows[longest_first(self.lengths[key.rows])]
+        items, offsets = self.sequences.gather(rows, self.maxlen + 1)
+        is_last = np.zeros(len(items), dtype=bool)
+        is_last[offsets[1:] - 1] = True
+        is_first = np.zeros(len(items), dtype=bool)
+        is_first[offsets[:-1]] = True
+        lengths = np.diff(offsets) - 1
+        inside = np.concatenate(([0], np.cumsum(lengths)))
+        negatives = draw_negatives(
+            self.loss, key.generator(self.seed), self.sequences, rows, lengths, self.num_items, self.num_negatives
+        )
+        return TrainBatch(
+            items=torch.from_numpy(items[~is_last]),
+            positions=torch.from_numpy(_positions(inside, self.maxlen)),
+            layout=make_layout(lengths),
+            targets=torch.from_numpy(items[~is_first]),
+            negatives=torch.from_numpy(negatives),
+        )

@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# One row of the comparison; the flags after it are passed on: bash SASRec/finetune.sh --dataset demo --init_type finetune
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../scripts/env.sh"
+exec "$PYTHON" "$ROOT/SASRec/finetune.py" "$@"

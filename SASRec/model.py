@@ -1,0 +1,131 @@
+"""SASRec. Shapes: B users, T events of all of them, L longest history, D hidden width, V width of the item vectors, N items.
+
+Source: Kang & McAuley (2018), https://doi.org/10.1109/ICDM.2018.00035. Deviations: histories are ragged, so nothing is
+computed for padding and nothing attends to it; the item table may have another width than the model (V), and is then
+projected, for input and output alike.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from seqrec.ragged import Layout, attend
+
+
+@dataclass(frozen=True, slots=True)
+class SASRecConfig:
+    """The architecture."""
+
+    hidden_units: int = 64
+    """Width D of the model."""
+    num_blocks: int = 2
+    """Transformer blocks."""
+    num_heads: int = 1
+    """Attention heads per block."""
+    dropout_rate: float = 0.2
+    """Share dropped of embeddings, attention weights and feed-forward activations."""
+    maxlen: int = 50
+    """Most recent events of a history that the model reads."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_units % self.num_heads:
+            raise ValueError(f"--hidden_units {self.hidden_units} must be a multiple of --num_heads {self.num_heads}")
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(f"--dropout_rate must lie in [0, 1), got {self.dropout_rate}")
+        if self.maxlen < 1:
+            raise ValueError(f"--maxlen must be at least 1, got {self.maxlen}")
+
+
+class Block(nn.Module):
+    """Causal self-attention, then a point-wise feed-forward network. The residual of attention is the normed query."""
+
+    def __init__(self, config: SASRecConfig) -> None:
+        super().__init__()
+        width = config.hidden_units
+        self.num_heads, self.dropout_rate = config.num_heads, config.dropout_rate
+        self.attention_norm = nn.LayerNorm(width, eps=1e-8)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=1e-8)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, width),
+            nn.Dropout(config.dropout_rate),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.Dropout(config.dropout_rate),
+        )
+
+    def forward(self, x: Tensor, layout: Layout, last: Layout | None = None) -> Tensor:
+        """Return (T, D), or (B, D) where `last` asks for the last event of each history alone."""
+        key, value = self.key_value(x).chunk(2, dim=1)
+        normed = self.attention_norm(x if last is None else x[layout.last])
+        mixed = attend(
+            self.query(normed),
+            key,
+            value,
+            layout,
+            num_heads=self.num_heads,
+            causal=True,
+            dropout=self.dropout_rate if self.training else 0.0,
+            query_layout=last,
+        )
+        x = self.feed_forward_norm(normed + self.attention_out(mixed))
+        out: Tensor = x + self.feed_forward(x)
+        return out
+
+
+class SASRec(nn.Module):
+    """Item table, positions and blocks; scores are dot products with the (projected) item table."""
+
+    def __init__(self, num_items: int, config: SASRecConfig, item_vectors: Tensor | None = None) -> None:
+        """Start from random item vectors, or from given ones.
+
+        Args:
+            num_items: N.
+            config: The architecture.
+            item_vectors: (N+1, V) to start from, row 0 zero; scaled by the caller.
+        """
+        super().__init__()
+        self.config = config
+        width = config.hidden_units
+        table_width = width if item_vectors is None else item_vectors.shape[1]
+        self.item_embedding = nn.Embedding(num_items + 1, table_width, padding_idx=0)
+        self.item_projection = nn.Linear(table_width, width, bias=False) if table_width != width else nn.Identity()
+        self.position_embedding = nn.Embedding(config.maxlen, width)
+        self.dropout = nn.Dropout(config.dropout_rate)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
+        self.last_norm = nn.LayerNorm(width, eps=1e-8)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_normal_(parameter)
+        with torch.no_grad():
+            if item_vectors is not None:
+                self.item_embedding.weight.copy_(item_vectors)
+            self.item_embedding.weight[0] = 0
+
+    def item_vectors(self) -> Tensor:
+        """Return (N+1, D) what scores are taken with."""
+        vectors: Tensor = self.item_projection(self.item_embedding.weight)
+        return vectors
+
+    def forward(self, items: Tensor, positions: Tensor, layout: Layout, last: Layout | None = None) -> Tensor:
+        """Return what each event predicts the next one with.
+
+        Args:
+            items: (T,) int64 histories, oldest event first, one after another.
+            positions: (T,) int64 in 0..maxlen-1; the last event of a history has maxlen-1.
+            layout: Where each history lies.
+            last: If given, only the last event of each history is asked.
+
+        Returns:
+            (T, D), or (B, D) under `last`.
+        """
+        width = self.config.hidden_units
+        x = self.item_projection(self.item_embedding(items)) * width**0.5 + self.position_embedding(positions)
+        x = self.dropout(x)
+        for block in self.blocks[:-1]:
+            x = block(x, layout)
+        out: Tensor = self.last_norm(self.blocks[-1](x, layout, last))
+        return out

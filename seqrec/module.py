@@ -1,0 +1,207 @@
+"""What every recommender does the same way: hold-out evaluation inside a Lightning module, and its batches.
+
+Shapes: B users, D width, N items, K sampled negatives.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from seqrec.candidates import sample_negatives
+from seqrec.dataset import Dataset as PreparedDataset
+from seqrec.dataset import Histories, Split
+from seqrec.evaluation import RankRecorder, rank_targets, seen_pairs
+from seqrec.metrics import KS
+from seqrec.ragged import BatchKey, RowSampler
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How held-out items are ranked; the same for every family, and never a matter of the training loss."""
+
+    sample_size: int = -1
+    """Negatives sampled per user to rank against; below 1 ranks the whole catalogue."""
+    filter_seen: bool = False
+    """Leave out items of the user's history as candidates (full ranking only)."""
+    candidate_seed: int = 98765
+    """Seed of the sampled negatives: they depend on it and the user alone."""
+    metric_ks: tuple[int, ...] = KS
+    """Cutoffs of NDCG@k and Recall@k."""
+
+    def __post_init__(self) -> None:
+        if self.sample_size == 0:
+            raise ValueError("--sample_size 0 would rank each target alone; use K > 0 negatives, or -1 for all items")
+        if self.sample_size > 0 and self.filter_seen:
+            raise ValueError("--filter_seen is for full ranking: sampled negatives never contain seen items")
+
+
+class HeldOut(NamedTuple):
+    """One evaluation batch."""
+
+    inputs: Any
+    """What the family's `user_vectors` takes."""
+    users: NDArray[np.int64]
+    targets: Tensor
+    negatives: Tensor | None
+    seen: tuple[Tensor, Tensor] | None
+
+
+class HeldOutDataset(Dataset[HeldOut]):
+    """Evaluation batches of a view: the family makes the inputs, everything else is the same for all."""
+
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        histories: Histories,
+        protocol: Protocol,
+        make_inputs: Callable[[Histories, NDArray[np.int64]], Any],
+    ) -> None:
+        self.dataset, self.histories, self.protocol, self.make_inputs = dataset, histories, protocol, make_inputs
+        self.targets = histories.targets
+
+    def __getitem__(self, key: BatchKey) -> HeldOut:
+        rows, protocol = key.rows, self.protocol
+        users = self.histories.users[rows]
+        negatives = None
+        if protocol.sample_size > 0:
+            drawn = sample_negatives(self.dataset, users, protocol.sample_size, protocol.candidate_seed)
+            negatives = torch.from_numpy(drawn)
+        return HeldOut(
+            inputs=self.make_inputs(self.histories, rows),
+            users=users,
+            targets=torch.from_numpy(self.targets[rows]),
+            negatives=negatives,
+            seen=seen_pairs(self.histories, rows) if protocol.filter_seen else None,
+        )
+
+
+class NextItemModule(pl.LightningModule):
+    """A recommender whose score is the dot product of a user vector and an item vector.
+
+    A family implements `user_vectors`, `item_vectors` and `training_step`. Validation logs `valid/<metric>`, test keeps
+    the per-user ranks in `recorder`.
+    """
+
+    def __init__(self, num_users: int, metric_ks: tuple[int, ...] = KS) -> None:
+        super().__init__()
+        self.recorder = RankRecorder(num_users, metric_ks)
+        self.results: dict[str, float] = {}
+        self._catalogue: Tensor | None = None
+
+    def user_vectors(self, inputs: Any) -> Tensor:
+        """Return what scores the next item of each history, (B, D)."""
+        raise NotImplementedError
+
+    def item_vectors(self) -> Tensor:
+        """Return (N+1, D), row i for item i; computed once per evaluation."""
+        raise NotImplementedError
+
+    def _start(self) -> None:
+        self.recorder.reset()
+        with torch.no_grad():
+            self._catalogue = self.item_vectors().float()
+
+    def _rank(self, batch: HeldOut) -> None:
+        assert self._catalogue is not None
+        users = self.user_vectors(batch.inputs).float()
+        ranking = rank_targets(users, self._catalogue, batch.targets, negatives=batch.negatives, seen=batch.seen)
+        self.recorder.add(batch.users, ranking)
+
+    def _finish(self, stage: str) -> None:
+        self.results = self.recorder.compute(self.device)
+        self._catalogue = None
+        self.log_dict({f"{stage}/{name}": value for name, value in self.results.items()}, rank_zero_only=True)
+
+    def on_validation_epoch_start(self) -> None:
+        """Compute the item vectors once."""
+        self._start()
+
+    def validation_step(self, batch: HeldOut) -> None:
+        """Rank one batch of users."""
+        self._rank(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics over all users."""
+        self._finish("valid")
+
+    def on_test_epoch_start(self) -> None:
+        """Compute the item vectors once."""
+        self._start()
+
+    def test_step(self, batch: HeldOut) -> None:
+        """Rank one batch of users."""
+        self._rank(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics over all users."""
+        self._finish("test")
+
+
+class BatchModule(pl.LightningDataModule):
+    """Training batches of a family beside evaluation batches of a split."""
+
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        split: Split,
+        protocol: Protocol,
+        train: Dataset[Any],
+        train_sampler: RowSampler,
+        make_inputs: Callable[[Histories, NDArray[np.int64]], Any],
+        *,
+        eval_batch_size: int | None = None,
+        eval_max_tokens: int | None = None,
+        eval_max_length: int = 1 << 30,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.train, self.train_sampler, self.num_workers = train, train_sampler, num_workers
+        self.eval_batch_size, self.eval_max_tokens, self.eval_max_length = (
+            eval_batch_size,
+            eval_max_tokens,
+            eval_max_length,
+        )
+        self.held_out = {
+            stage: HeldOutDataset(dataset, histories, protocol, make_inputs)
+            for stage, histories in (("valid", split.valid), ("test", split.test))
+        }
+
+    def _loader(self, data: Dataset[Any], sampler: RowSampler) -> DataLoader[Any]:
+        if self.trainer is not None:
+            sampler.rank, sampler.world_size = self.trainer.global_rank, self.trainer.world_size
+        return DataLoader(
+            data,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _held_out_loader(self, stage: str) -> DataLoader[Any]:
+        data = self.held_out[stage]
+        sampler = RowSampler(
+            np.minimum(data.histories.lengths, self.eval_max_length),
+            batch_size=self.eval_batch_size,
+            max_tokens=self.eval_max_tokens,
+            shuffle=False,
+        )
+        return self._loader(data, sampler)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the family's training batches."""
+        return self._loader(self.train, self.train_sampler)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return the validation users, in batches."""
+        return self._held_out_loader("valid")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Return the test users, in batches."""
+        return self._held_out_loader("test")
