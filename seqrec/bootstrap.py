@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_DISTINCT = 4096
+MAX_DISTINCT = 1024
 """More distinct differences than this are gathered in bins, so that the work does not grow with the users."""
 CHUNK_COUNTS = 1 << 22
 """Resample counts held at once (32 MiB of int64)."""
@@ -87,7 +87,7 @@ def gather_values(
     """Return (K,) values and (K,) how many users hold each, most frequent first.
 
     Values equal to 12 decimals are one. More than `limit` are replaced by the means of `limit` bins of equal
-    width w: the overall mean stays and the variance loses at most w² / 4, 6e-8 for differences in [-1, 1].
+    width w: the overall mean stays and the variance loses at most w² / 4, 1e-6 for differences in [-1, 1].
     """
     distinct, counts = np.unique(values.round(12), return_counts=True)
     if len(distinct) > limit:

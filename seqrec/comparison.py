@@ -173,9 +173,7 @@ def compare_runs(
     protocols: dict[str, list[Run]] = {}
     for run in sorted(runs, key=_row_order):
         protocols.setdefault(json.dumps(run.protocol, sort_keys=True), []).append(run)
-    tables = [
-        _build_table(protocols[key], prepared, missing, metric, resamples, seed) for key in sorted(protocols)
-    ]
+    tables = [_build_table(protocols[key], prepared, missing, metric, resamples, seed) for key in sorted(protocols)]
     return Comparison(dataset, metric, resamples, seed, tuple(tables), tuple(unfinished))
 
 
@@ -204,8 +202,8 @@ def _check_dataset(run: Run, dataset: Dataset) -> None:
         if run.protocol[key] != (now := getattr(dataset, key)):
             raise ValueError(
                 f"{run.folder} was made on data with {key} {str(run.protocol[key])[:12]}, but "
-                f"{dataset.path} has {now[:12]}: the dataset was prepared again in between. Run it again on the "
-                f"present data, or restore the former with `python scripts/prepare.py SOURCE ... --name "
+                f"{dataset.path} has {now[:12]}: the dataset was prepared again in between. Run it again on "
+                f"the present data, or restore the former with `python scripts/prepare.py SOURCE ... --name "
                 f"{dataset.path.name}`, or move {run.folder} away"
             )
     if len(run.ranks) != dataset.num_users:
@@ -215,9 +213,7 @@ def _check_dataset(run: Run, dataset: Dataset) -> None:
         )
 
 
-def _build_table(
-    runs: list[Run], dataset: Dataset | None, note: str, metric: str, resamples: int, seed: int
-) -> Table:
+def _build_table(runs: list[Run], dataset: Dataset | None, note: str, metric: str, resamples: int, seed: int) -> Table:
     by_group: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         by_group.setdefault((run.family, run.group), []).append(run)
@@ -237,9 +233,7 @@ def _build_table(
 
 
 def _summarise(runs: list[Run], metrics: tuple[str, ...]) -> Group:
-    by_seed = {
-        name: tuple(float(user_metric(run.ranks[run.users], name).mean()) for run in runs) for name in metrics
-    }
+    by_seed = {name: tuple(float(user_metric(run.ranks[run.users], name).mean()) for run in runs) for name in metrics}
     recorded = {key: [float(c) for run in runs if (c := run.cost.get(key)) is not None] for key in COST_KEYS}
     return Group(
         family=runs[0].family,
@@ -286,9 +280,7 @@ def _compare_groups(
         base = float(values[f, b].mean())
         error = _seed_error(rows[f, g], rows[f, b], metric)
         relative = test.mean / base if base > 0 else None
-        differences.append(
-            Difference(f, g, b, test.mean, relative, test.low, test.high, test.p, float(p_holm), error)
-        )
+        differences.append(Difference(f, g, b, test.mean, relative, test.low, test.high, test.p, float(p_holm), error))
     return tuple(differences)
 
 

@@ -1,0 +1,71 @@
+"""Compare a dataset's finished runs: text to the screen, and a JSON, a PNG and an HTML page.
+
+python scripts/compare.py --dataset demo
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from seqrec.comparison import compare_runs  # noqa: E402
+from seqrec.report import format_text, write_report  # noqa: E402
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What to compare."""
+
+    dataset: str
+    """Name of the dataset, a folder of data_dir."""
+    runs_dir: Path = ROOT / "runs"
+    """Holds <family>/<dataset>/<run name>/."""
+    data_dir: Path = ROOT / "data"
+    """Holds <dataset>/, for the slices and for checking that the runs belong to it."""
+    output_dir: Path | None = None
+    """Where the three files go; <runs_dir>/compare/<dataset> if not given."""
+    metric: str = "NDCG@10"
+    """Metric of the differences and the slices: NDCG@k, Recall@k or MRR."""
+    resamples: int = 10_000
+    """Bootstrap resamples of the users."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+    families: tuple[str, ...] = ()
+    """Only these families; all if not given."""
+    groups: tuple[str, ...] = ()
+    """Only these groups (none, longformer, pretrain, finetune or a run name without its seed); all if not given."""
+
+    def __post_init__(self) -> None:
+        if self.resamples < 100:
+            raise ValueError(f"--resamples must be at least 100 for a 95 % interval, got {self.resamples}")
+        if self.seed < 0:
+            raise ValueError(f"--seed must not be negative, got {self.seed}")
+
+
+def main(config: Config) -> None:
+    """Print the tables and write the files."""
+    comparison = compare_runs(
+        config.runs_dir,
+        config.data_dir,
+        config.dataset,
+        config.metric,
+        config.resamples,
+        config.seed,
+        config.families,
+        config.groups,
+    )
+    folder = config.output_dir or config.runs_dir / "compare" / config.dataset
+    print(format_text(comparison))
+    for kind, path in write_report(comparison, folder).items():
+        print(f"{kind:<5} {path}")
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Config, description=__doc__))
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"error: {error}")

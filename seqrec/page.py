@@ -1,0 +1,96 @@
+"""The comparison as one HTML page that needs nothing else: styles and drawings inside, light and dark."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from matplotlib.ticker import MaxNLocator
+
+from seqrec import formatting
+from seqrec.comparison import BASELINE, Comparison, Difference, Group, Slicing, Table
+
+TEMPLATE = Path(__file__).with_name("report.html")
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A linear axis from numbers to percent of a drawing's width."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+    def at(self, value: float) -> str:
+        """Return where a number lies, as an SVG length."""
+        return f"{100 * (value - self.low) / (self.high - self.low):.2f}%"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the page says first about one family."""
+
+    family: str
+    best: Group
+    baseline: Group | None
+    difference: Difference | None
+
+
+def render_html(comparison: Comparison) -> str:
+    """Return the page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = (
+        "number", "percent", "probability", "duration", "size", "amount", "colour_of", "is_clear",
+        "is_clear_cell", "name_run", "describe_protocol", "data_mark",
+    )  # fmt: skip
+    environment.globals |= {name: getattr(formatting, name) for name in names}
+    environment.filters["number"] = formatting.number
+    environment.globals |= {
+        "mean_scale": mean_scale,
+        "difference_scale": difference_scale,
+        "slice_scale": slice_scale,
+        "find_best": find_best,
+        "baseline": BASELINE,
+    }
+    return environment.get_template(TEMPLATE.name).render(comparison=comparison)
+
+
+def mean_scale(table: Table, metric: str) -> Scale:
+    """Return the axis of the means, wide enough for every seed."""
+    return _scale([value for row in table.groups for value in row.by_seed[metric]])
+
+
+def difference_scale(table: Table) -> Scale:
+    """Return the axis of the differences, zero included."""
+    return _scale([0.0, *(end for d in table.differences for end in (d.low, d.high))])
+
+
+def slice_scale(cut: Slicing) -> Scale:
+    """Return the axis of the differences in all slices of one cut, zero included."""
+    cells = [cell for _, _, row in cut.rows for cell in row]
+    return _scale([0.0, *(end for cell in cells for end in (cell.low, cell.high) if end is not None)])
+
+
+def _scale(values: Sequence[float]) -> Scale:
+    low, high = min(values), max(values)
+    margin = 0.08 * (high - low) or max(abs(high), 0.001) * 0.1
+    low, high = low - margin, high + margin
+    ticks = (float(tick) for tick in MaxNLocator(4).tick_values(low, high))
+    return Scale(low, high, tuple(tick for tick in ticks if low < tick < high))
+
+
+def find_best(table: Table, metric: str) -> list[Finding]:
+    """Return each family's best group with its difference to the family's baseline."""
+    findings = []
+    for family in table.families:
+        rows = [row for row in table.groups if row.family == family]
+        best = max(rows, key=lambda row: row.mean[metric])
+        baseline = next((row for row in rows if row.group == BASELINE), None)
+        findings.append(Finding(family, best, baseline, table.difference(family, best.group)))
+    return findings
