@@ -1,7 +1,7 @@
 """Turn raw data into a prepared dataset: `python scripts/prepare.py SOURCE --input ... --name ...`.
 
-Sources: demo, atomic. `SOURCE --help` lists its options. The dataset is written to data/NAME, whole or
-not at all, and its card is printed.
+Sources: demo, atomic, recformer, amazon, movielens, sequences, table, pickle; `SOURCE --help` lists the options of one.
+The dataset is written to data/NAME, whole or not at all, and its card is printed.
 """
 
 import logging
@@ -14,22 +14,38 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import tyro
 from tyro.conf import subcommand
 
+from seqrec.dataset import load_dataset
+from seqrec.dataset_card import describe
 from seqrec.preparation import prepare
+from seqrec.sources.amazon import Amazon
 from seqrec.sources.atomic import Atomic
 from seqrec.sources.demo import Demo
 from seqrec.sources.movielens import MovieLens
+from seqrec.sources.pickled import Pickled
+from seqrec.sources.recformer import Recformer
+from seqrec.sources.sequences import Sequences
+from seqrec.sources.table import Table
 
 Source = (
     Annotated[Demo, subcommand(Demo.kind)]
     | Annotated[Atomic, subcommand(Atomic.kind)]
+    | Annotated[Recformer, subcommand(Recformer.kind)]
+    | Annotated[Amazon, subcommand(Amazon.kind)]
     | Annotated[MovieLens, subcommand(MovieLens.kind)]
+    | Annotated[Sequences, subcommand(Sequences.kind)]
+    | Annotated[Table, subcommand(Table.kind)]
+    | Annotated[Pickled, subcommand(Pickled.kind)]
 )
 
 
 def main(config: Source) -> None:
     """Prepare one dataset and print its card."""
-    folder = prepare(config)
-    print(folder)
+    try:
+        folder = prepare(config)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        sys.exit(f"prepare.py {config.kind}: {error}")
+    print(describe(load_dataset(folder)))
+    print(f"prepared dataset: {folder}")
 
 
 if __name__ == "__main__":

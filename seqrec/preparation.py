@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from seqrec.dataset import FORMAT, ROOT, hash_item_ids
 from seqrec.files import write_json
-from seqrec.text_cleaning import clean_text
+from seqrec.item_text import fill_missing, has_text, item_text
 
 log = logging.getLogger(__name__)
 
@@ -201,31 +201,6 @@ def _lookup(table: pl.DataFrame, column: str) -> pl.LazyFrame:
     return table.lazy().select(pl.col("raw_id").alias(column), pl.col("code").alias(f"{column}_code"))
 
 
-def item_text(items: pl.DataFrame, text: pl.DataFrame | None, attributes: tuple[str, ...]) -> pl.DataFrame:
-    """Return raw_id and the cleaned attributes, "" where missing, one row per row of items.
-
-    Raises:
-        ValueError: If an attribute is not one of the source's.
-    """
-    offered = [] if text is None else [name for name in text.columns if name != "raw_id"]
-    unknown = [name for name in attributes if name not in offered]
-    if unknown:
-        raise ValueError(f"--attributes {','.join(unknown)}: the source offers {', '.join(offered) or 'no text'}")
-    wanted = list(attributes) or offered
-    if text is None:
-        return items.select("raw_id")
-    joined = items.select("raw_id").join(text, on="raw_id", how="left", maintain_order="left")
-    return clean_text(joined.select("raw_id", *wanted), wanted)
-
-
-def has_text(text: pl.DataFrame) -> NDArray[np.bool_]:
-    """Return (N,) bool, whether an item has any; all True when the source offers no attribute at all."""
-    attributes = text.columns[1:]
-    if not attributes:
-        return np.ones(len(text), dtype=bool)
-    return text.select(pl.any_horizontal(pl.col(name) != "" for name in attributes)).to_series().to_numpy()
-
-
 def filter_events(events: Events, config: Preparation, with_text: NDArray[np.bool_]) -> None:
     """Apply the steps of the module docstring to the events; with_text is (items,) bool by item code."""
     if config.on_missing_text == "drop":
@@ -283,8 +258,8 @@ def write_dataset(folder: Path, config: Preparation, users: pl.DataFrame, text: 
     offsets = np.concatenate([[0], np.cumsum(counts[counts > 0])]).astype(np.int64)
     items = np.cumsum(bought).astype(np.int32)[events.codes("item")]
     user_table = users.filter(pl.Series(values=counts > 0)).select("raw_id")
-    item_table = _fill_missing(text.filter(pl.Series(values=bought)), config.on_missing_text)
-    arrays = {"offsets": offsets, "items": items}
+    item_table = fill_missing(text.filter(pl.Series(values=bought)), config.on_missing_text)
+    arrays: dict[str, NDArray[Any]] = {"offsets": offsets, "items": items}
     if "timestamp" in events.frame.columns:
         arrays["timestamps"] = events.frame["timestamp"].to_numpy().astype(np.int64)
 
@@ -308,22 +283,6 @@ def write_dataset(folder: Path, config: Preparation, users: pl.DataFrame, text: 
     write_json(folder / "manifest.json", manifest)
     for step, count in events.removed:
         log.info("%s removed %s interactions", step, f"{count:,}")
-
-
-def _fill_missing(text: pl.DataFrame, on_missing_text: str) -> pl.DataFrame:
-    missing = text.filter(pl.Series(values=~has_text(text)))["raw_id"]
-    if not missing.is_empty() and on_missing_text == "error":
-        raise ValueError(
-            f"{len(missing):,} of {len(text):,} items have no text in {', '.join(text.columns[1:])}, for example "
-            f"{', '.join(missing.head(3))}. Choose: --on_missing_text drop (leave them out), --on_missing_text "
-            "item_id (use the id as text), or mend the items and keep --on_missing_text error"
-        )
-    if on_missing_text != "item_id":
-        return text
-    if len(text.columns) == 1:
-        return text.with_columns(pl.col("raw_id").alias("title"))
-    empty = pl.col("raw_id").is_in(missing.implode())
-    return text.with_columns(pl.when(empty).then("raw_id").otherwise(text.columns[1]).alias(text.columns[1]))
 
 
 def _write_table(table: pl.DataFrame, column: str, start: int, path: Path) -> None:

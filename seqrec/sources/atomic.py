@@ -108,8 +108,8 @@ def read_histories(split: dict[str, Path], scratch: Path) -> pl.LazyFrame:
     if not wrong.is_empty():
         path = split[list(split)[wrong["rank"][0]]]
         raise ValueError(
-            f"{path}, line {wrong['row'][0] + 2}: user {wrong['user'][0]!r} has {wrong['sequence'][0][:80]!r}, which is "
-            f"no beginning of the longest row {wrong['whole'][0][:80]!r}: are the files from one preparation?"
+            f"{path}, line {wrong['row'][0] + 2}: user {wrong['user'][0]!r} has {wrong['sequence'][0][:80]!r}, "
+            f"which is no beginning of the longest row {wrong['whole'][0][:80]!r}: are the files from one preparation?"
         )
     order = rows.group_by("user", maintain_order=True).agg().select("user")
     return (

@@ -1,25 +1,26 @@
 """A made-up shop, seeded and of any size: it proves that the machinery runs, never that a method is good.
 
-The catalogue. Goods come in series ("Copper Lantern coffee grinder"), each made by one brand, of one kind of good in
-one of 12 departments, in one of 12 finishes that the title and the brand's name for it spell out. A series holds 4 to
-8 items in the order in which people come to need them, and titles say so: the good, a holder, cleaning tablets, refills,
-a replacement part, the next size, a travel case, and last a "mark II" that appears late. Series names pair two of
-40 x 40 words, so the words of a name are shared by many items in all departments while the pair belongs to one series.
+The catalogue. Goods come in series ("Copper Lantern walnut coffee grinder"), each made by one brand, of one kind of
+good in one of 12 departments, in one of 12 finishes. A series holds 8 to 16 items in the order in which people come to
+need them, and titles say so: the good, a holder, cleaning tablets, refills, a replacement part, the next size, a travel
+case ..., and last a "mark II" that appears late. Series names pair two of 40 x 40 words: the words are shared by many
+items in all departments, the pair belongs to one series.
 
 The users. Each likes 2 departments and 2 finishes. At each step a user
-- goes on within the series just bought from, with probability `chain` (0.55): three times in four to the next item
-  of the series, else to any item of it;
-- or starts a new series, with probability `1 - chain - noise`: of a liked department in a liked finish with
-  probability 0.8, else of a liked department in any finish, series drawn by popularity;
-- or buys anything at all by popularity, with probability `noise` (0.15).
-Popularity falls as rank ** -`skew` (0.8). Users start at a random moment of two years and return after gaps of
-12 days in the mean, so that late items have few buyers before the last days: these are the cold items. Histories
-are 3 items plus a geometric number, 8 in the mean, 50 at most.
+- goes on within the series just bought from, with probability `chain` (0.55): to the next item of it with probability
+  `habit` (0.3), else to any of it;
+- or buys from a series of a liked department, drawn by popularity, with probability 1 - chain - noise: four times in
+  five in a liked finish;
+- or buys anything, series drawn by popularity, with probability `noise` (0.15).
+A new series begins with the good itself with probability 0.3, else with any of its items. Popularity of series falls as
+rank ** -`skew` (0.6). Users start at a random moment of two years and return after 12 days in the mean; late items
+appear at nine tenths of the two years, so that most have few buyers before the last days: these are the cold items.
+Histories have at least 3 items, `mean_length` (8) in the mean, 50 at most; their lengths are geometric.
 
-Why text helps. With about 8 x 3,000 interactions over 1,500 items most pairs of items are never bought together more
-than once or twice, so that what follows what has to be learnt item by item from ids. The rule behind it ("the same series
-name, the next stage", "the same finish and department") is one and the same for all items and stands in every title, also
-in titles that nobody has bought yet.
+Why text helps. With 8 x 3,000 interactions over 1,500 items an item is bought about 16 times in all and half of the
+items at most 11 times, while any of a dozen items may follow it: from ids alone each pair has to be seen. What makes
+them belong together (the same series name; the next stage; the same department and finish) is one rule for all items
+and stands in every title, also in titles that nobody has bought yet.
 """
 
 from dataclasses import dataclass
@@ -31,48 +32,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from seqrec.preparation import Preparation, RawData
+from seqrec.sources import demo_words
+from seqrec.sources.demo_words import LATE, STAGES
 
-KINDS = {
-    "Kitchen": "coffee grinder|kettle|stand mixer|bread maker|knife block",
-    "Garden": "hedge trimmer|sprinkler|plant lamp|compost bin|lawn edger",
-    "Workshop": "cordless drill|belt sander|soldering station|bench vice|heat gun",
-    "Bath": "shower head|electric razor|towel warmer|foot bath|hair dryer",
-    "Cycling": "bike pump|saddle bag|headlight|chain tool|repair stand",
-    "Camping": "gas stove|water filter|lantern|cool box|camp shower",
-    "Music": "practice amplifier|guitar tuner|drum pad|clarinet stand|metronome",
-    "Office": "label printer|paper shredder|fountain pen|desk lamp|laminator",
-    "Aquarium": "canister filter|fish feeder|tank heater|air stone|algae scraper",
-    "Photo": "tripod|ring light|film scanner|lens cleaner|photo printer",
-    "Sewing": "sewing machine|steam iron|embroidery hoop|rotary cutter|overlocker",
-    "Pets": "cat fountain|dog brush|litter box|bird feeder|nail grinder",
-}
-FINISHES = (
-    "walnut|brushed steel|matte black|ivory|sage green|cobalt blue|terracotta|bamboo|rose gold|slate grey|lemon|plum"
-)
-STAGES = (
-    "{good}",
-    "holder for {good}",
-    "cleaning tablets for {good}, 10 pieces",
-    "refill pack for {good}",
-    "replacement part for {good}",
-    "{good}, large size",
-    "travel case for {good}",
-)
-LATE = "{good} mark II"
-FIRST = (
-    "Copper Silver Amber Velvet Harbour Winter Summer Quiet Golden Hidden Northern Wild Paper Crystal Iron Cedar Ocean "
-    "Desert Midnight Morning Royal Humble Gentle Rapid Lunar Solar Rustic Urban Alpine Coral Ember Frost Granite Meadow "
-    "Maple Orchard Pebble River Shadow Thunder"
-).split()
-SECOND = (
-    "Lantern Fox Anchor Feather Compass Bridge Sparrow Falcon Garden Harp Island Jewel Kite Ladder Mirror Needle Otter "
-    "Pilot Quill Ribbon Saddle Temple Umbrella Violin Willow Yard Acorn Badger Candle Dolphin Engine Forest Glacier "
-    "Heron Ivy Jacket Kernel Lemon Marble Nest"
-).split()
-BRAND_HEADS, BRAND_TAILS = (
-    "Bel Dor Fen Gal Hol Kar Lim Mer Nor Pol Ras Sul Tam Vel".split(),
-    "ando brix eco elle ix mark ora tec usa wick".split(),
-)
+KINDS = {department: goods.split("|") for department, goods in demo_words.KINDS.items()}
+FINISHES = demo_words.FINISHES.split("|")
+FIRST, SECOND = demo_words.FIRST.split(), demo_words.SECOND.split()
+BRAND_HEADS, BRAND_TAILS = demo_words.BRAND_HEADS.split(), demo_words.BRAND_TAILS.split()
 
 DAY = 86_400
 START = 1_577_836_800  # 2020-01-01, UTC
@@ -94,9 +60,11 @@ class Demo(Preparation):
     """Mean number of interactions of a user, above 3."""
     chain: float = 0.55
     """Probability of going on within a series."""
+    habit: float = 0.3
+    """Probability that going on within a series means its next item, rather than any of it."""
     noise: float = 0.15
     """Probability of buying anything at all."""
-    skew: float = 0.8
+    skew: float = 0.6
     """Popularity falls as rank ** -skew."""
 
     def __post_init__(self) -> None:
@@ -144,17 +112,17 @@ class Catalogue:
 
 def make_catalogue(num_items: int, skew: float, rng: np.random.Generator) -> Catalogue:
     """Return a catalogue of that many items."""
-    sizes = rng.integers(4, 9, size=num_items // 4 + 1)
+    sizes = rng.integers(8, 17, size=num_items // 8 + 1)
     ends = np.cumsum(sizes)
     ends = np.minimum(ends[: int(np.searchsorted(ends, num_items)) + 1], num_items)
     starts = np.concatenate([[0], ends[:-1]])
     num_series = len(starts)
     series = np.repeat(np.arange(num_series), ends - starts)
     stage = np.arange(num_items) - starts[series]
-    late = (np.arange(num_items) == ends[series] - 1) & (stage >= 4) & (rng.random(num_series) < 0.5)[series]
+    late = (np.arange(num_items) == ends[series] - 1) & (stage >= 4)
     department = rng.integers(len(KINDS), size=num_series)
-    finish = rng.integers(len(FINISHES.split("|")), size=num_series)
-    weight = np.arange(1, num_series + 1) ** -skew
+    finish = rng.integers(len(FINISHES), size=num_series)
+    weight = np.arange(1, num_series + 1, dtype=np.float64) ** -skew
     weight = rng.permutation(weight / weight.sum())
     items = _describe(series, stage, late, department, finish, rng)
     return Catalogue(items, series, starts, ends, late, department, finish, weight)
@@ -170,7 +138,7 @@ def _describe(
 ) -> pl.DataFrame:
     """Return raw_id, title, brand and category of the items."""
     num_series, num_items = len(department), len(series)
-    kinds = pl.Series([kind for goods in KINDS.values() for kind in goods.split("|")])
+    kinds = pl.Series([kind for goods in KINDS.values() for kind in goods])
     pairs = rng.permutation(max(len(FIRST) * len(SECOND), num_series))[:num_series]
     first, second = pairs % len(FIRST), pairs // len(FIRST) % len(SECOND)
     edition = pairs // (len(FIRST) * len(SECOND))
@@ -182,7 +150,7 @@ def _describe(
             "edition": pl.Series(edition),
             "kind": kinds.gather(kind),
             "department": pl.Series(list(KINDS)).gather(department),
-            "finish": pl.Series(FINISHES.split("|")).gather(finish),
+            "finish": pl.Series(FINISHES).gather(finish),
             "brand": pl.Series(BRAND_HEADS).gather(brand % len(BRAND_HEADS))
             + pl.Series(BRAND_TAILS).gather(brand // len(BRAND_HEADS)),
         }
@@ -244,17 +212,17 @@ def _next_items(
     series = np.where(choice < config.noise, draw.anything(count, rng), by_taste)
     size = shop.ends[series] - shop.starts[series]
     # A new series mostly begins with the good itself.
-    item = shop.starts[series] + np.where(rng.random(count) < 0.6, 0, rng.integers(size))
+    item = shop.starts[series] + np.where(rng.random(count) < 0.3, 0, rng.integers(size))
     if before is None:
         return item
     start, end = shop.starts[shop.series[before]], shop.ends[shop.series[before]]
-    follow = np.where(rng.random(count) < 0.75, before + 1, rng.integers(start, end))
+    follow = np.where(rng.random(count) < config.habit, before + 1, rng.integers(start, end))
     stays = (choice > 1 - config.chain) & (follow < end) & (follow != before)
     return np.where(stays, follow, item)
 
 
 class _SeriesDraw:
-    """Draws series by popularity among all, those of a department, or those of a department and finish."""
+    """Draws series by popularity: among all, those of a department, or those of a department and a finish."""
 
     def __init__(self, shop: Catalogue) -> None:
         group = shop.department * 12 + shop.finish

@@ -8,8 +8,9 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import polars as pl
 from tqdm import tqdm
@@ -32,18 +33,18 @@ def existing(path: Path, what: str) -> Path:
     )
 
 
-def only_match(folder: Path, pattern: str, what: str) -> Path:
-    """Return the one file of a folder that matches a glob pattern.
+def only_match(folder: Path, pattern: str, what: str, but: str | None = None) -> Path:
+    """Return the one file of a folder that matches a glob pattern, leaving out names that begin with `but`.
 
     Raises:
         FileNotFoundError: If the folder has none, or several.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{what}: {folder} is not a folder")
-    found = sorted(folder.glob(pattern))
+    found = sorted(path for path in folder.glob(pattern) if but is None or not path.name.startswith(but))
     if len(found) != 1:
         seen = ", ".join(path.name for path in found or sorted(folder.iterdir()))[:300] or "nothing"
-        raise FileNotFoundError(f"{what}: {folder} must hold exactly one {pattern}, it holds {seen}")
+        raise FileNotFoundError(f"{what}: {folder} must hold exactly one {pattern} for it, there are {seen}")
     return found[0]
 
 
@@ -55,7 +56,7 @@ def read_json(path: Path, what: str) -> Any:
     """
     content = _whole(existing(path, what))
     try:
-        return json.loads(content.decode("utf-8"), object_pairs_hook=lambda pairs: _distinct(pairs, path))
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=lambda pairs: _distinct(pairs, path))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{path}, line {line}: not UTF-8 (byte {content[error.start]:#04x})") from error
@@ -80,7 +81,7 @@ def _whole(path: Path) -> bytes:
             raise _broken_gzip(path, 0, error) from error
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
     return gzip.open(path) if zipped else path.open("rb")
