@@ -13,6 +13,9 @@ MAX_DISTINCT = 1024
 CHUNK_COUNTS = 1 << 22
 """Resample counts held at once (32 MiB of int64)."""
 
+ZERO = 1e-12
+"""Resampled means this near to zero are zero."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -55,7 +58,8 @@ def paired_bootstrap(
         raise ValueError("a per-user difference is not finite")
     means = resample_means(difference, resamples, generator, chunk_counts)
     low, high = np.quantile(means, [0.025, 0.975])
-    hits = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    # A mean of zero must count on both sides, whatever the last bit of its sum.
+    hits = min(int((means <= ZERO).sum()), int((means >= -ZERO).sum()))
     p = min(1.0, 2 * (1 + hits) / (1 + resamples))
     return Interval(float(difference.mean()), float(low), float(high), p)
 

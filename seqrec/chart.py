@@ -74,7 +74,7 @@ def _draw_differences(axes: Axes, table: Table, metric: str) -> None:
     for group, height in _rows(table):
         difference = table.difference(group.family, group.group)
         if difference is None:
-            text = "reference" if group.group == BASELINE else f"no {BASELINE} run"
+            text = "reference" if group.group == BASELINE else f'no "{BASELINE}" run'
             axes.annotate(text, (0, height), (7, 0), textcoords="offset points", va="center", fontsize=8.5, color=FAINT)
             continue
         colour = colour_of(group.group, table)

@@ -118,10 +118,6 @@ class Table:
         """The families in the order of their rows."""
         return tuple(dict.fromkeys(row.family for row in self.groups))
 
-    def has_baseline(self, family: str) -> bool:
-        """Whether a family has a group that starts from nothing."""
-        return any(row.family == family and row.group == BASELINE for row in self.groups)
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -169,7 +165,7 @@ def compare_runs(
     if prepared is not None:
         for run in runs:
             _check_dataset(run, prepared)
-    missing = f"no slices: {data_dir / dataset} does not exist"
+    missing = f"no slices: {data_dir.name}/{dataset} does not exist"
     protocols: dict[str, list[Run]] = {}
     for run in sorted(runs, key=_row_order):
         protocols.setdefault(json.dumps(run.protocol, sort_keys=True), []).append(run)

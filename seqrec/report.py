@@ -17,6 +17,7 @@ from seqrec.formatting import (
     describe_protocol,
     duration,
     is_clear,
+    is_clear_cell,
     name_run,
     number,
     percent,
@@ -117,7 +118,7 @@ def _to_baseline(table: Table, row: Group) -> str:
         return ""
     difference = table.difference(row.family, row.group)
     if difference is None:
-        return f"no {BASELINE} run"
+        return f'no "{BASELINE}" run'
     return f"{number(difference.mean, sign=True)}{'*' if is_clear(difference) else ' '}"
 
 
@@ -135,12 +136,13 @@ def _differences_text(table: Table, comparison: Comparison) -> str:
             probability(d.p),
             probability(d.p_holm),
         ]
-        for d in table.differences
+        for d in sorted(table.differences, key=lambda d: d.family)
     ]
     header = ["family", "difference", "Δ", "", "95 % interval", "seeds", "p", "p (Holm)"]
+    floor = 2 / (comparison.resamples + 1)
     title = (
-        f"Differences in {comparison.metric}: paired bootstrap over users ({comparison.resamples:,} resamples), "
-        f"Holm over {len(rows)} tests;\nseeds = standard error of Δ from the seeds alone"
+        f"Differences in {comparison.metric}: paired bootstrap over users ({comparison.resamples:,} resamples, "
+        f"p ≥ {floor:.1g}),\nHolm over {len(rows)} tests; seeds = standard error of Δ from the seeds alone"
     )
     return align_rows(title, header, rows)
 
@@ -154,9 +156,8 @@ def _slices_text(table: Table, comparison: Comparison) -> list[str]:
         for family, group, cells in cut.rows:
             texts = []
             for cell in cells:
-                clear = cell.low is not None and cell.high is not None and (cell.low > 0 or cell.high < 0)
                 change = number(cell.difference, sign=True) if cell.difference is not None else ""
-                texts.append(f"{number(cell.mean)} {change:>6}{'*' if clear else ' '}")
+                texts.append(f"{number(cell.mean)} {change:>6}{'*' if is_clear_cell(cell) else ' '}")
             rows.append([family, group, *texts])
         title = f"{comparison.metric} by {cut.title}; Δ to {BASELINE}, * where its interval excludes 0 (uncorrected)"
         parts.append(align_rows(title, ["family", "start", *(f"{label} {'':>7}" for label in cut.labels)], rows))

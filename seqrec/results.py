@@ -109,9 +109,7 @@ def read_run(folder: Path) -> Run:
         raise ValueError(f"{file} is damaged ({error!r}): delete {folder} and run it again") from error
     expected = (folder.parent.parent.name, folder.parent.name)
     if place != expected:
-        raise ValueError(
-            f"{file} says {'/'.join(place)} but lies under {'/'.join(expected)}: move the folder back"
-        )
+        raise ValueError(f"{file} says {'/'.join(place)} but lies under {'/'.join(expected)}: move the folder back")
     missing = [key for key in PROTOCOL_KEYS if key not in run.protocol]
     if missing:
         raise ValueError(f"the protocol in {file} lacks {missing}: run it again with this version")
@@ -150,9 +148,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 def _read_ranks(file: Path) -> NDArray[np.int64]:
     if not file.is_file():
-        raise FileNotFoundError(
-            f"{file} is missing beside metrics.json: delete {file.parent} and run it again"
-        )
+        raise FileNotFoundError(f"{file} is missing beside metrics.json: delete {file.parent} and run it again")
     try:
         ranks: NDArray[np.int64] = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:

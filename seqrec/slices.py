@@ -29,7 +29,7 @@ def cut_users(run: Run, dataset: Dataset) -> tuple[list[tuple[str, tuple[str, ..
     split = split_dataset(dataset, protocol["split"], protocol.get("quantile", 0.9))
     order = np.argsort(split.test.users, kind="stable")
     if not np.array_equal(split.test.users[order], run.users):
-        return [], f"no slices: the runs tested other users than {protocol['split']} of {dataset.path} gives"
+        return [], f"no slices: the runs tested other users than {protocol['split']} of {dataset.name} gives"
     counts = split.train.item_counts(dataset.num_items)[split.test.targets[order]]
     lengths = split.test.lengths[order]
     cuts = []

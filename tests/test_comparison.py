@@ -1,0 +1,462 @@
+"""From run folders to tables: statistics, checks, slices and reports."""
+
+import hashlib
+import json
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+
+from scripts.compare import Config, main
+from seqrec.bootstrap import gather_values, holm, paired_bootstrap, resample_means
+from seqrec.comparison import Comparison, compare_runs, list_pairs
+from seqrec.page import render_html
+from seqrec.report import format_text, write_report
+from seqrec.results import read_run, user_metric
+from seqrec.slices import length_bins
+
+USERS, ITEMS = 400, 60
+PROTOCOL = {
+    "split": "leave_one_out",
+    "sample_size": -1,
+    "filter_seen": False,
+    "num_items": ITEMS,
+    "sequences_sha256": "5" * 64,
+    "item_ids_sha256": "1" * 64,
+}
+
+
+def write_run(
+    runs: Path,
+    family: str,
+    group: str,
+    seed: int,
+    ranks: NDArray[np.int64],
+    dataset: str = "toy",
+    **protocol: Any,
+) -> Path:
+    """Write a run folder as a family's finetune.py leaves it, metrics computed here by plain Python."""
+    folder = runs / family / dataset / f"{group}-seed{seed}"
+    folder.mkdir(parents=True)
+    np.save(folder / "ranks-test.npy", ranks)
+    tested = [int(r) for r in ranks if r >= 0]
+    test: dict[str, float] = {"users": len(tested), "tied_users": 0.0, "AUC": 0.5}
+    for k in (1, 5, 10, 20, 50):
+        test[f"Recall@{k}"] = sum(r < k for r in tested) / len(tested)
+        test[f"NDCG@{k}"] = sum(1 / np.log2(r + 2) for r in tested if r < k) / len(tested)
+    test["MRR"] = sum(1 / (r + 1) for r in tested) / len(tested)
+    record = {
+        "family": family,
+        "dataset": dataset,
+        "init_type": group,
+        "group": group,
+        "seed": seed,
+        "protocol": PROTOCOL | protocol,
+        "valid": test,
+        "test": test,
+        "best_epoch": 12,
+        "epochs": 22,
+        "cost": {
+            "train_seconds": 100.0 + seed,
+            "test_seconds": 0.5,
+            "peak_memory_bytes": 3 << 29,
+            "parameters": 1_234_567,
+            "trainable_parameters": 1_234_567,
+            "item_vector_bytes": ITEMS * 384 * 4,
+            "device": "cpu",
+            "threads": 2,
+        },
+    }
+    (folder / "metrics.json").write_text(json.dumps(record))
+    return folder
+
+
+def draw_ranks(seed: int, strength: float, users: int = USERS, items: int = ITEMS) -> NDArray[np.int64]:
+    """Return (users,) ranks: lower with more strength, the same users hard in every run, user 0 untested."""
+    difficulty = np.random.default_rng(0).exponential(1, users)
+    noise = np.random.default_rng(seed + 1).exponential(0.3, users)
+    ranks = np.minimum((items * (difficulty + noise) / strength / 4).astype(np.int64), items - 1)
+    ranks[0] = -1
+    return ranks
+
+
+def write_study(runs: Path, users: int = USERS, items: int = ITEMS, **protocol: Any) -> None:
+    """Write two ID models with baseline and a third family without, three seeds each."""
+    rows = [
+        (family, group, strength + shift)
+        for family, shift in (("SASRec", 0.0), ("Bert4Rec", -0.15))
+        for group, strength in (("none", 1.0), ("longformer", 1.2), ("finetune", 1.9))
+    ]
+    for family, group, strength in [*rows, ("Baselines", "item-knn", 0.8)]:
+        for seed in (42, 43, 44):
+            ranks = draw_ranks(seed + int(100 * strength), strength, users, items)
+            write_run(runs, family, group, seed, ranks, num_items=items, **protocol)
+
+
+def write_dataset(folder: Path, histories: list[list[int]], num_items: int = ITEMS) -> dict[str, Any]:
+    """Write a prepared dataset and return its two hashes."""
+    (folder / "sequences").mkdir(parents=True)
+    offsets = np.cumsum([0, *map(len, histories)]).astype(np.int64)
+    items = np.array([i for history in histories for i in history], dtype=np.int32)
+    np.save(folder / "sequences" / "offsets.npy", offsets)
+    np.save(folder / "sequences" / "items.npy", items)
+    pl.DataFrame({"item": range(1, num_items + 1)}).write_parquet(folder / "items.parquet")
+    hashes = {
+        "item_ids_sha256": hashlib.sha256(b"ids").hexdigest(),
+        "sequences_sha256": hashlib.sha256(offsets.tobytes() + items.tobytes()).hexdigest(),
+    }
+    manifest = {
+        "format": 1,
+        "name": folder.name,
+        "num_users": len(histories),
+        "num_items": num_items,
+        "num_interactions": len(items),
+        "attributes": [],
+        "has_timestamps": False,
+        "source": {},
+        **hashes,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return hashes
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Three families of three seeds on a prepared dataset, compared once for all tests that only look."""
+    root = tmp_path_factory.mktemp("study")
+    histories = [[1] if u == 0 else [1 + (u * s) % ITEMS for s in range(1, 4 + u % 20)] for u in range(USERS)]
+    hashes = write_dataset(root / "data" / "toy", histories)
+    write_study(root / "runs", **hashes)
+    (root / "runs" / "SASRec" / "toy" / "pretrain-seed42" / "logs").mkdir(parents=True)
+    return compare_runs(root / "runs", root / "data", "toy", resamples=1000)
+
+
+# Bootstrap and Holm.
+
+
+def test_resampled_means_follow_the_literal_bootstrap() -> None:
+    values = np.random.default_rng(0).choice([0.0, 0.0, 0.0, 1.0, -0.3], 50)
+    generator = np.random.default_rng(1)
+    literal = [values[generator.integers(0, 50, 50)].mean() for _ in range(20_000)]
+    fast = resample_means(values, 20_000, np.random.default_rng(2))
+    spread = values.std() / np.sqrt(50)
+    assert fast.mean() == pytest.approx(np.mean(literal), abs=spread / 20)
+    assert np.quantile(fast, [0.025, 0.25, 0.75, 0.975]) == pytest.approx(
+        np.quantile(literal, [0.025, 0.25, 0.75, 0.975]), abs=spread / 10
+    )
+
+
+def test_interval_is_the_normal_one_on_many_users() -> None:
+    difference = np.random.default_rng(0).normal(0.01, 0.2, 20_000)
+    test = paired_bootstrap(difference, 10_000, np.random.default_rng(1))
+    error = difference.std() / np.sqrt(20_000)
+    assert test.mean == pytest.approx(difference.mean())
+    assert test.low == pytest.approx(difference.mean() - 1.96 * error, abs=error / 10)
+    assert test.high == pytest.approx(difference.mean() + 1.96 * error, abs=error / 10)
+
+
+def test_p_by_hand() -> None:
+    generator = np.random.default_rng(0)
+    assert paired_bootstrap(np.ones(5), 99, generator).p == pytest.approx(2 / 100)  # no resample at or below 0
+    assert paired_bootstrap(np.zeros(5), 99, generator).p == 1.0
+    # Two users, +1 and -1: the mean is -1, 0, +1 with chances 1/4, 1/2, 1/4, so both sides hold 3/4 and p is 1.
+    assert paired_bootstrap(np.array([1.0, -1.0]), 4000, generator).p == 1.0
+    # Differences 1, 1, 1, -1: the mean is at most 0 when two or more of four draws hit the -1: 67 / 256.
+    p = paired_bootstrap(np.array([1.0, 1.0, 1.0, -1.0]), 40_000, generator).p
+    assert p == pytest.approx(2 * 67 / 256, abs=0.02)
+
+
+@pytest.mark.parametrize("chunk_counts", [1, 700, 10_000_000])
+def test_bootstrap_does_not_depend_on_the_chunks(chunk_counts: int) -> None:
+    values = np.random.default_rng(0).choice(np.linspace(-1, 1, 60), 500)
+    whole = resample_means(values, 300, np.random.default_rng(1))
+    chunked = resample_means(values, 300, np.random.default_rng(1), chunk_counts)
+    assert chunked == pytest.approx(whole, abs=1e-14)  # the order of a sum may change its last bit
+    tests = [paired_bootstrap(values, 300, np.random.default_rng(1), n) for n in (1 << 22, chunk_counts)]
+    assert tests[0].p == tests[1].p
+
+
+def test_many_distinct_values_are_binned_without_moving_mean_or_variance() -> None:
+    values = np.random.default_rng(0).uniform(-1, 1, 5000)
+    distinct, counts = gather_values(values, limit=1000)
+    assert len(distinct) <= 1000 and counts.sum() == 5000
+    mean = counts @ distinct / 5000
+    assert mean == pytest.approx(values.mean(), abs=1e-12)
+    assert counts @ (distinct - mean) ** 2 / 5000 == pytest.approx(values.var(), abs=(2 / 1000) ** 2 / 4)
+
+
+def test_bootstrap_of_many_users_is_fast() -> None:
+    rank = np.random.default_rng(0).geometric(0.02, (2, 300_000))
+    difference = user_metric(rank[0], "MRR") - user_metric(rank[1], "MRR")
+    start = time.perf_counter()
+    paired_bootstrap(difference, 1000, np.random.default_rng(0))
+    assert time.perf_counter() - start < 5  # drawing 300 million users one by one takes longer
+
+
+def test_bootstrap_refuses_nothing_and_nan() -> None:
+    with pytest.raises(ValueError, match="needs users and resamples, got 0 and 10"):
+        paired_bootstrap(np.zeros(0), 10, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="not finite"):
+        paired_bootstrap(np.array([np.nan]), 10, np.random.default_rng(0))
+
+
+def test_holm_by_hand() -> None:
+    # Sorted .01 .02 .03 .04, times 4 3 2 1: .04 .06 .06 .04, then never falling: .04 .06 .06 .06.
+    assert holm(np.array([0.04, 0.01, 0.03, 0.02])) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm(np.array([0.9, 0.6])) == pytest.approx([1.0, 1.0])
+    assert len(holm(np.zeros(0))) == 0
+
+
+# Reading runs.
+
+
+def test_user_metric_by_hand() -> None:
+    ranks = np.array([0, 1, 9, 10])
+    assert user_metric(ranks, "NDCG@10") == pytest.approx([1, 1 / np.log2(3), 1 / np.log2(11), 0])
+    assert user_metric(ranks, "Recall@2").tolist() == [1, 1, 0, 0]
+    assert user_metric(ranks, "MRR") == pytest.approx([1, 1 / 2, 1 / 10, 1 / 11])
+    with pytest.raises(ValueError, match="unknown metric 'ndcg': expected NDCG@k, Recall@k or MRR"):
+        user_metric(ranks, "ndcg")
+
+
+def test_means_and_sd_are_those_of_the_ranks(study: Comparison) -> None:
+    row = next(r for r in study.tables[0].groups if (r.family, r.group) == ("SASRec", "none"))
+    ranks = [draw_ranks(seed + 100, 1.0)[1:] for seed in (42, 43, 44)]
+    recall = [sum(r < 10 for r in one) / len(one) for one in ranks]
+    assert row.by_seed["Recall@10"] == pytest.approx(recall)
+    assert row.mean["Recall@10"] == pytest.approx(sum(recall) / 3)
+    assert row.sd["Recall@10"] == pytest.approx((sum((x - sum(recall) / 3) ** 2 for x in recall) / 2) ** 0.5)
+    assert row.cost["train_seconds"] == 143 and row.cost["peak_memory_bytes"] == 3 << 29
+
+
+def edit_metrics(folder: Path, **changes: Any) -> None:
+    file = folder / "metrics.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_reading_refuses_contradictions(tmp_path: Path) -> None:
+    ranks = draw_ranks(0, 1.0)
+    folder = write_run(tmp_path, "SASRec", "none", 1, ranks)
+    record = json.loads((folder / "metrics.json").read_text())
+
+    edit_metrics(folder, test=record["test"] | {"NDCG@10": record["test"]["NDCG@10"] + 1e-5})
+    with pytest.raises(ValueError, match=r"none-seed1.*says test NDCG@10 = .* gives"):
+        read_run(folder)
+    edit_metrics(folder, test=record["test"] | {"MRR": float("nan")})
+    with pytest.raises(ValueError, match="says test MRR = nan"):
+        read_run(folder)
+    edit_metrics(folder, test=record["test"] | {"users": 3})
+    with pytest.raises(ValueError, match=r"says 3 test users but .* ranks 399"):
+        read_run(folder)
+    edit_metrics(folder, test=record["test"], family="Bert4Rec")
+    with pytest.raises(ValueError, match="says Bert4Rec/toy but lies under SASRec/toy"):
+        read_run(folder)
+    edit_metrics(folder, family="SASRec", protocol={"split": "leave_one_out"})
+    with pytest.raises(ValueError, match=r"lacks .*sample_size"):
+        read_run(folder)
+    edit_metrics(folder, protocol=PROTOCOL | {"sample_size": 20})
+    with pytest.raises(ValueError, match=r"ranks from -1 to 59, expected 0 to 20 \(21 candidates\)"):
+        read_run(folder)
+    (folder / "metrics.json").write_text("{")
+    with pytest.raises(ValueError, match=r"metrics\.json is damaged"):
+        read_run(folder)
+    (folder / "metrics.json").write_text(json.dumps(record))
+    (folder / "ranks-test.npy").write_bytes(b"no array")
+    with pytest.raises(ValueError, match=r"ranks-test\.npy is damaged"):
+        read_run(folder)
+    (folder / "ranks-test.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"ranks-test\.npy is missing"):
+        read_run(folder)
+
+
+def test_runs_of_one_protocol_rank_the_same_users(tmp_path: Path) -> None:
+    ranks = draw_ranks(0, 1.0)
+    write_run(tmp_path, "SASRec", "none", 1, ranks)
+    other = ranks.copy()
+    other[5] = -1
+    write_run(tmp_path, "SASRec", "none", 2, other)
+    with pytest.raises(ValueError, match=r"none-seed2 was tested on other users than .*none-seed1"):
+        compare_runs(tmp_path, tmp_path / "data", "toy", resamples=100)
+
+
+def test_one_seed_counts_once(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, "SASRec", "none", 1, draw_ranks(0, 1.0))
+    write_run(tmp_path, "SASRec", "copy", 1, draw_ranks(0, 1.0))
+    edit_metrics(folder.with_name("copy-seed1"), group="none")
+    with pytest.raises(ValueError, match="are both SASRec none with seed 1"):
+        compare_runs(tmp_path, tmp_path / "data", "toy", resamples=100)
+
+
+def test_no_run_names_the_folder_and_the_command(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no finished run in .*\*/toy/\*.*`bash SASRec/finetune.sh --dataset"):
+        compare_runs(tmp_path, tmp_path, "toy")
+
+
+def test_runs_on_other_data_are_refused(tmp_path: Path) -> None:
+    hashes = write_dataset(tmp_path / "data" / "toy", [[1, 2, 3]] * USERS)
+    write_run(tmp_path / "runs", "SASRec", "none", 1, draw_ranks(0, 1.0), **hashes | {"sequences_sha256": "7" * 64})
+    with pytest.raises(
+        ValueError,
+        match=rf"none-seed1 was made on data with sequences_sha256 7{{12}}, but .*toy has "
+        rf"{hashes['sequences_sha256'][:12]}.*prepare\.py",
+    ):
+        compare_runs(tmp_path / "runs", tmp_path / "data", "toy", resamples=100)
+
+
+# Tables.
+
+
+def test_rows_are_ordered_and_unfinished_runs_listed(study: Comparison) -> None:
+    table = study.tables[0]
+    assert [(r.family, r.group) for r in table.groups] == [
+        ("Baselines", "item-knn"),
+        *((f, g) for f in ("Bert4Rec", "SASRec") for g in ("none", "longformer", "finetune")),
+    ]
+    assert [folder.name for folder in study.unfinished] == ["pretrain-seed42"]
+
+
+def test_pairs_are_tested_once_each() -> None:
+    groups = [("A", "none"), ("A", "longformer"), ("A", "finetune"), ("A", "mine"), ("B", "knn")]
+    assert list_pairs(groups) == [
+        ("A", "longformer", "none"),
+        ("A", "finetune", "none"),
+        ("A", "mine", "none"),
+        ("A", "finetune", "longformer"),
+    ]
+
+
+def test_differences_are_paired_and_corrected_together(study: Comparison) -> None:
+    table = study.tables[0]
+    assert len(table.differences) == 6
+    assert [d.p_holm for d in table.differences] == pytest.approx(holm(np.array([d.p for d in table.differences])))
+    gain = table.difference("SASRec", "finetune")
+    none, tuned = (
+        np.mean([user_metric(draw_ranks(s + int(100 * x), x)[1:], "NDCG@10") for s in (42, 43, 44)], axis=0)
+        for x in (1.0, 1.9)
+    )
+    assert gain is not None and gain.mean == pytest.approx((tuned - none).mean())
+    assert gain.relative == pytest.approx(tuned.mean() / none.mean() - 1)
+    assert gain.low < gain.mean < gain.high and gain.low > 0 and gain.p_holm < 0.05
+    sds = {r.group: r.sd["NDCG@10"] or 0 for r in table.groups if r.family == "SASRec"}
+    assert gain.seed_error == pytest.approx(np.sqrt((sds["none"] ** 2 + sds["finetune"] ** 2) / 3))
+
+
+def test_protocols_do_not_share_a_table(tmp_path: Path) -> None:
+    ranks = np.minimum(draw_ranks(0, 1.0), 20)
+    write_run(tmp_path, "SASRec", "none", 1, ranks)
+    write_run(tmp_path, "SASRec", "finetune", 1, ranks, sample_size=20)
+    comparison = compare_runs(tmp_path, tmp_path / "data", "toy", resamples=100)
+    assert [[r.group for r in t.groups] for t in comparison.tables] == [["none"], ["finetune"]] or [
+        [r.group for r in t.groups] for t in comparison.tables
+    ] == [["finetune"], ["none"]]
+    text = format_text(comparison)
+    assert "against all 60 items" in text and "against 20 sampled items" in text and 'no "none" run' in text
+    assert "No slices: " in text and "does not exist" in text and "one seed" in render_html(comparison)
+
+
+def test_filters(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    chosen = compare_runs(
+        tmp_path, tmp_path / "data", "toy", "Recall@5", 100, families=["SASRec"], groups=["none", "finetune"]
+    )
+    assert [r.group for r in chosen.tables[0].groups] == ["none", "finetune"]
+    assert chosen.tables[0].metrics == ("NDCG@10", "Recall@10", "MRR", "Recall@5")
+    with pytest.raises(ValueError, match=r"--groups names \['tuned'\], but the finished runs have .*'finetune'"):
+        compare_runs(tmp_path, tmp_path / "data", "toy", groups=["tuned"])
+
+
+def test_a_difference_does_not_depend_on_the_other_rows(study: Comparison, tmp_path: Path) -> None:
+    write_study(tmp_path)
+    alone = compare_runs(tmp_path, tmp_path / "data", "toy", resamples=1000, families=["Bert4Rec"])
+    one, other = (c.tables[0].difference("Bert4Rec", "finetune") for c in (alone, study))
+    assert one is not None and other is not None and one == replace(other, p_holm=one.p_holm)
+
+
+# Slices.
+
+
+def test_slices_by_hand(tmp_path: Path) -> None:
+    # Training is all but the last two: item 1 four times, item 2 once, item 3 never. User 3 is too short to test.
+    histories = [[1, 1, 2, 9, 1], [1, 9, 2], [1, 2, 9, 9, 3], [2]]
+    hashes = write_dataset(tmp_path / "data" / "toy", histories)
+    write_run(tmp_path / "runs", "SASRec", "none", 1, np.array([0, 1, 30, -1]), **hashes)
+    write_run(tmp_path / "runs", "SASRec", "finetune", 1, np.array([0, 0, 0, -1]), **hashes)
+    table = compare_runs(tmp_path / "runs", tmp_path / "data", "toy", resamples=200).tables[0]
+    trained, length = table.slicings
+    assert (trained.labels, trained.users) == (("0", "1-5", "6-20", ">20"), (1, 2, 0, 0))
+    none, tuned = (cells for _, _, cells in trained.rows)
+    assert none[0].mean == 0 and none[1].mean == pytest.approx((1 + 1 / np.log2(3)) / 2)
+    assert tuned[0].difference == tuned[0].low == tuned[0].high == 1
+    assert tuned[1].difference == pytest.approx((1 - 1 / np.log2(3)) / 2)
+    assert none[2].mean is None and none[0].difference is None
+    assert (length.labels, length.users) == (("1-3", ">3"), (1, 2))  # histories of 4, 2 and 4 events
+
+
+def test_length_bins_double_and_join_thin_tails() -> None:
+    lengths = np.repeat([1, 5, 9, 20, 40], [2, 38, 40, 18, 2])
+    assert length_bins(lengths).tolist() == [1, 8, 16]  # 2 % at either end join the next: 1-7, 8-15, >15
+    assert length_bins(np.full(10, 6)).tolist() == [1]
+    assert len(length_bins(2 ** np.arange(1, 12).repeat(10))) == 5
+
+
+def test_slices_of_other_users_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    hashes = write_dataset(tmp_path / "data" / "toy", [[1, 2, 3]] * USERS)
+    write_run(tmp_path / "runs", "SASRec", "none", 1, draw_ranks(0, 1.0), **hashes)  # leaves user 0 out
+    table = compare_runs(tmp_path / "runs", tmp_path / "data", "toy", resamples=100).tables[0]
+    assert table.slicings == () and "tested other users" in table.slices_note
+
+
+# Reports.
+
+
+def test_text_fits_and_says_what_it_shows(study: Comparison) -> None:
+    text = format_text(study)
+    assert max(map(len, text.splitlines())) <= 110
+    for phrase in ("SASRec", "item-knn", 'no "none" run', "Holm over 6 tests", "user's history length", "1.5 GiB"):
+        assert phrase in text
+    assert "pretrain-seed42" in text.split("Not finished")[1]
+
+
+def test_page_stands_alone_and_shows_every_group(study: Comparison) -> None:
+    page = render_html(study)
+    assert not re.search(r"https?://|//\w+\.\w+/|<script|<link|@import|url\(", page)
+    for row in study.tables[0].groups:
+        assert row.family in page and row.group in page
+    assert "prefers-color-scheme: dark" in page and "<svg" in page and "pretrain-seed42" in page
+
+
+def test_page_escapes_names(study: Comparison) -> None:
+    assert "<b>bold</b>" not in render_html(replace(study, dataset="<b>bold</b>"))
+
+
+def test_command_writes_the_files_and_their_numbers_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_study(tmp_path / "runs")
+    config = Config(dataset="toy", runs_dir=tmp_path / "runs", data_dir=tmp_path / "data", resamples=100)
+    main(config)
+    shown = capsys.readouterr().out
+    folder = tmp_path / "runs" / "compare" / "toy"
+    assert sorted(p.name for p in folder.iterdir()) == ["comparison.html", "comparison.json", "comparison.png"]
+    assert str(folder / "comparison.html") in shown
+    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((folder / "comparison.json").read_text())
+    tuned = next(r for r in record["tables"][0]["groups"] if (r["family"], r["group"]) == ("SASRec", "finetune"))
+    assert f"{tuned['mean']['NDCG@10']:.4f}".removeprefix("0") in shown
+    before = (folder / "comparison.json").read_bytes()
+    main(config)  # the folder of the last comparison is no run; the same runs give the same bytes
+    assert (folder / "comparison.json").read_bytes() == before
+    assert str(tmp_path) not in before.decode()
+
+
+def test_command_refuses_too_few_resamples() -> None:
+    with pytest.raises(ValueError, match="--resamples must be at least 100"):
+        Config(dataset="toy", resamples=10)
+
+
+def test_write_report_names_the_files(study: Comparison, tmp_path: Path) -> None:
+    assert list(write_report(study, tmp_path)) == ["json", "png", "html"]
