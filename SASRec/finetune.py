@@ -7,6 +7,7 @@ from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import tyro
@@ -115,8 +116,8 @@ def main(config: Config) -> None:
         train,
         RowSampler(train.lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
         lambda histories, rows: make_inputs(histories, rows, maxlen),
+        eval_lengths=lambda histories: np.minimum(histories.lengths, maxlen),
         eval_max_tokens=16384,
-        eval_max_length=maxlen,
         num_workers=config.training.dataloader_num_workers,
     )
     module = SASRecModule(model, config, dataset.num_users)

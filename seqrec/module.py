@@ -156,18 +156,13 @@ class BatchModule(pl.LightningDataModule):
         train_sampler: RowSampler,
         make_inputs: Callable[[Histories, NDArray[np.int64]], Any],
         *,
-        eval_batch_size: int | None = None,
-        eval_max_tokens: int | None = None,
-        eval_max_length: int = 1 << 30,
+        eval_lengths: Callable[[Histories], NDArray[np.int64]],
+        eval_max_tokens: int,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
         self.train, self.train_sampler, self.num_workers = train, train_sampler, num_workers
-        self.eval_batch_size, self.eval_max_tokens, self.eval_max_length = (
-            eval_batch_size,
-            eval_max_tokens,
-            eval_max_length,
-        )
+        self.eval_lengths, self.eval_max_tokens = eval_lengths, eval_max_tokens
         self.held_out = {
             stage: HeldOutDataset(dataset, histories, protocol, make_inputs)
             for stage, histories in (("valid", split.valid), ("test", split.test))
@@ -180,18 +175,14 @@ class BatchModule(pl.LightningDataModule):
             data,
             batch_size=None,
             sampler=sampler,
+            generator=torch.Generator(),  # its own, so that making an iterator leaves the one of dropout alone
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
 
     def _held_out_loader(self, stage: str) -> DataLoader[Any]:
         data = self.held_out[stage]
-        sampler = RowSampler(
-            np.minimum(data.histories.lengths, self.eval_max_length),
-            batch_size=self.eval_batch_size,
-            max_tokens=self.eval_max_tokens,
-            shuffle=False,
-        )
+        sampler = RowSampler(self.eval_lengths(data.histories), max_tokens=self.eval_max_tokens, shuffle=False)
         return self._loader(data, sampler)
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -11,6 +11,7 @@ import resource
 import shutil
 import sys
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -182,24 +183,19 @@ class Run:
 
 
 class RunRecord(pl.Callback):
-    """Keeps what a run must remember over a kill: the generator's state, the best epoch, the curve, the time spent."""
+    """Keeps what a run must remember over a kill: the best epoch, the curve, the time spent."""
 
-    def __init__(self, folder: Path, best_metric: str) -> None:
-        self.folder, self.best_metric = folder, best_metric
+    def __init__(self, folder: Path, config: TrainingConfig) -> None:
+        self.folder, self.best_metric, self.seed = folder, config.best_metric, config.seed
         self.best: dict[str, float] = {}
         self.best_epoch = -1
         self.history: list[dict[str, float]] = []
         self.seconds = 0.0
         self._since = 0.0
-        self._generators: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything above, as tensors and plain values."""
-        generators: dict[str, Any] = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            generators["cuda"] = torch.cuda.get_rng_state_all()
         return {
-            "generators": generators,
             "best": self.best,
             "best_epoch": self.best_epoch,
             "history": self.history,
@@ -210,18 +206,17 @@ class RunRecord(pl.Callback):
         """Take over the state of an interrupted run."""
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
         self.history, self.seconds = state_dict["history"], state_dict["seconds"]
-        self._generators = state_dict["generators"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the generators where the interrupted run left them, and stop at once if that run was to stop."""
-        if self._generators is not None:
-            torch.set_rng_state(self._generators["cpu"])
-            if "cuda" in self._generators and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(self._generators["cuda"])
+        """Stop at once if the run that is continued was to stop."""
         stopping = trainer.early_stopping_callback
         if isinstance(stopping, EarlyStopping) and stopping.wait_count >= stopping.patience:
             trainer.should_stop = True
         self._since = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed dropout by (seed, epoch), so that an epoch is the same whatever ran before it in this process."""
+        torch.manual_seed(hash((self.seed, trainer.current_epoch)) % 2**63)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember the epoch if it is the best so far."""
@@ -261,15 +256,17 @@ class RunRecord(pl.Callback):
             file.write(text.getvalue().encode())
 
 
-def build_trainer(config: TrainingConfig, folder: Path, record: RunRecord) -> pl.Trainer:
-    """Return the Trainer that every family uses, writing into a run folder."""
+def build_trainer(config: TrainingConfig, folder: Path, record: RunRecord, to_beat: float = -1.0) -> pl.Trainer:
+    """Return the Trainer that every family uses, writing into a run folder; see `fit`."""
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
     monitor = f"valid/{config.best_metric}"
     checkpoints = folder / "checkpoints"
+    stopping = EarlyStopping(monitor, patience=config.patience, mode="max", check_on_train_epoch_end=False)
+    stopping.best_score = torch.tensor(to_beat)
     callbacks: list[pl.Callback] = [
         record,
-        EarlyStopping(monitor, patience=config.patience, mode="max", check_on_train_epoch_end=False),
+        stopping,
         ModelCheckpoint(
             checkpoints,
             "best",
@@ -303,13 +300,22 @@ def build_trainer(config: TrainingConfig, folder: Path, record: RunRecord) -> pl
     )
 
 
-def fit(module: NextItemModule, data: pl.LightningDataModule, config: TrainingConfig, folder: Path) -> RunRecord:
+def fit(
+    module: NextItemModule, data: pl.LightningDataModule, config: TrainingConfig, folder: Path, to_beat: float = -1.0
+) -> RunRecord:
     """Train until the validation score stops rising, continuing from `last.ckpt` under --resume.
 
     Afterwards the module holds the weights of the best epoch.
+
+    Args:
+        module: The model.
+        data: Its batches.
+        config: How to train.
+        folder: Where checkpoints and logs go.
+        to_beat: A score that an epoch must exceed to count against early stopping.
     """
-    record = RunRecord(folder, config.best_metric)
-    trainer = build_trainer(config, folder, record)
+    record = RunRecord(folder, config)
+    trainer = build_trainer(config, folder, record, to_beat)
     last = folder / "checkpoints" / "last.ckpt"
     resume_from = last if config.resume and last.is_file() else None
     trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
@@ -339,10 +345,14 @@ def test(module: NextItemModule, data: pl.LightningDataModule, config: TrainingC
 def complete(run: Run, module: NextItemModule, data: pl.LightningDataModule) -> None:
     """Train, choose the best epoch on validation, test once, and write the results into the run folder."""
     record = fit(module, data, run.training, run.folder)
-    seconds = test(module, data, run.training)
+    report(run, module, record, test(module, data, run.training))
+
+
+def report(run: Run, module: NextItemModule, record: RunRecord, test_seconds: float) -> None:
+    """Write the results of a tested module into the run folder and say them."""
     with torch.no_grad():
         vectors = module.item_vectors()
-    results = run.write_results(module, record, seconds, vectors.numel() * vectors.element_size())["test"]
+    results = run.write_results(module, record, test_seconds, vectors.numel() * vectors.element_size())["test"]
     log.info("test: NDCG@10 %.4f, Recall@10 %.4f, MRR %.4f", results["NDCG@10"], results["Recall@10"], results["MRR"])
     log.info("results are in %s", run.folder)
 
@@ -370,6 +380,9 @@ def peak_memory() -> int:
 def start_logging() -> None:
     """Send the project's log lines to the terminal, one line each."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Lightning's advice that is moot here: how often it logs steps, its own use of torch, and that --resume resumes.
+    for moot in ("log_every_n_steps", "LeafSpec", "exists and is not empty", "does not have many workers"):
+        warnings.filterwarnings("ignore", f".*{moot}.*")
     for noisy in ("httpx", "fsspec", "urllib3", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("high")

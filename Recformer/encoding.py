@@ -1,0 +1,59 @@
+"""Item vectors of a text encoder. Shapes: N items, D width."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from Recformer.config import RecformerConfig
+from Recformer.model import RecformerModel, autocast_dtype
+from Recformer.text import ItemTokens, item_sequences
+from seqrec.ragged import RowSampler
+
+TOKENS_PER_BATCH = 8192
+
+
+@torch.no_grad()
+def encode_items(model: RecformerModel, items: ItemTokens, max_tokens: int = TOKENS_PER_BATCH) -> Tensor:
+    """Return the vectors of all items, (N+1, D) float32 on the model's device, row 0 zero.
+
+    Items of like length share a batch, so a batch is one rectangle or few. The model is left in the mode it was in.
+
+    Args:
+        model: The encoder.
+        items: The catalogue.
+        max_tokens: Tokens per batch.
+    """
+    device = next(model.parameters()).device
+    vectors = torch.zeros(items.num_items + 1, model.config.hidden_size, device=device)
+    limit = model.config.max_token_num
+    batches = RowSampler(np.minimum(items.lengths[1:] + 1, limit), max_tokens=max_tokens, shuffle=False).batches()
+    was_training = model.training
+    model.eval()
+    dtype = autocast_dtype(device)
+    with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        for rows in tqdm(batches, desc="encoding items", unit="batch", leave=False, delay=2):
+            ids = rows + 1  # row r of the lengths is item r + 1
+            vectors[torch.from_numpy(ids).to(device)] = model(
+                item_sequences(ids, items, limit).to(device)
+            ).pooled.float()
+    model.train(was_training)
+    return vectors
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Return a hash of a model's parameters by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def describe(config: RecformerConfig, name_or_path: str) -> dict[str, Any]:
+    """Return the options that, beside the weights, decide an item's vector."""
+    keys = ("max_attr_num", "max_attr_length", "max_token_num", "attention_window", "pooler_type")
+    return {"backbone": name_or_path} | {key: getattr(config, key) for key in keys}

@@ -1,0 +1,276 @@
+"""Finetune Recformer in two stages, test it and export its item vectors: `bash Recformer/finetune.sh --help`.
+
+Stage 1 encodes all items anew after each epoch; stage 2 starts from its best epoch and keeps that epoch's item vectors
+fixed. Both share the best validation score, so stage 2 counts only where it is better. `embedding/<dataset>/` gets
+`longformer` (the backbone untouched), `pretrain` (where --pretrain_ckpt is given) and `finetune` (stage 1's best epoch,
+encoded by that epoch's own weights).
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+import tyro
+from numpy.typing import NDArray
+from torch import Tensor
+
+from Recformer.backbone import load_backbone, load_weights
+from Recformer.data import TrainBatch, TrainDataset, history_tokens
+from Recformer.encoding import describe, encode_items, weights_sha256
+from Recformer.model import RecformerModel
+from Recformer.text import ItemTokens, TokenBatch, build_sequences, tokenize_items
+from seqrec.dataset import ROOT, Dataset, Histories, find_dataset, split_dataset
+from seqrec.embeddings import Producer, embedding_path, save_embeddings
+from seqrec.losses import catalogue_loss
+from seqrec.module import BatchModule, NextItemModule, Protocol
+from seqrec.ragged import RowSampler
+from seqrec.training import Run, RunRecord, TrainingConfig, fit, report, start_logging, test
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One finetuning run."""
+
+    dataset: str | None = None
+    """Name of a prepared dataset in data/."""
+    data_path: Path | None = None
+    """Folder of a prepared dataset elsewhere."""
+    model_name_or_path: str = "minilm"
+    """Backbone: minilm, a local folder, or the name of a Longformer, RoBERTa or BERT on the Hugging Face hub."""
+    longformer_ckpt: Path | None = None
+    """Backbone as save_longformer_ckpt.py wrote it; instead of converting --model_name_or_path anew."""
+    pretrain_ckpt: Path | None = None
+    """Weights of a pretrained Recformer to start from; without it, finetuning starts from the backbone."""
+    embedding_dir: Path = ROOT / "embedding"
+    """Where item vectors are exported to."""
+    max_token_num: int = 512
+    """Tokens of a history that are read, the most recent items first."""
+    max_attr_num: int = 3
+    """Attributes of an item that are read."""
+    max_attr_length: int = 32
+    """Tokens of an attribute, name and value together."""
+    attention_window: int = 64
+    """Tokens that a token sees, both sides together; the first token sees and is seen by all."""
+    pooler_type: Literal["cls", "mean"] | None = None
+    """A text's vector: its first token's, or the mean over its tokens. By default what the backbone was trained for."""
+    temp: float = 0.05
+    """Cosine similarities are divided by this."""
+    fix_word_embedding: bool = False
+    """Keep the word embeddings as they are."""
+    finetune_negative_sample_size: int = -1
+    """Negatives of the training softmax, shared by a batch; below 1 takes all items."""
+    batch_size: int = 16
+    """Users per training batch; each gives one target per epoch."""
+    eval_max_tokens: int = 8192
+    """Tokens per batch in evaluation and item encoding."""
+    lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 5e-5
+    """Highest learning rate of AdamW."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay, for weights that are no bias and no norm."""
+    warmup_steps: int = 100
+    """Optimiser steps of each stage in which the rate rises; then it falls linearly to zero."""
+    second_stage_epochs: int | None = None
+    """At most so many epochs in stage 2; by default as many as in stage 1, 0 leaves it out."""
+    test_only: bool = False
+    """Do not train: test the weights given (zero-shot) and export their vectors."""
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(num_epochs=16, patience=5))
+    protocol: Protocol = field(default_factory=Protocol)
+
+
+class RecformerModule(NextItemModule):
+    """The text encoder for histories over a table of encoded items, with loss and optimiser."""
+
+    item_table: Tensor
+
+    def __init__(self, model: RecformerModel, items: ItemTokens, config: Config, num_users: int) -> None:
+        super().__init__(num_users, config.protocol.metric_ks)
+        self.model, self.items, self.config = model, items, config
+        self.refresh_items = True
+        self._encoded_at: int | None = None
+        self.register_buffer("item_table", torch.zeros(items.num_items + 1, model.config.hidden_size))
+        self.model.freeze_unread()
+        if config.fix_word_embedding:
+            self.model.embeddings.word_embeddings.weight.requires_grad_(False)
+
+    def encode(self, again: bool = False) -> None:
+        """Bring the item table up to date with the weights, unless it is or is to stay as it was."""
+        if again or (self.refresh_items and self._encoded_at != self.global_step):
+            self.item_table.copy_(encode_items(self.model, self.items, self.config.eval_max_tokens))
+            self._encoded_at = self.global_step
+
+    def user_vectors(self, inputs: TokenBatch) -> Tensor:
+        """Return (B, D) normalised and divided by the temperature."""
+        pooled: Tensor = self.model(inputs).pooled
+        return F.normalize(pooled.float(), dim=1) / self.config.temp
+
+    def item_vectors(self) -> Tensor:
+        """Return (N+1, D) normalised rows of the table."""
+        self.encode()
+        return F.normalize(self.item_table, dim=1)
+
+    def on_train_epoch_start(self) -> None:
+        """Encode the items; after a validation they already are, by the same weights."""
+        self.encode()
+
+    def training_step(self, batch: TrainBatch) -> Tensor:
+        """Return the mean loss; its gradient goes through the histories alone."""
+        users, items = self.user_vectors(batch.inputs), F.normalize(self.item_table, dim=1)
+        loss = catalogue_loss(
+            "sampled_softmax" if len(batch.negatives) else "ce", users, items, batch.targets, batch.negatives
+        )
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.targets))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW and its schedule: a linear rise, then a linear fall to zero at the last step."""
+        groups: dict[bool, list[Tensor]] = {True: [], False: []}
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                groups[parameter.dim() > 1].append(parameter)
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": groups[True], "weight_decay": self.config.weight_decay},
+                {"params": groups[False], "weight_decay": 0.0},
+            ],
+            self.config.lr,
+            fused=True,
+        )
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(self.config.warmup_steps, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def learning_rate_factor(warmup: int, total: int) -> Callable[[int], float]:
+    """Return the multiplier of the learning rate by step: a linear rise to 1 at `warmup`, a linear fall to 0 at `total`."""
+    warmup = min(warmup, total // 2)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return step / warmup
+        return max(0.0, (total - step) / max(1, total - warmup))
+
+    return factor
+
+
+def load_model(config: Config) -> tuple[RecformerModel, Any]:
+    """Return the backbone under this run's limits, and its tokenizer."""
+    changes: dict[str, Any] = {
+        "max_token_num": config.max_token_num,
+        "max_attr_num": config.max_attr_num,
+        "max_attr_length": config.max_attr_length,
+        "temp": config.temp,
+        "attention_window": config.attention_window,
+    }
+    if config.pooler_type is not None:
+        changes["pooler_type"] = config.pooler_type
+    return load_backbone(config.model_name_or_path, config.longformer_ckpt, **changes)
+
+
+def export(module: RecformerModule, dataset: Dataset, init_type: str) -> None:
+    """Write the item table as `embedding/<dataset>/<init_type>.npy`."""
+    path = embedding_path(dataset, init_type, module.config.embedding_dir)
+    options = describe(module.model.config, module.config.model_name_or_path)
+    producer = Producer("Recformer/finetune.py", weights_sha256(module.model), options)
+    save_embeddings(path, module.item_table.cpu().numpy(), dataset, producer)
+    log.info("item vectors `%s` are in %s", init_type, path)
+
+
+def run_stage(module: RecformerModule, data: BatchModule, run: Run, stage: int, to_beat: float = -1.0) -> RunRecord:
+    """Train one stage in its own folder; the module ends with the stage's best weights and their item vectors."""
+    module.refresh_items = stage == 1
+    config = run.training
+    if stage == 2 and module.config.second_stage_epochs:
+        config = replace(config, num_epochs=module.config.second_stage_epochs)
+    pl.seed_everything(config.seed + stage, verbose=False)
+    log.info("stage %d: item vectors %s", stage, "encoded anew after each epoch" if stage == 1 else "fixed")
+    return fit(module, data, config, run.folder / f"stage{stage}", to_beat)
+
+
+def train(module: RecformerModule, data: BatchModule, run: Run) -> RunRecord:
+    """Run both stages, export `finetune`, and leave the better stage's best weights in the module."""
+    metric = run.training.best_metric
+    first = run_stage(module, data, run, 1)
+    export(module, run.dataset, "finetune")
+    if module.config.second_stage_epochs == 0:
+        return first
+    best_weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    second = run_stage(module, data, run, 2, to_beat=first.best[metric])
+    second.history = first.history + second.history
+    second.seconds += first.seconds
+    if second.best[metric] <= first.best[metric]:
+        log.info("stage 2 did not improve on stage 1: its weights are left aside")
+        module.load_state_dict(best_weights)
+        second.best, second.best_epoch = first.best, first.best_epoch
+    else:
+        second.best_epoch += len(first.history) - 1
+    return second
+
+
+def main(config: Config) -> None:
+    """Export the untouched vectors, train both stages, test once, and write the run folder."""
+    dataset = find_dataset(config.dataset, config.data_path)
+    start = "longformer" if config.pretrain_ckpt is None else "pretrain"
+    run = Run(
+        "Recformer", dataset, f"{start}-zeroshot" if config.test_only else start, config.training, config.protocol
+    )
+    if not run.open(config):
+        return
+    pl.seed_everything(config.training.seed, verbose=False)
+    model, tokenizer = load_model(config)
+    items = tokenize_items(
+        dataset.item_table(), dataset.attributes, tokenizer, config.max_attr_num, config.max_attr_length
+    )
+    module = RecformerModule(model, items, config, dataset.num_users)
+    if torch.cuda.is_available() and config.training.accelerator != "cpu":
+        module.to("cuda")
+    module.encode()
+    export(module, dataset, "longformer")
+    if config.pretrain_ckpt is not None:
+        load_weights(model, config.pretrain_ckpt)
+        module.encode(again=True)
+        export(module, dataset, "pretrain")
+    data = make_batches(config, dataset, items)
+    record = RunRecord(run.folder, config.training) if config.test_only else train(module, data, run)
+    module.refresh_items = False  # test with the item vectors that the selected weights were validated with
+    report(run, module, record, test(module, data, config.training))
+
+
+def make_batches(config: Config, dataset: Dataset, items: ItemTokens) -> BatchModule:
+    """Return the training and evaluation batches of a run."""
+    split = split_dataset(dataset, config.training.split)
+    training = TrainDataset(
+        split.train, items, config.max_token_num, config.finetune_negative_sample_size, config.training.seed
+    )
+    lengths = history_tokens(training.sequences, items, config.max_token_num)
+
+    def make_inputs(histories: Histories, rows: NDArray[np.int64]) -> TokenBatch:
+        starts, ends = histories.starts[rows], histories.ends[rows]
+        return build_sequences(histories.items, starts, ends, items, config.max_token_num)
+
+    return BatchModule(
+        dataset,
+        split,
+        config.protocol,
+        training,
+        RowSampler(lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
+        make_inputs,
+        eval_lengths=lambda histories: history_tokens(histories, items, config.max_token_num),
+        eval_max_tokens=config.eval_max_tokens,
+        num_workers=config.training.dataloader_num_workers,
+    )
+
+
+if __name__ == "__main__":
+    start_logging()
+    main(tyro.cli(Config, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)))
