@@ -1,1 +1,1 @@
-"""Recformer: a text encoder that reads a purchase history and scores items by cosine similarity."""  # noqa: N999
+"""Recformer: a text encoder that reads a purchase history and scores items by cosine similarity."""

@@ -22,8 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from Recformer.dropout import dropout
+
 BLOCK = 64  # queries per block of the block-local form
-DENSE_LENGTH = 320  # up to here one masked (L, L) product is faster than blocks
+DENSE_LENGTH = 256  # up to here one masked (L, L) product is at least as fast as blocks
 GPU_GRANULARITY = 64  # lengths are rounded up to a multiple of this on a GPU
 
 
@@ -68,7 +70,7 @@ class Plan:
     """(B,) int64 tokens of each sequence, ascending."""
     groups: tuple[Group, ...]
     masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    """Which keys a query may read, by (length, reach), filled when first needed."""
+    """What is added to scores, by (length, reach): 0 or -inf; filled when first needed."""
 
     def split(self, flat: Tensor) -> tuple[Tensor, ...]:
         """Return each group's rows of a (T, ...) tensor."""
@@ -108,7 +110,7 @@ def plan_batch(lengths: Tensor, device: torch.device, granularity: int | None = 
     )
 
 
-def attend_locally(query: Tensor, key: Tensor, value: Tensor, plan: Plan, reach: int, dropout: float) -> Tensor:
+def attend_locally(query: Tensor, key: Tensor, value: Tensor, plan: Plan, reach: int, drop: float) -> Tensor:
     """Return what each token reads from its neighbours and from its sequence's first token.
 
     Args:
@@ -117,7 +119,7 @@ def attend_locally(query: Tensor, key: Tensor, value: Tensor, plan: Plan, reach:
         value: See `query`.
         plan: Layout of the batch.
         reach: Furthest distance between two tokens that see each other.
-        dropout: Probability that a weight is dropped.
+        drop: Probability that a weight is dropped.
 
     Returns:
         (T, H * E). The rows of first tokens are to be replaced by `attend_globally`.
@@ -126,15 +128,14 @@ def attend_locally(query: Tensor, key: Tensor, value: Tensor, plan: Plan, reach:
     for group, parts in _by_group(plan, query, key, value):
         q, k, v = (part.transpose(1, 2) for part in parts)  # (b, H, L, E)
         if group.length <= DENSE_LENGTH:
-            mask = _band_mask(plan, group, reach, q.device)
-            out = F.scaled_dot_product_attention(q, k, v, mask, dropout)
+            out = _weigh(q, k, v, _band_mask(plan, group, reach, q.device), drop)
         else:
-            out = _blocked_attention(q, k, v, plan, group, reach, dropout)
+            out = _blocked_attention(q, k, v, plan, group, reach, drop)
         pieces.append(group.flatten(out.transpose(1, 2)))  # (tokens, H, E)
     return torch.cat(pieces).flatten(1)
 
 
-def attend_globally(hidden: Tensor, probe: Tensor, bias: Tensor, plan: Plan, dropout: float) -> tuple[Tensor, Tensor]:
+def attend_globally(hidden: Tensor, probe: Tensor, bias: Tensor, plan: Plan, drop: float) -> tuple[Tensor, Tensor]:
     """Return what the first token of each sequence reads from all of its tokens, before the value projection.
 
     One query per sequence reads the keys, so the key projection is applied to the query instead of to all
@@ -146,7 +147,7 @@ def attend_globally(hidden: Tensor, probe: Tensor, bias: Tensor, plan: Plan, dro
         probe: (B, H, D) queries pulled back through the key projection, scaled.
         bias: (B, H) their products with the key bias, scaled.
         plan: Layout of the batch.
-        dropout: Probability that a weight is dropped.
+        drop: Probability that a weight is dropped.
 
     Returns:
         (B, H, D) weighted sums of `hidden`, and (B, H) the sums of the weights, 1 without dropout.
@@ -158,7 +159,7 @@ def attend_globally(hidden: Tensor, probe: Tensor, bias: Tensor, plan: Plan, dro
         scores = torch.baddbmm(c[:, :, None], u, x.transpose(1, 2))  # (b, H, L)
         if group.real is not None:
             scores = scores.masked_fill(~group.real[:, None], -torch.inf)
-        weights = F.dropout(scores.softmax(-1, dtype=torch.float32), dropout, training=dropout > 0)
+        weights = dropout(scores.softmax(-1, dtype=torch.float32), drop)
         sums.append(weights.to(x.dtype) @ x)
         masses.append(weights.sum(-1))
     return torch.cat(sums), torch.cat(masses)
@@ -190,19 +191,35 @@ def _make_group(lengths: Tensor, device: torch.device) -> Group:
     return Group(count, length, tokens, rows.view(-1).to(device), real.to(device))
 
 
+def _weigh(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, drop: float) -> Tensor:
+    """Return the softmax-weighted values, (..., L, E), of queries (..., L, E) and keys (..., K, E)."""
+    if drop == 0 or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, mask, drop)
+    # PyTorch's fused CPU kernel has no dropout; its fallback also checks every row for being closed throughout.
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores + mask
+    return dropout(scores.softmax(-1), drop) @ v
+
+
+def _closed(where: Tensor) -> Tensor:
+    """Return float32 zeros with -inf where a bool tensor is true."""
+    return torch.zeros(where.shape, device=where.device).masked_fill_(where, -torch.inf)
+
+
 def _band_mask(plan: Plan, group: Group, reach: int, device: torch.device) -> Tensor | None:
-    """Return the bool mask of a dense product: (L, L), (b, 1, L, L) with padding, None if all is seen."""
+    """Return the mask of a dense product: (L, L), (b, 1, L, L) with padding, None if all is seen."""
     if group.real is None and group.length <= reach + 1:
         return None
     mask = plan.masks.get((group.length, reach))
     if mask is None:
         at = torch.arange(group.length, device=device)
-        mask = ((at[:, None] - at).abs() <= reach) | (at == 0)
+        mask = _closed(((at[:, None] - at).abs() > reach) & (at > 0))
         plan.masks[group.length, reach] = mask
-    return mask if group.real is None else mask & group.real[:, None, None, :]
+    return mask if group.real is None else mask + _closed(~group.real)[:, None, None, :]
 
 
-def _blocked_attention(q: Tensor, k: Tensor, v: Tensor, plan: Plan, group: Group, reach: int, dropout: float) -> Tensor:
+def _blocked_attention(q: Tensor, k: Tensor, v: Tensor, plan: Plan, group: Group, reach: int, drop: float) -> Tensor:
     """Return the (b, H, L, E) attention of a long group: blocks of queries read the keys around them."""
     b, H, L, E = q.shape
     blocks = -(-L // BLOCK)
@@ -217,12 +234,12 @@ def _blocked_attention(q: Tensor, k: Tensor, v: Tensor, plan: Plan, group: Group
 
     mask = _block_mask(plan, group, reach, q.device)
     q = q.transpose(1, 2).flatten(0, 1)  # (b * blocks, H, BLOCK, E)
-    out = F.scaled_dot_product_attention(q, neighbourhood(k), neighbourhood(v), mask, dropout)
+    out = _weigh(q, neighbourhood(k), neighbourhood(v), mask, drop)
     return out.view(b, blocks, H, BLOCK, E).transpose(1, 2).reshape(b, H, blocks * BLOCK, E)[:, :, :L]
 
 
 def _block_mask(plan: Plan, group: Group, reach: int, device: torch.device) -> Tensor:
-    """Return (b * blocks, 1, BLOCK, 1 + BLOCK + 2 * reach) bool: the first token, then the band around."""
+    """Return (b * blocks, 1, BLOCK, 1 + BLOCK + 2 * reach): the first token, then the band around."""
     L = group.length
     blocks = -(-L // BLOCK)
     mask = plan.masks.get((L, reach))
@@ -230,11 +247,11 @@ def _block_mask(plan: Plan, group: Group, reach: int, device: torch.device) -> T
         q_at = torch.arange(blocks * BLOCK, device=device).view(blocks, BLOCK, 1)
         k_at = torch.arange(-reach, BLOCK + reach, device=device) + q_at[:, :1]  # (blocks, 1, width)
         band = ((q_at - k_at).abs() <= reach) & (k_at > 0) & (k_at < L)
-        mask = F.pad(band, (1, 0), value=True)[:, None]
+        mask = _closed(F.pad(~band, (1, 0), value=False))[:, None]
         plan.masks[L, reach] = mask
     mask = mask.expand(group.count, *mask.shape)
     if group.real is not None:
         right = blocks * BLOCK - L
         around = F.pad(group.real, (reach, right + reach)).unfold(1, BLOCK + 2 * reach, BLOCK)
-        mask = mask & F.pad(around, (1, 0), value=True)[:, :, None, None, :]
+        mask = mask + _closed(F.pad(~around, (1, 0), value=False))[:, :, None, None, :]
     return mask.flatten(0, 1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from Recformer.attention import Plan, attend_globally, attend_locally, average_tokens, plan_batch
 from Recformer.config import ACTIVATIONS, RecformerConfig
+from Recformer.dropout import dropout
 from Recformer.text import TokenBatch
 
 
@@ -27,6 +28,18 @@ class Encoded(NamedTuple):
     """(B, D) one vector per sequence."""
     tokens: Tensor | None
     """(T, D) one vector per token in the order of the batch, where asked for."""
+
+
+class Dropout(nn.Module):
+    """Dropout in training, nothing otherwise."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return dropout(x, self.p if self.training else 0.0)
 
 
 class Embeddings(nn.Module):
@@ -40,7 +53,7 @@ class Embeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(config.token_type_size, D)
         self.item_position_embeddings = nn.Embedding(config.max_item_embeddings, D)
         self.LayerNorm = nn.LayerNorm(D, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.position_offset = config.position_offset
 
     def forward(self, batch: TokenBatch, plan: Plan) -> Tensor:
@@ -95,7 +108,7 @@ class Output(nn.Module):
         super().__init__()
         self.dense = nn.Linear(width, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Return (T, D) from (T, width) and (T, D)."""
