@@ -4,6 +4,7 @@ Shapes: U users, S slices.
 """
 
 import itertools
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from seqrec.results import Run
 TARGET_BINS = (0, 1, 6, 21)
 """Lower ends of the bins of a target's training count: 0, 1-5, 6-20, more."""
 MAX_LENGTH_BINS = 5
-MIN_TAIL_SHARE = 0.05
+MIN_TAIL_SHARE = 0.01
 """The bins of history length double (1-3, 4-7, ...); an outer bin with fewer of the users joins the next."""
 
 
@@ -48,7 +49,8 @@ def length_bins(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     Args:
         lengths: (U,) at least 0.
     """
-    lower = [int(min(1, lengths.min())), *(2**i for i in range(2, int(lengths.max()).bit_length()))]
+    ends = [int(min(1, lengths.min())), *(2**i for i in range(2, int(lengths.max()).bit_length()))]
+    lower = [end for end, following in itertools.pairwise([*ends, math.inf]) if following > lengths.min()]
     users = np.bincount(np.searchsorted(lower, lengths, side="right") - 1, minlength=len(lower)).tolist()
     while len(lower) > 1:
         first_is_thinner = users[0] <= users[-1]

@@ -399,9 +399,9 @@ def test_slices_by_hand(tmp_path: Path) -> None:
 
 
 def test_length_bins_double_and_join_thin_tails() -> None:
-    lengths = np.repeat([1, 5, 9, 20, 40], [2, 38, 40, 18, 2])
-    assert length_bins(lengths).tolist() == [1, 8, 16]  # 2 % at either end join the next: 1-7, 8-15, >15
-    assert length_bins(np.full(10, 6)).tolist() == [1]
+    lengths = np.repeat([1, 5, 9, 20, 40], [1, 79, 80, 39, 1])
+    assert length_bins(lengths).tolist() == [1, 8, 16]  # half a percent at either end joins the next: 1-7, 8-15, >15
+    assert length_bins(np.full(10, 6)).tolist() == [4]  # no bin without users in front
     assert len(length_bins(2 ** np.arange(1, 12).repeat(10))) == 5
 
 
