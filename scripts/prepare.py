@@ -40,14 +40,14 @@ Source = (
 
 def main(config: Source) -> None:
     """Prepare one dataset and print its card."""
-    try:
-        folder = prepare(config)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        sys.exit(f"prepare.py {config.kind}: {error}")
+    folder = prepare(config)
     print(describe(load_dataset(folder)))
     print(f"prepared dataset: {folder}")
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main(tyro.cli(Source, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True, description=__doc__))
+    try:
+        main(tyro.cli(Source, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True, description=__doc__))
+    except (ValueError, OSError) as error:
+        sys.exit(f"prepare.py: {error}")

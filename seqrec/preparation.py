@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from seqrec.dataset import FORMAT, ROOT, hash_item_ids
 from seqrec.files import write_json
@@ -146,12 +147,16 @@ def prepare(config: Preparation) -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{config.name}-", dir=config.data_dir) as work:
         scratch, folder = Path(work, "scratch"), Path(work, "dataset")
         scratch.mkdir()
-        raw = config.read(scratch)
-        log.info("numbering users and items")
-        users, items, events = number(raw)
-        text = item_text(items, raw.items, config.attribute_names)
-        filter_events(events, config, has_text(text))
-        write_dataset(folder, config, users, text, events)
+        with tqdm(total=4, desc=f"preparing {config.name}", unit="step", delay=2) as bar:
+            raw = config.read(scratch)
+            bar.update()
+            users, items, events = number(raw)
+            text = item_text(items, raw.items, config.attribute_names)
+            bar.update()
+            filter_events(events, config, has_text(text))
+            bar.update()
+            write_dataset(folder, config, users, text, events)
+            bar.update()
         return publish(folder, target, config.overwrite)
 
 
