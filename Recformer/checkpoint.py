@@ -1,0 +1,162 @@
+"""Reading and writing weights: files of tensors by name, never of code."""
+
+import json
+import logging
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from Recformer.model import RecformerForSeqRec
+from seqrec.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+WRAPPERS = ("_forward_module.", "module.", "model.")  # DeepSpeed, DataParallel, Lightning
+NESTINGS = ("state_dict", "model_state_dict", "module")
+IGNORED = re.compile(r"lm_head\.|item_table$|item_embedding\.weight$|(embeddings\.)?position_ids$|.*\.position_ids$")
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors by name to a file that is whole or absent."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    with write_atomically(path) as file:
+        torch.save(tensors, file)
+
+
+def load_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name, floating ones as float32, on the CPU.
+
+    Reads `.safetensors` and what `torch.save` wrote; the latter may hold the state dict itself or, as
+    DeepSpeed and Lightning do, under an outer key. Prefixes of wrapping modules are taken off the names.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds no tensors by name.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}: give the path of a .bin, .pt, .ckpt or .safetensors file")
+    content: Any = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+    while isinstance(content, dict) and (outer := [key for key in NESTINGS if isinstance(content.get(key), dict)]):
+        content = content[outer[0]]
+    tensors = {name: value for name, value in dict(content).items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError(f"{path} holds no tensors by name, its keys are {sorted(map(str, content))[:5]}")
+    return {name: _single(tensor) for name, tensor in _strip(tensors, WRAPPERS).items()}
+
+
+def load_folder(folder: Path) -> dict[str, Tensor]:
+    """Return the weights of a Hugging Face folder by name: one file or shards, safetensors before pickles.
+
+    Raises:
+        FileNotFoundError: If the folder has no weights.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return load_checkpoint(folder / name)
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            return {key: value for shard in shards for key, value in load_checkpoint(folder / shard).items()}
+    raise FileNotFoundError(
+        f"{folder} has neither model.safetensors nor pytorch_model.bin: download the weights too, or give those that "
+        "save_longformer_ckpt.py wrote as --longformer_ckpt"
+    )
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Load an encoder's weights in place; every parameter must be there, with its shape.
+
+    Takes the bare encoder (`embeddings.*`, `encoder.*`) and any model around it (`longformer.*` beside
+    `lm_head.*` or an item table, which are left out and logged).
+
+    Args:
+        model: The bare encoder.
+        path: See `load_checkpoint`.
+
+    Raises:
+        ValueError: If names or shapes don't fit; the message lists them.
+    """
+    state = load_checkpoint(path)
+    inner = {name.removeprefix("longformer."): value for name, value in state.items() if name.startswith("longformer.")}
+    outside = [name for name in state if inner and not name.startswith("longformer.")]
+    load_strictly(model, inner or state, str(path), outside)
+
+
+def load_recommender(model: RecformerForSeqRec, path: Path) -> None:
+    """Load a recommender's encoder, and its item table where the file has one, in place.
+
+    A table of N rows, as the published code saves it, gets its row of zeros for the padding.
+
+    Args:
+        model: Its `config.item_num` is N.
+        path: See `load_checkpoint`.
+
+    Raises:
+        ValueError: If names or shapes don't fit, or the table has neither N nor N + 1 rows.
+    """
+    load_weights(model.longformer, path)
+    table = load_checkpoint(path).get("item_embedding.weight")
+    if table is None:
+        return
+    rows, N = len(table), model.config.item_num
+    if rows not in (N, N + 1):
+        raise ValueError(f"{path} has vectors of {rows} items, the catalogue has {N}: it is of another dataset")
+    model.init_item_embedding(table if rows == N + 1 else torch.cat([table.new_zeros(1, table.shape[1]), table]))
+
+
+def load_strictly(
+    model: torch.nn.Module, state: Mapping[str, Tensor], source: str, outside: Iterable[str] = ()
+) -> None:
+    """Load a state dict in place, or say which names are missing, unexpected or of another shape.
+
+    Args:
+        model: Receives the weights.
+        state: Tensors by name.
+        source: Where they come from, for the message.
+        outside: Names beside `state` in the same file.
+    """
+    own = model.state_dict()
+    extra = [name for name in (*state, *outside) if name not in own]
+    unexpected = [name for name in extra if not IGNORED.match(name)]
+    missing = [name for name in own if name not in state]
+    shapes = [
+        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    found = [f"{len(names)} {kind}: {', '.join(names[:6])}" for kind, names in problems.items() if names]
+    if found:
+        raise ValueError(
+            f"{source} does not fit the encoder; {'; '.join(found)}. Give the backbone that it was trained from as "
+            "--model_name_or_path, or convert it with Recformer/save_longformer_ckpt.py"
+        )
+    if extra:
+        log.info("%s: not read: %s", source, ", ".join(extra[:8]))
+    model.load_state_dict({name: state[name] for name in own})
+
+
+def _unpickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{path} is no file of tensors that torch.save wrote ({str(error).splitlines()[0][:80]}): save the model's "
+            "state_dict() alone"
+        ) from error
+
+
+def _strip(tensors: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return the tensors without the prefixes, each of which may stand before any other."""
+    pattern = re.compile(f"^(?:{'|'.join(map(re.escape, prefixes))})+")
+    return {pattern.sub("", name): tensor for name, tensor in tensors.items()}
+
+
+def _single(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
