@@ -79,6 +79,10 @@ def join_splits(
     Raises:
         ValueError: If the split is not leave-one-out and resplit is not set, or an id is not in smap.
     """
+    for name, content in {**splits, "smap": smap, "umap": umap}.items():
+        values = {list} if name in splits else {int}
+        if not isinstance(content, dict) or not set(map(type, content.values())) <= values:
+            raise ValueError(f"{origin} {name}: expected an object that maps each key to its {values.pop().__name__}")
     train, val, test = splits.values()
     if val == test and not train.keys() & val.keys():
         joined = dict(zip(list(splits)[:2], (train, val), strict=True))  # split by user: test repeats val
@@ -118,9 +122,8 @@ def _check_leave_one_out(train: Sequences, val: Sequences, test: Sequences, orig
 
 def _numbering(smap: Mapping[Any, int], origin: Path) -> tuple[list[str], np.ndarray[Any, np.dtype[np.int64]]]:
     """Return raw keys and ids, both in order of id."""
-    wrong = next(((key, value) for key, value in smap.items() if type(value) is not int), None)
-    if not smap or wrong:
-        raise ValueError(f"{origin}: smap must map each item to a whole number, got {wrong or 'no items'}")
+    if not smap:
+        raise ValueError(f"{origin}: smap holds no items")
     keys = sorted(smap, key=lambda key: smap[key])
     ids = np.fromiter((smap[key] for key in keys), dtype=np.int64, count=len(keys))
     if ids[0] not in (0, 1) or (np.diff(ids) != 1).any():
@@ -135,8 +138,6 @@ def _flatten(
     sequences: Sequences, keys: list[str], ids: np.ndarray[Any, np.dtype[np.int64]], origin: str
 ) -> pl.DataFrame:
     """Return user and item (raw keys) from a mapping of lists."""
-    if not isinstance(sequences, dict) or not set(map(type, sequences.values())) <= {list}:
-        raise ValueError(f"{origin}: expected an object that maps each user to a list of item ids")
     if not set(map(type, chain.from_iterable(sequences.values()))) <= {int}:
         raise ValueError(f"{origin}: expected lists of whole numbers, got {_first_odd(sequences)}")
     lengths = np.fromiter(map(len, sequences.values()), dtype=np.int64, count=len(sequences))
