@@ -137,6 +137,7 @@ def main(config: Config) -> None:
         lambda histories, rows: make_inputs(histories, rows, maxlen),
         eval_lengths=lambda histories: np.minimum(histories.lengths, maxlen),
         eval_max_tokens=16384,
+        valid_users=config.training.valid_users,
         num_workers=config.training.dataloader_num_workers,
     )
     module = Bert4RecModule(model, config, dataset.num_users)

@@ -267,6 +267,7 @@ def make_batches(config: Config, dataset: Dataset, items: ItemTokens) -> BatchMo
         make_inputs,
         eval_lengths=lambda histories: history_tokens(histories, items, config.max_token_num),
         eval_max_tokens=config.eval_max_tokens,
+        valid_users=config.training.valid_users,
         num_workers=config.training.dataloader_num_workers,
     )
 

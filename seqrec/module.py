@@ -158,14 +158,19 @@ class BatchModule(pl.LightningDataModule):
         *,
         eval_lengths: Callable[[Histories], NDArray[np.int64]],
         eval_max_tokens: int,
+        valid_users: int | None = None,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        valid = split.valid
+        if valid_users is not None and valid_users < len(valid):
+            chosen = np.random.default_rng(train_sampler.seed).choice(len(valid), valid_users, replace=False)
+            valid = valid.select(np.sort(chosen))
         self.train, self.train_sampler, self.num_workers = train, train_sampler, num_workers
         self.eval_lengths, self.eval_max_tokens = eval_lengths, eval_max_tokens
         self.held_out = {
             stage: HeldOutDataset(dataset, histories, protocol, make_inputs)
-            for stage, histories in (("valid", split.valid), ("test", split.test))
+            for stage, histories in (("valid", valid), ("test", split.test))
         }
 
     def _loader(self, data: Dataset[Any], sampler: RowSampler) -> DataLoader[Any]:

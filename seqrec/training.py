@@ -41,6 +41,8 @@ class TrainingConfig:
     """Evaluations without a better validation score before training stops."""
     best_metric: str = "NDCG@10"
     """The validation metric that chooses the epoch and stops early."""
+    valid_users: int | None = None
+    """Validate on so many users, drawn by the seed, where ranking all of them is slow; the test takes all."""
     eval_every: Annotated[int, tyro.conf.arg(aliases=["--verbose"])] = 1
     """Epochs between validations."""
     seed: int = 42
