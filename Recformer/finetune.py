@@ -95,7 +95,7 @@ class RecformerModule(NextItemModule):
 
     def __init__(self, model: RecformerModel, items: ItemTokens, config: Config, num_users: int) -> None:
         super().__init__(num_users, config.protocol.metric_ks)
-        self.model, self.items, self.config = model, items, config
+        self.model, self.items, self.config = model.train(), items, config
         self.refresh_items = True
         self._encoded_at: int | None = None
         self.register_buffer("item_table", torch.zeros(items.num_items + 1, model.config.hidden_size))
