@@ -238,6 +238,9 @@ def test_table_faults(tmp_path: Path) -> None:
         prepare(Table(**where(tmp_path), input=write(tmp_path / "t.xls", "")))
     with pytest.raises(FileNotFoundError, match=r"--input: .*none\.csv is not a file \(in "):
         prepare(Table(**where(tmp_path), input=tmp_path / "none.csv"))
+    wide = write(tmp_path / "w.csv", 'user_id,item_id\n"a, b",x\na,x,y\n')
+    with pytest.raises(ValueError, match=r"w\.csv, line 3: 3 fields, the first line has 2"):
+        prepare(Table(**where(tmp_path), input=wide))
     with pytest.raises(ValueError, match="holds no interactions"):
         prepare(Table(**where(tmp_path), input=write(tmp_path / "e.csv", "user_id,item_id\n")))
     items = write(tmp_path / "i.csv", "id,title\nx,One\nx,Two\n")

@@ -4,6 +4,7 @@ Files are parsed once, in streams, into parquet files in a scratch folder; what 
 Where a parse fails, a second and slow look at the file finds the line.
 """
 
+import csv
 import gzip
 import json
 import zlib
@@ -213,14 +214,21 @@ def _bad_text(path: Path, separator: str | None, error: Exception) -> ValueError
     for first, chunk in line_chunks(path):  # raises by itself when the gzip stream is damaged
         for number, line in enumerate(chunk.splitlines(), start=first):
             try:
-                line.decode("utf-8")
+                text = line.decode("utf-8")
             except UnicodeDecodeError as fault:
                 return ValueError(f"{path}, line {number}: not UTF-8 (byte {line[fault.start]:#04x})")
-            width = line.count(separator.encode()) + 1 if separator else 0
+            width = _width(text, separator)
             fields = fields or width
             if width > fields:
                 return ValueError(f"{path}, line {number}: {width} fields, the first line has {fields}: {line[:80]!r}")
     return ValueError(f"{path}: {error}")
+
+
+def _width(line: str, separator: str | None) -> int:
+    """Return the number of fields; only comma-separated files quote theirs."""
+    if separator is None:
+        return 0
+    return len(next(csv.reader([line]), [])) if separator == "," else line.count(separator) + 1
 
 
 def require_columns(frame: pl.LazyFrame, columns: Sequence[str], path: Path) -> None:
