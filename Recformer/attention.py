@@ -26,7 +26,7 @@ from Recformer.dropout import dropout
 
 BLOCK = 64  # queries per block of the block-local form
 DENSE_LENGTH = 256  # up to here one masked (L, L) product is at least as fast as blocks
-GPU_GRANULARITY = 64  # lengths are rounded up to a multiple of this on a GPU
+CPU_GRANULARITY, GPU_GRANULARITY = 1, 64  # lengths are rounded up to a multiple; 1 pads nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +77,14 @@ class Plan:
         return torch.split(flat, [group.tokens for group in self.groups])
 
 
-def plan_batch(lengths: Tensor, device: torch.device, granularity: int | None = None) -> Plan:
+def plan_batch(lengths: Tensor, device: torch.device) -> Plan:
     """Return the layout of a batch.
 
     Args:
         lengths: (B,) int64 on the CPU, each at least 1.
         device: Where the encoder runs.
-        granularity: Lengths are rounded up to a multiple of this; 1 pads nothing. By default 1 on a CPU.
     """
-    granularity = granularity or (1 if device.type == "cpu" else GPU_GRANULARITY)
+    granularity = CPU_GRANULARITY if device.type == "cpu" else GPU_GRANULARITY
     order = lengths.argsort(stable=True)
     sorted_lengths = lengths[order]
     first = sorted_lengths.cumsum(0) - sorted_lengths
