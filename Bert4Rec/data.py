@@ -127,4 +127,5 @@ class TrainDataset(Dataset[TrainBatch]):
         none = np.add.reduceat(asked, offsets[:-1]) == 0
         some = offsets[:-1] + generator.integers(0, lengths)
         asked[some[none]] = True
-        return asked
+        chosen: NDArray[np.bool_] = asked
+        return chosen

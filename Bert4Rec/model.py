@@ -97,7 +97,9 @@ class Bert4Rec(nn.Module):
         width = config.hidden_units
         table_width = width if item_vectors is None else item_vectors.shape[1]
         self.item_embedding = nn.Embedding(num_items + 1, table_width, padding_idx=0)
-        self.item_projection = nn.Linear(table_width, width, bias=False) if table_width != width else nn.Identity()
+        self.item_projection: nn.Module = nn.Identity()
+        if table_width != width:
+            self.item_projection = nn.Linear(table_width, width, bias=False)
         self.mask_embedding = nn.Parameter(torch.empty(width))
         self.position_embedding = nn.Embedding(config.maxlen, width)
         self.input_norm = nn.LayerNorm(width)
@@ -109,14 +111,16 @@ class Bert4Rec(nn.Module):
             self.output_embedding = nn.Embedding(num_items + 1, width, padding_idx=0)
             self.output_bias = nn.Parameter(torch.zeros(num_items + 1, 1))
         for name, parameter in self.named_parameters():
-            if parameter.dim() > 1 and name != "output_bias" or name == "mask_embedding":
+            if name.startswith("item_projection"):
+                nn.init.xavier_normal_(parameter)
+            elif name == "mask_embedding" or (parameter.dim() > 1 and name != "output_bias"):
                 nn.init.normal_(parameter, std=0.02)
         with torch.no_grad():
             if item_vectors is not None:
                 self.item_embedding.weight.copy_(item_vectors)
-                if table_width != width:
-                    nn.init.xavier_normal_(self.item_projection.weight)
             self.item_embedding.weight[0] = 0
+            if config.untied_output:
+                self.output_embedding.weight[0] = 0
 
     def item_vectors(self) -> Tensor:
         """Return what scores are taken with: (N+1, D), or (N+1, D+1) with a bias as the last column."""

@@ -1,4 +1,4 @@
-"""SASRec. Shapes: B users, T events of all of them, L longest history, D hidden width, V width of the item vectors, N items.
+"""SASRec. Shapes: B users, T events of all, D hidden width, V width of the item vectors, N items.
 
 Source: Kang & McAuley (2018), https://doi.org/10.1109/ICDM.2018.00035. Deviations: histories are ragged, so nothing is
 computed for padding and nothing attends to it; the item table may have another width than the model (V), and is then

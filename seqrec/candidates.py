@@ -1,7 +1,7 @@
 """Sampled candidates: the same K negatives for a user in every family, whatever the batches or processes.
 
-Shapes: B users, K negatives, N items. A draw depends on (seed, user, attempt) alone, through a counter-based hash, so it
-is vectorised over users and needs no shared generator.
+Shapes: B users, K negatives, N items. A draw depends on (seed, user, attempt) alone, through a counter-based hash, so
+it is vectorised over users and needs no shared generator.
 """
 
 import numpy as np

@@ -149,9 +149,7 @@ def global_time_split(dataset: Dataset, quantile: float = 0.9) -> Split:
     valid_at = starts + _count_by_user(times < valid_from, dataset.offsets)
     test_at = starts + _count_by_user(times < test_from, dataset.offsets)
     train = Histories(dataset.items, users, starts, valid_at)
-    valid = Histories(dataset.items, users, starts, test_at - 1).select(
-        (test_at > valid_at) & (test_at - 1 > starts)
-    )
+    valid = Histories(dataset.items, users, starts, test_at - 1).select((test_at > valid_at) & (test_at - 1 > starts))
     test = Histories(dataset.items, users, starts, ends - 1).select((ends > test_at) & (ends - 1 > starts))
     return Split("global_time", train.select(train.lengths > 0), valid, test)
 
@@ -182,9 +180,7 @@ def load_dataset(path: Path) -> Dataset:
         )
     manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
     if manifest.get("format") != FORMAT:
-        raise ValueError(
-            f"{manifest_file} has format {manifest.get('format')}, expected {FORMAT}: prepare again"
-        )
+        raise ValueError(f"{manifest_file} has format {manifest.get('format')}, expected {FORMAT}: prepare again")
     folder = path / "sequences"
     offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
     items = np.load(folder / "items.npy", mmap_mode="r", allow_pickle=False)

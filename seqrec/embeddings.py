@@ -1,7 +1,7 @@
 """Item vectors on disk: the only thing that passes between families.
 
-`embedding/<dataset>/<init_type>.npy` is float32 (N+1, D): row i is item i, row 0 is padding and zero. The `.json` beside
-it says which items, which producer and which options. Shapes: N items, D width.
+`embedding/<dataset>/<init_type>.npy` is float32 (N+1, D): row i is item i, row 0 is padding and zero. The `.json`
+beside it says which items, which producer and which options. Shapes: N items, D width.
 """
 
 import hashlib
@@ -99,8 +99,8 @@ def _find_file(init_type: str, dataset: Dataset, folder: Path) -> Path:
             return path
     known = sorted(p.stem for p in (folder / dataset.name).glob("*.npy"))
     raise FileNotFoundError(
-        f"no item vectors {init_type!r} for {dataset.name}: {embedding_path(dataset, init_type, folder)} does not exist "
-        f"(there: {known or 'nothing'}). Make them with `bash Recformer/finetune.sh --dataset {dataset.name}`, "
+        f"no item vectors {init_type!r} for {dataset.name}: {embedding_path(dataset, init_type, folder)} does not "
+        f"exist (there: {known or 'nothing'}). Make them with `bash Recformer/finetune.sh --dataset {dataset.name}`, "
         f"or start from random vectors with --init_type {NONE}"
     )
 

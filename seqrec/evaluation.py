@@ -1,7 +1,7 @@
 """Rank held-out items by dot product, streaming the catalogue, and sum the metrics over users and processes.
 
-Shapes: B users, D width, N items, K sampled negatives, C columns of one chunk. Row i of the item vectors is item i, row 0
-is padding and never a candidate. A bias or a temperature is a further column of both sides.
+Shapes: B users, D width, N items, K sampled negatives, C columns of one chunk. Row i of the item vectors is item i, row
+0 is padding and never a candidate. A bias or a temperature is a further column of both sides.
 
 The score of a pair is the float32 nearest to its exact dot product. A float32 matrix product decides all pairs that
 lie clear of the target's score; the few within its rounding error are recomputed in float64. Hence the ranks of given

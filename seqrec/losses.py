@@ -1,7 +1,7 @@
 """Losses over the catalogue. Shapes: T positions, D width, N items, K negatives.
 
-Row i of the item vectors is item i; row 0 is padding and never a class. Cosine scores and temperatures are applied by the
-caller to the vectors; a bias is a further column of both sides.
+Row i of the item vectors is item i; row 0 is padding and never a class. Cosine scores and temperatures are applied by
+the caller to the vectors; a bias is a further column of both sides.
 """
 
 from typing import Any, Literal

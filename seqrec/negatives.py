@@ -30,8 +30,8 @@ def draw_negatives(
         num_negatives: K, of a sampled softmax.
 
     Returns:
-        (0,) for the full softmax; (K,) distinct items for a sampled softmax; for binary cross-entropy (T,) items that the
-        sequence of each target does not contain.
+        (0,) for the full softmax; (K,) distinct items for a sampled softmax; for binary cross-entropy (T,) items that
+        the sequence of each target does not contain.
     """
     if loss == "ce":
         return np.zeros(0, dtype=np.int64)
