@@ -130,7 +130,7 @@ def global_time_split(dataset: Dataset, quantile: float = 0.9) -> Split:
     the history is everything of the user's before it. A target without any history is left out.
 
     Raises:
-        ValueError: If the dataset has no timestamps or the quantile is not inside (0, 1).
+        ValueError: If the dataset has no timestamps, too few different ones, or the quantile is not inside (0, 1).
 
     Source: the "last" target of https://doi.org/10.1145/3705328.3748164 (time to split).
     """
@@ -143,7 +143,13 @@ def global_time_split(dataset: Dataset, quantile: float = 0.9) -> Split:
         raise ValueError(f"the quantile of a global time split must lie inside (0, 1), got {quantile}")
     times = dataset.timestamps
     test_from = np.quantile(times, quantile, method="higher")
-    valid_from = np.quantile(times[times < test_from], quantile, method="higher")
+    before = times[times < test_from]
+    if not len(before):
+        raise ValueError(
+            f"{dataset.path}: the {quantile} quantile of the timestamps is the very first moment, so nothing lies "
+            "before the test events; use --split leave_one_out"
+        )
+    valid_from = np.quantile(before, quantile, method="higher")
     starts, ends = dataset.offsets[:-1], dataset.offsets[1:]
     users = np.arange(dataset.num_users)
     valid_at = starts + _count_by_user(times < valid_from, dataset.offsets)
@@ -191,6 +197,10 @@ def load_dataset(path: Path) -> Dataset:
         raise ValueError(
             f"{folder} holds {len(offsets)} offsets and {len(items)} events where manifest.json says {expected}: "
             "the folder was changed by hand or copied in part; prepare it again"
+        )
+    if times is not None and len(times) != len(items):
+        raise ValueError(
+            f"{times_file} holds {len(times)} timestamps for {len(items)} events; prepare the dataset again"
         )
     return Dataset(
         path=path,

@@ -1,0 +1,79 @@
+"""Ranking metrics: values from a pencil, and what must hold of any ranks."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqrec.metrics import auc, ndcg_at_k, rank_of_target, recall_at_k, reciprocal_rank, sum_metrics
+
+RANKS = torch.tensor([0, 1, 9, 10])  # first, second, tenth, eleventh
+
+
+def test_ndcg_by_hand() -> None:
+    # 1 / log2(rank + 2): log2 2 = 1, log2 3, log2 11; the eleventh is outside the first ten.
+    expected = [1.0, 1 / math.log2(3), 1 / math.log2(11), 0.0]
+    assert ndcg_at_k(RANKS, 10).tolist() == pytest.approx(expected, abs=1e-12)
+    assert expected[1:3] == pytest.approx([0.63093, 0.28906], abs=1e-5)
+
+
+def test_recall_by_hand() -> None:
+    assert recall_at_k(RANKS, 10).tolist() == [1, 1, 1, 0]
+    assert recall_at_k(RANKS, 1).tolist() == [1, 0, 0, 0]
+
+
+def test_reciprocal_rank_by_hand() -> None:
+    assert reciprocal_rank(RANKS).tolist() == pytest.approx([1, 1 / 2, 1 / 10, 1 / 11])
+
+
+def test_auc_by_hand() -> None:
+    # Of 20 other candidates 0, 1, 9 and 10 stand before the target.
+    assert auc(RANKS, 21).tolist() == pytest.approx([1, 19 / 20, 11 / 20, 10 / 20])
+    assert auc(torch.tensor([0, 4]), torch.tensor([1, 5])).tolist() == [1, 0]  # alone; last of five
+
+
+def test_sum_is_a_sum_not_a_mean() -> None:
+    sums = sum_metrics(torch.tensor([0, 0, 1]), 3, ks=(1,))
+    assert sums == {"NDCG@1": 2.0, "Recall@1": 2.0, "MRR": 2.5, "AUC": 2.5}
+
+
+@given(st.lists(st.integers(0, 200), min_size=1, max_size=30), st.integers(1, 60))
+def test_ndcg_lies_between_mrr_of_hits_and_recall(ranks: list[int], k: int) -> None:
+    rank = torch.tensor(ranks)
+    ndcg, recall = ndcg_at_k(rank, k), recall_at_k(rank, k)
+    assert (ndcg <= recall).all()
+    assert (ndcg >= reciprocal_rank(rank) * recall).all()
+
+
+def test_rank_by_hand() -> None:
+    scores = torch.tensor([[-torch.inf, 0.3, 0.9, 0.5], [-torch.inf, 7.0, 1.0, 2.0]])
+    assert rank_of_target(scores, torch.tensor([3, 1])).tolist() == [1, 0]
+
+
+def test_a_tie_counts_against_the_target() -> None:
+    scores = torch.tensor([[-torch.inf, 1.0, 1.0, 1.0, 0.0]])
+    assert [rank_of_target(scores, torch.tensor([i])).item() for i in (1, 2, 3, 4)] == [2, 2, 2, 3]
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.data())
+def test_rank_is_the_worst_place_of_a_sort(values: list[int], data: st.DataObject) -> None:
+    target = data.draw(st.integers(0, len(values) - 1))
+    others = values[:target] + values[target + 1 :]
+    worst = sorted([*others, values[target]], reverse=True)
+    slow = len(worst) - 1 - worst[::-1].index(values[target])
+    assert rank_of_target(torch.tensor([values]).float(), torch.tensor([target])).item() == slow
+
+
+def test_errors() -> None:
+    scores = torch.tensor([[0.0, 1.0]])
+    with pytest.raises(ValueError, match="NaN: the model has diverged"):
+        rank_of_target(torch.tensor([[0.0, torch.nan]]), torch.tensor([0]))
+    with pytest.raises(ValueError, match="-inf: was the held-out item masked"):
+        rank_of_target(torch.tensor([[-torch.inf, 1.0]]), torch.tensor([0]))
+    with pytest.raises(ValueError, match=r"shape \(1,\), got \(2,\)"):
+        rank_of_target(scores, torch.tensor([0, 1]))
+    for metric in (ndcg_at_k, recall_at_k):
+        with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+            metric(RANKS, 0)
