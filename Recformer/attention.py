@@ -41,17 +41,20 @@ class Group:
     """Rows of the flat tokens, at most b * L."""
     rows: Tensor | None
     """(b * L,) int64 row of each cell within the group, 0 in padding; None where nothing is padded."""
+    cells: Tensor | None
+    """(tokens,) int64 cell of each row; None where nothing is padded."""
     real: Tensor | None
     """(b, L) bool, False in padding; None where nothing is padded."""
 
     def rectangle(self, flat: Tensor) -> Tensor:
         """Return (b, L, ...) from the group's own (tokens, ...)."""
-        cells = flat if self.rows is None else flat.index_select(0, self.rows)
-        return cells.view(self.count, self.length, *flat.shape[1:])
+        filled = flat if self.rows is None else flat.index_select(0, self.rows)
+        return filled.view(self.count, self.length, *flat.shape[1:])
 
     def flatten(self, rectangle: Tensor) -> Tensor:
         """Return the group's (tokens, ...) from (b, L, ...)."""
-        return rectangle.flatten(0, 1) if self.real is None else rectangle[self.real]
+        flat = rectangle.flatten(0, 1)
+        return flat if self.cells is None else flat.index_select(0, self.cells)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +186,12 @@ def _make_group(lengths: Tensor, device: torch.device) -> Group:
     """Return the group of some neighbouring sequences, from their (b,) ascending lengths."""
     count, length, tokens = len(lengths), int(lengths[-1]), int(lengths.sum())
     if count * length == tokens:
-        return Group(count, length, tokens, None, None)
+        return Group(count, length, tokens, None, None, None)
     real = torch.arange(length) < lengths[:, None]
-    rows = torch.zeros(count, length, dtype=torch.int64)
-    rows[real] = torch.arange(tokens)
-    return Group(count, length, tokens, rows.view(-1).to(device), real.to(device))
+    cells = real.flatten().nonzero().flatten()
+    rows = torch.zeros(count * length, dtype=torch.int64)
+    rows[cells] = torch.arange(tokens)
+    return Group(count, length, tokens, rows.to(device), cells.to(device), real.to(device))
 
 
 def _weigh(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, drop: float) -> Tensor:

@@ -228,6 +228,20 @@ def test_config_survives_json() -> None:
     assert RecformerConfig.from_dict(config.to_dict() | {"transformers_version": "5"}) == config
 
 
+@pytest.mark.parametrize("granularity", [1, 16])
+def test_autocast_stays_close_to_float32(monkeypatch: pytest.MonkeyPatch, granularity: int) -> None:
+    monkeypatch.setattr(Recformer.attention, "CPU_GRANULARITY", granularity)
+    monkeypatch.setattr(Recformer.attention, "DENSE_LENGTH", 20)
+    model = RecformerModel(small_config(attention_probs_dropout_prob=0.1))
+    batch = make_batch([9, 30, 3, 17, 9])
+    exact = model.eval()(batch).pooled
+    with torch.autocast("cpu", torch.bfloat16):
+        cosine = torch.cosine_similarity(model(batch).pooled.float(), exact)
+        torch.autograd.backward(model.train()(batch, all_tokens=True).tokens.float().square().mean())
+    assert cosine.min() > 0.999
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_bfloat16_needs_hardware() -> None:
     expected = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     assert autocast_dtype(torch.device("cpu")) == (torch.bfloat16 if expected else None)
