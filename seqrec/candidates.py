@@ -57,13 +57,14 @@ def _stride(dataset: Dataset) -> int:
 
 
 def _seen_pairs(dataset: Dataset, users: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the sorted, distinct row * (N+1) + item of everything each user touched."""
+    """Return the sorted, distinct row * (N+1) + item of everything each user touched, and a last entry above them."""
     starts, ends = dataset.offsets[users], dataset.offsets[users + 1]
     lengths = ends - starts
     rows = np.repeat(np.arange(len(users)), lengths)
     first = np.concatenate(([0], np.cumsum(lengths)))[:-1]
     position = np.arange(len(rows)) + np.repeat(starts - first, lengths)
-    return np.unique(rows * _stride(dataset) + dataset.items[position].astype(np.int64))
+    keys = np.unique(rows * _stride(dataset) + dataset.items[position].astype(np.int64))
+    return np.append(keys, np.iinfo(np.int64).max)
 
 
 def _take(
@@ -77,7 +78,7 @@ def _take(
     """Append one drawn item to each row that still wants one and has neither seen nor drawn it."""
     keys = rows * stride + items
     at = np.searchsorted(seen, keys)
-    is_seen = seen[np.minimum(at, len(seen) - 1)] == keys
+    is_seen = seen[at] == keys
     repeated = (chosen[rows] == items[:, None]).any(axis=1)
     take = ~is_seen & ~repeated & (filled[rows] < chosen.shape[1])
     chosen[rows[take], filled[rows[take]]] = items[take]
@@ -90,8 +91,7 @@ def _hash_items(seed: int, users: NDArray[np.int64], first: int, width: int, num
     Source: the finaliser of SplitMix64, https://doi.org/10.1145/2714064.2660195. The remainder's bias is below
     N / 2^64.
     """
-    counter: NDArray[np.uint64] = np.multiply(users.astype(np.uint64)[:, None], np.uint64(_ATTEMPTS), dtype=np.uint64)
-    counter += np.arange(first, first + width, dtype=np.uint64)
+    counter = users.astype(np.uint64)[:, None] * np.uint64(_ATTEMPTS) + np.arange(first, first + width, dtype=np.uint64)
     salt: NDArray[np.uint64] = _mix(np.full(1, seed, dtype=np.int64).astype(np.uint64))
     mixed = _mix(np.bitwise_xor(counter, salt))
     return (mixed % np.uint64(num_items)).astype(np.int64) + 1

@@ -8,6 +8,8 @@ lie clear of the target's score; the few within its rounding error are recompute
 vectors do not depend on batch size, chunk size, device or number of processes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,7 +57,7 @@ def rank_targets(
         chunk_elements: B x C that are held at one time.
 
     Raises:
-        ValueError: If a vector is not finite or a target lies outside 1..N.
+        ValueError: If a vector is not finite, a score exceeds float32, or a target lies outside 1..N.
     """
     if not bool(torch.isfinite(user_vectors).all()) or not bool(torch.isfinite(item_vectors).all()):
         raise ValueError("user or item vectors contain NaN or infinity: the model has diverged; try a lower --lr")
@@ -63,10 +65,26 @@ def rank_targets(
     if len(targets) and not 1 <= int(targets.min()) <= int(targets.max()) <= num_items:
         raise ValueError(f"targets must lie in 1..{num_items}, got {int(targets.min())}..{int(targets.max())}")
     user_vectors, item_vectors = user_vectors.detach().float(), item_vectors.detach().float()
+    norms = user_vectors.norm(dim=1).double() * item_vectors.norm(dim=1).double().max()
+    if len(norms) and float(norms.max()) > torch.finfo(torch.float32).max:
+        raise ValueError(f"scores may reach {float(norms.max()):.1g}, more than float32 holds: the model has diverged")
     own = _exact_scores(user_vectors, item_vectors[targets])
     if negatives is not None:
         return _rank_sampled(user_vectors, item_vectors, own, negatives, chunk_elements)
-    return _rank_all(user_vectors, item_vectors, targets, own, seen, chunk_elements)
+    with _full_precision(user_vectors.device.type):
+        return _rank_all(user_vectors, item_vectors, targets, own, norms.float(), seen, chunk_elements)
+
+
+@contextmanager
+def _full_precision(device: str) -> Iterator[None]:
+    """Keep matrix products in float32, whatever autocast and the setting for TensorFloat-32 say outside."""
+    setting = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(setting)
 
 
 def _exact_scores(user_vectors: Tensor, item_vectors: Tensor) -> Tensor:
@@ -95,6 +113,7 @@ def _rank_all(
     item_vectors: Tensor,
     targets: Tensor,
     own: Tensor,
+    norms: Tensor,
     seen: tuple[Tensor, Tensor] | None,
     chunk_elements: int,
 ) -> Ranking:
@@ -110,9 +129,10 @@ def _rank_all(
         keep = targets[seen_rows] != seen_items
         seen_items, seen_rows = seen_items[keep], seen_rows[keep]
         num_candidates = num_candidates - torch.bincount(seen_rows, minlength=num_users)
-    # The rounding error of a float32 dot product of width D: a random walk of D steps, with room to spare.
-    norms = user_vectors.norm(dim=1) * item_vectors.norm(dim=1).max()
-    margin = 4 * width**0.5 * torch.finfo(torch.float32).eps * norms
+    # The rounding error of a float32 dot product of width D: a random walk of D steps, with room to spare; and what
+    # products too small for float32 lose.
+    float32 = torch.finfo(torch.float32)
+    margin = 4 * width**0.5 * float32.eps * norms + width * float32.tiny
     low, high = own - margin, own + margin
     step = max(1, chunk_elements // max(num_users, 1))
     for start in range(1, num_items + 1, step):
