@@ -47,10 +47,11 @@ def save_embeddings(path: Path, vectors: NDArray[np.float32], dataset: Dataset, 
     Raises:
         ValueError: If the vectors do not fit the dataset or are not finite.
     """
-    _check_vectors(vectors, dataset, "the vectors to be saved")
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    _check_vectors(vectors, dataset, "the array to be saved")
     manifest = {
         "item_ids_sha256": dataset.item_ids_sha256,
-        "vectors_sha256": hashlib.sha256(np.ascontiguousarray(vectors).data).hexdigest(),
+        "vectors_sha256": hashlib.sha256(vectors.data).hexdigest(),
         "num_items": dataset.num_items,
         "width": vectors.shape[1],
         "producer": producer.name,
@@ -62,7 +63,7 @@ def save_embeddings(path: Path, vectors: NDArray[np.float32], dataset: Dataset, 
     # The manifest goes last: vectors without one are taken on trust, a manifest of other vectors would be refused.
     path.with_suffix(".json").unlink(missing_ok=True)
     with write_atomically(path) as file:
-        np.save(file, np.ascontiguousarray(vectors, dtype=np.float32), allow_pickle=False)
+        np.save(file, vectors, allow_pickle=False)
     with write_atomically(path.with_suffix(".json")) as file:
         file.write((json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
 
@@ -112,11 +113,12 @@ def _read_vectors(path: Path) -> NDArray[np.float32]:
             array: Any = np.load(path, allow_pickle=False)
         else:
             array = torch.load(path, map_location="cpu", weights_only=True)
-            array = array.float().numpy() if isinstance(array, torch.Tensor) else array
+            array = array.detach().float().numpy() if isinstance(array, torch.Tensor) else array
     except Exception as error:
         raise ValueError(f"{path} cannot be read as an array of numbers ({error}); export it again") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-        raise ValueError(f"{path} holds {type(array).__name__}, expected one float array of shape (items + 1, width)")
+        held = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+        raise ValueError(f"{path} holds {held}, expected one float array of shape (items + 1, width); export it again")
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
