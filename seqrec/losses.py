@@ -43,6 +43,12 @@ def full_softmax(hidden: Tensor, item_vectors: Tensor, targets: Tensor, block_el
     """
     if not len(targets):
         raise ValueError("the softmax needs at least one position; every training sequence has fewer than 2 items")
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
+        # Half precision ends at 65,504, and exponentials don't: with it the softmax stays in float32.
+        with torch.autocast(device, enabled=False):
+            half_free: Tensor = _FullSoftmax.apply(hidden.float(), item_vectors.float(), targets, block_elements)
+        return half_free
     loss: Tensor = _FullSoftmax.apply(hidden, item_vectors, targets, block_elements)
     return loss
 

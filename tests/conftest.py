@@ -13,11 +13,15 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from seqrec.dataset import Dataset, hash_item_ids, load_dataset
 
 torch.set_num_threads(1)
+# The same examples in every run, and no deadline: how long one takes says more about the machine than about the code.
+settings.register_profile("project", deadline=None, derandomize=True, database=None)
+settings.load_profile("project")
 
 
 def write_dataset(

@@ -1,0 +1,218 @@
+"""Losses over the catalogue against the plain formulas in float64."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from seqrec.losses import binary_cross_entropy, catalogue_loss, full_softmax, sampled_softmax
+
+
+def make_problem(count: int, num_items: int, width: int, scale: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = scale * torch.randn(count, width, generator=generator)
+    items = torch.randn(num_items + 1, width, generator=generator)
+    return hidden, items, torch.randint(1, num_items + 1, (count,), generator=generator)
+
+
+def plain_softmax(hidden: Tensor, items: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss and both gradients by the formula, in float64."""
+    h, v = hidden.detach().double().requires_grad_(), items.detach().double().requires_grad_()
+    loss = F.cross_entropy(h @ v[1:].T, targets - 1)
+    loss.backward()
+    assert h.grad is not None
+    assert v.grad is not None
+    return loss.detach(), h.grad, v.grad
+
+
+def assert_equals_plain(hidden: Tensor, items: Tensor, targets: Tensor, block_elements: int) -> None:
+    h, v = hidden.clone().requires_grad_(), items.clone().requires_grad_()
+    loss = full_softmax(h, v, targets, block_elements)
+    loss.backward()
+    assert h.grad is not None
+    assert v.grad is not None
+    expected, hidden_grad, item_grad = plain_softmax(hidden, items, targets)
+    assert loss.dtype == torch.float32
+    # What float32 loses of a logit is lost of its probability; a gradient weighs the other side's vectors with those.
+    tolerance = 4e-7 * (10 + (hidden @ items.T).abs().max().item())
+    assert loss.item() == pytest.approx(expected.item(), abs=tolerance)
+    for ours, exact, other in ((h.grad, hidden_grad, items / len(hidden)), (v.grad, item_grad, hidden)):
+        torch.testing.assert_close(ours.double(), exact, rtol=0, atol=tolerance * other.abs().max().item())
+    assert not v.grad[0].any()
+
+
+def test_full_softmax_by_hand() -> None:
+    # Scores of items 1, 2, 3 are 0, ln 2, ln 5: the sum of exponentials is 8, item 3 has probability 5/8.
+    items = torch.tensor([[100.0], [0.0], [math.log(2)], [math.log(5)]], requires_grad=True)
+    hidden = torch.tensor([[1.0]], requires_grad=True)
+    loss = full_softmax(hidden, items, torch.tensor([3]))
+    assert loss.item() == pytest.approx(math.log(8 / 5))
+    loss.backward()
+    assert items.grad is not None
+    assert items.grad[:, 0].tolist() == pytest.approx([0, 1 / 8, 2 / 8, 5 / 8 - 1])
+
+
+@given(
+    count=st.integers(1, 40),
+    num_items=st.integers(1, 60),
+    width=st.sampled_from([1, 4, 17]),
+    scale=st.sampled_from([0.01, 1.0, 5.0, 200.0]),  # the last two overflow an exponential without a shift
+    block_elements=st.sampled_from([1, 7, 64, 300, 1 << 23]),
+    seed=st.integers(0, 1000),
+)
+def test_full_softmax_equals_the_formula(
+    count: int, num_items: int, width: int, scale: float, block_elements: int, seed: int
+) -> None:
+    hidden, items, targets = make_problem(count, num_items, width, scale, seed)
+    assert_equals_plain(hidden, items, targets, block_elements)
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+@pytest.mark.parametrize("block_elements", [1, 1100 * 64, 1 << 23])
+def test_full_softmax_in_several_blocks_of_rows(scale: float, block_elements: int) -> None:
+    hidden, items, targets = make_problem(2500, 300, 8, scale, seed=3)
+    assert_equals_plain(hidden, items, targets, block_elements)
+
+
+@pytest.mark.parametrize("needs", [(True, False), (False, True)])
+def test_full_softmax_with_one_side_frozen(needs: tuple[bool, bool]) -> None:
+    hidden, items, targets = make_problem(9, 20, 4, 1.0, seed=0)
+    expected = plain_softmax(hidden, items, targets)[1:]
+    tensors = [tensor.requires_grad_(need) for tensor, need in zip((hidden, items), needs, strict=True)]
+    (3 * full_softmax(tensors[0], tensors[1], targets)).backward()
+    for tensor, need, gradient in zip(tensors, needs, expected, strict=True):
+        if need:
+            assert tensor.grad is not None
+            torch.testing.assert_close(tensor.grad, (3 * gradient).float())
+        else:
+            assert tensor.grad is None
+
+
+def test_full_softmax_without_gradients() -> None:
+    hidden, items, targets = make_problem(50, 20, 4, 1.0, seed=0)
+    with torch.no_grad():
+        loss = full_softmax(hidden.requires_grad_(), items, targets, block_elements=64)
+    assert loss.item() == pytest.approx(plain_softmax(hidden, items, targets)[0].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("block_elements", [1, 1 << 23])
+def test_full_softmax_in_bfloat16(block_elements: int) -> None:
+    hidden, items, targets = make_problem(200, 50, 16, 1.0, seed=4)
+    expected, hidden_grad, item_grad = plain_softmax(hidden, items, targets)
+    h, v = hidden.bfloat16().requires_grad_(), items.bfloat16().requires_grad_()
+    loss = full_softmax(h, v, targets, block_elements)
+    loss.backward()
+    assert h.grad is not None
+    assert v.grad is not None
+    assert (loss.dtype, h.grad.dtype, v.grad.dtype) == (torch.float32, torch.bfloat16, torch.bfloat16)
+    assert loss.item() == pytest.approx(expected.item(), rel=0.01)
+    for ours, exact in ((h.grad, hidden_grad), (v.grad, item_grad)):
+        assert (ours.double() - exact).abs().max() < 0.03 * exact.abs().max()
+
+
+@pytest.mark.parametrize("block_elements", [1, 1 << 23])
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])  # what a norm gives, and what a linear layer does
+def test_full_softmax_under_autocast(block_elements: int, precision: torch.dtype, given: torch.dtype) -> None:
+    hidden, items, targets = make_problem(200, 50, 16, 1.7, seed=4)
+    expected, hidden_grad, item_grad = plain_softmax(hidden, items, targets)
+    h, v = hidden.to(given).requires_grad_(), items.requires_grad_()
+    with torch.autocast("cpu", precision):
+        loss = full_softmax(h, v, targets, block_elements)
+    loss.backward()
+    assert h.grad is not None
+    assert v.grad is not None
+    assert v.grad.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=0.01)
+    for ours, exact in ((h.grad, hidden_grad), (v.grad, item_grad)):
+        assert (ours.double() - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the number of elements of the largest tensor that any operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        sizes = [leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        self.elements = max([self.elements, *sizes])
+        return out
+
+
+@pytest.mark.parametrize("scale", [0.1, 50.0])
+def test_full_softmax_never_holds_positions_times_items(scale: float) -> None:
+    hidden, items, targets = make_problem(3000, 5000, 4, scale, seed=0)
+    block = 1 << 16
+    with Largest() as largest:
+        full_softmax(hidden.requires_grad_(), items.requires_grad_(), targets, block).backward()
+    assert largest.elements <= block < 3000 * 5000 / 200
+    with Largest() as largest:
+        plain_softmax(hidden, items, targets)
+    assert largest.elements == 3000 * 5000  # the measure sees what it should
+
+
+def test_sampled_softmax_of_all_items_is_the_full_softmax() -> None:
+    hidden, items, targets = make_problem(30, 25, 6, 2.0, seed=1)
+    hidden.requires_grad_()
+    everything = torch.randperm(25, generator=torch.Generator().manual_seed(0)) + 1
+    sampled = sampled_softmax(hidden, items, targets, everything)
+    full = full_softmax(hidden, items, targets)
+    assert sampled.item() == pytest.approx(full.item(), rel=1e-6)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, hidden)[0] for loss in (sampled, full)))
+
+
+def test_sampled_softmax_by_hand() -> None:
+    # 5 items, 2 negatives. All scores are 0. Position one's target is among the negatives, so one is left and stands
+    # for the 4 other items; position two's two negatives stand for 2 each: both times exp(own) + 4 = 5.
+    hidden, items = torch.zeros(2, 3), torch.zeros(6, 3)
+    loss = sampled_softmax(hidden, items, torch.tensor([1, 2]), torch.tensor([1, 5]))
+    assert loss.item() == pytest.approx(math.log(5))
+
+
+def test_sampled_softmax_estimates_the_full_one_without_bias() -> None:
+    hidden, items, targets = make_problem(5, 12, 3, 0.7, seed=2)
+    generator = torch.Generator().manual_seed(0)
+    negatives = [torch.randperm(12, generator=generator)[:4] + 1 for _ in range(1500)]
+    # The sum of exponentials is unbiased; its logarithm is not.
+    mass = torch.stack([sampled_mass(hidden, items, targets, n) for n in negatives]).mean(0)
+    torch.testing.assert_close(mass, (hidden @ items[1:].T).exp().sum(1), rtol=0.05, atol=0)
+
+
+def sampled_mass(hidden: Tensor, items: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+    own = (hidden * items[targets]).sum(1)
+    losses = [sampled_softmax(hidden[i : i + 1], items, targets[i : i + 1], negatives) for i in range(len(hidden))]
+    return (torch.stack(losses) + own).exp()
+
+
+def test_binary_cross_entropy_by_hand() -> None:
+    # Positive scores 0 and ln 3, negative scores 0 and -ln 3: -log sigmoid is ln 2 and ln 4/3 on both sides.
+    hidden = torch.tensor([[1.0], [1.0]])
+    items = torch.tensor([[7.0], [0.0], [math.log(3)], [-math.log(3)]])
+    loss = binary_cross_entropy(hidden, items, torch.tensor([1, 2]), torch.tensor([1, 3]))
+    assert loss.item() == pytest.approx(math.log(2) + math.log(4 / 3))
+
+
+def test_names() -> None:
+    hidden, items, targets = make_problem(6, 9, 4, 1.0, seed=0)
+    negatives = torch.tensor([3, 1, 4, 1, 5, 9])
+    none = torch.zeros(0, dtype=torch.int64)
+    assert catalogue_loss("ce", hidden, items, targets, none) == full_softmax(hidden, items, targets)
+    bce = binary_cross_entropy(hidden, items, targets, negatives)
+    assert catalogue_loss("bce", hidden, items, targets, negatives) == bce
+    sampled = sampled_softmax(hidden, items, targets, negatives[2:])
+    assert catalogue_loss("sampled_softmax", hidden, items, targets, negatives[2:]) == sampled
+
+
+def test_no_position() -> None:
+    with pytest.raises(ValueError, match="at least one position; every training sequence has fewer than 2 items"):
+        full_softmax(torch.zeros(0, 3), torch.zeros(4, 3), torch.zeros(0, dtype=torch.int64))
