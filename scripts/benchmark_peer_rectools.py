@@ -1,0 +1,106 @@
+"""Trains RecTools' SASRec and ranks all users; run by scripts/benchmark.py with the Python of .venv-peers/rectools.
+
+python scripts/benchmark_peer_rectools.py SETTINGS.json
+
+Prints a line that starts with "epoch" after each epoch, and a line of JSON at the end.
+"""
+
+import importlib.metadata
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-not-found, import-untyped, unused-ignore]
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from rectools import Columns
+from rectools.dataset import Dataset
+from rectools.models import SASRecModel
+
+
+class EpochTimer(pl.Callback):
+    """Seconds and mean loss of every epoch, timed as the project's own trainer times them."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.losses: list[float] = []
+        self._since = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._since = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the epoch."""
+        now = time.perf_counter()
+        self.seconds.append(now - self._since)
+        self._since = now
+        self.losses.append(float(trainer.callback_metrics["train_loss"]))
+        print(f"epoch {trainer.current_epoch}: {self.seconds[-1]:.1f} s", flush=True)
+
+
+def make_dataset(users: NDArray[np.int64], items: NDArray[np.int64]) -> Dataset:
+    """Return interactions as RecTools holds them, from (E,) users and items in order of time."""
+    moments = pd.to_datetime(np.arange(len(users)), unit="s")
+    columns = {Columns.User: users, Columns.Item: items, Columns.Weight: 1.0, Columns.Datetime: moments}
+    return Dataset.construct(pd.DataFrame(columns))
+
+
+def main(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what the benchmark reports of the peer."""
+
+    def make_trainer() -> pl.Trainer:
+        # RecTools' own trainer, with a clock.
+        return pl.Trainer(
+            max_epochs=settings["epochs"],
+            min_epochs=settings["epochs"],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            logger=False,
+            enable_checkpointing=False,
+            accelerator="cpu",
+            devices=1,
+            callbacks=[EpochTimer()],
+        )
+
+    model = SASRecModel(
+        n_blocks=settings["num_blocks"],
+        n_heads=settings["num_heads"],
+        n_factors=settings["hidden_units"],
+        dropout_rate=settings["dropout_rate"],
+        session_max_len=settings["maxlen"],
+        batch_size=settings["batch_size"],
+        lr=settings["lr"],
+        loss="softmax",
+        use_pos_emb=True,
+        recommend_torch_device="cpu",
+        get_trainer_func=make_trainer,
+    )
+    with np.load(settings["interactions"], allow_pickle=False) as arrays:
+        training = make_dataset(arrays["train_users"], arrays["train_items"])
+        histories = make_dataset(arrays["test_users"], arrays["test_items"])
+        users = np.unique(arrays["test_users"])
+    pl.seed_everything(settings["seed"], verbose=False)
+    model.fit(training)
+    assert model.fit_trainer is not None  # it holds a copy of the trainer made above
+    (timer,) = (c for c in model.fit_trainer.callbacks if isinstance(c, EpochTimer))
+    start = time.perf_counter()
+    model.recommend(users, histories, k=10, filter_viewed=False)
+    return {
+        "epoch_seconds": timer.seconds,
+        "rank_seconds": time.perf_counter() - start,
+        "loss": timer.losses[-1],
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "parameters": sum(p.numel() for p in model.lightning_model.parameters()),
+        "threads": torch.get_num_threads(),
+        "versions": {name: importlib.metadata.version(name) for name in ("rectools", "torch", "pytorch-lightning")},
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))), flush=True)

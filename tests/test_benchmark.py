@@ -1,0 +1,191 @@
+"""The benchmark: its arithmetic, its fairness (both sides compute the same), and that every side runs."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from scripts import benchmark
+from scripts.benchmark import Comparison, RecformerBenchmark, SASRecBenchmark, flatten
+from seqrec.dataset import ROOT, Dataset, Histories, leave_one_out, load_dataset
+
+needs_sasrec = pytest.mark.skipif(
+    not (ROOT / "SASRec").is_dir() or not (ROOT / ".venv/bin/python").exists(),
+    reason="needs SASRec/ and the environment that scripts/setup.sh makes",
+)
+needs_recformer = pytest.mark.skipif(not (ROOT / "Recformer").is_dir(), reason="needs Recformer/")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """40 users with 3 to 7 of 12 items."""
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(3, 8, 40)
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    folder = tmp_path / "tiny"
+    (folder / "sequences").mkdir(parents=True)
+    np.save(folder / "sequences/offsets.npy", offsets)
+    np.save(folder / "sequences/items.npy", generator.integers(1, 13, offsets[-1], dtype=np.int32))
+    titles = [f"title of item {item} {'very ' * (item % 4)}long" for item in range(1, 13)]
+    pl.DataFrame({"item": range(1, 13), "raw_id": titles, "title": titles}).write_parquet(folder / "items.parquet")
+    counts = {"num_users": 40, "num_items": 12, "num_interactions": int(offsets[-1])}
+    marks = {"item_ids_sha256": "0", "sequences_sha256": "0", "attributes": ["title"]}
+    (folder / "manifest.json").write_text(json.dumps({"format": 1, "name": "tiny"} | counts | marks))
+    return load_dataset(folder)
+
+
+def test_a_ratio_is_of_medians_and_its_range_of_all_pairs() -> None:
+    # Medians 2 and 20; the least favourable pair is 10 against 4, the most favourable 30 against 1.
+    comparison = Comparison("epoch", ours=[1, 2, 4], peer=[10, 20, 30])
+    assert comparison.ratio == (20 / 2, 10 / 4, 30 / 1)
+    assert comparison.line().split() == ["epoch", "2", "s", "20", "s", "10.0", "[2.5,", "30.0]"]
+    # 100 items in 2 s are 50 a second.
+    assert Comparison("items", [2.0], [4.0], count=100).line().split() == [
+        "items",
+        "50/s",
+        "25/s",
+        "2.0",
+        "[2.0,",
+        "2.0]",
+    ]
+
+
+def test_the_peer_gets_the_same_events_in_the_same_order() -> None:
+    items = np.array([5, 6, 7, 8, 9], dtype=np.int32)
+    histories = Histories(items, users=np.array([3, 9]), starts=np.array([0, 3]), ends=np.array([2, 5]))
+    users, flat = flatten(histories)
+    assert users.tolist() == [3, 3, 9, 9]
+    assert flat.tolist() == [5, 6, 8, 9]
+
+
+def test_launch_returns_the_last_line_and_tells_why_a_side_failed() -> None:
+    seen: list[str] = []
+    script = "import sys; print('epoch 0'); print('{\"a\": 1}' if sys.argv[1] == 'good' else 'no memory'); "
+    script += "sys.exit(sys.argv[1] != 'good')"
+    command = [sys.executable, "-c", script]
+    assert benchmark.launch([*command, "good"], dict(os.environ), seen.append) == {"a": 1}
+    assert seen[0] == "epoch 0\n"
+    with pytest.raises(ChildProcessError, match="ended with status 1:\nepoch 0\nno memory"):
+        benchmark.launch([*command, "bad"], dict(os.environ), seen.append)
+
+
+def test_allocator_settings_are_those_of_the_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
+    plain = benchmark.plain_environment(3)
+    assert plain["OMP_NUM_THREADS"] == "3"
+    assert not [name for name in plain if name.startswith("MALLOC_")]
+    if (ROOT / ".venv/bin/python").exists():
+        tuned = benchmark.tuned_environment(3)
+        assert tuned["MALLOC_MMAP_MAX_"] == "0"
+        assert tuned["OMP_NUM_THREADS"] == "3"
+
+
+def test_errors_name_the_flag_and_the_command_that_repairs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--rounds must be at least 1, got 0"):
+        SASRecBenchmark(rounds=0)
+    with pytest.raises(ValueError, match="--num_items must be at least 1, got -1"):
+        RecformerBenchmark(num_items=-1)
+    monkeypatch.setattr(benchmark, "ROOT", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"rectools/bin/python does not exist.*setup_peer\.sh rectools"):
+        benchmark.find_peer("rectools")
+
+
+def test_a_turn_each_and_the_first_epoch_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order: list[str] = []
+
+    def result(side: str, seconds: list[float]) -> Any:
+        figures = {"rank_seconds": 1.5, "loss": 2.0, "peak_memory_bytes": 1 << 30, "threads": 1}
+
+        def run(*_: Any) -> Any:
+            order.append(side)
+            return figures | {"epoch_seconds": seconds}
+
+        return run
+
+    monkeypatch.setattr(benchmark, "find_peer", lambda name: tmp_path)
+    monkeypatch.setattr(benchmark, "run_sasrec", result("ours", [9.0, 1.0]))
+    monkeypatch.setattr(benchmark, "run_rectools", result("peer", [99.0, 12.0]))
+    config = SASRecBenchmark(data_path=dataset.path, epochs=2, rounds=2, threads=1, output_dir=tmp_path)
+    benchmark.main(config)
+    assert order == ["ours", "peer"] * 2
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].split() == ["training", "epoch", "1", "s", "12", "s", "12.0", "[12.0,", "12.0]"]
+    assert printed[3].split() == ["peak", "memory", "1.0", "GiB", "1.0", "GiB"]
+    written = json.loads((tmp_path / "sasrec-tiny.json").read_text())
+    assert written["comparisons"][0]["ratio"] == {"median": 12.0, "min": 12.0, "max": 12.0}
+    assert written["settings"]["hidden_units"] == 64
+
+
+@needs_sasrec
+def test_our_side_is_the_shipped_command_and_the_peer_trains_the_same_model(dataset: Dataset) -> None:
+    config = SASRecBenchmark(maxlen=5, hidden_units=8, epochs=2, rounds=1, threads=1, lr=1e-4)
+    lines: list[str] = []
+    ours = benchmark.run_sasrec(config, dataset, lines.append)
+    assert len(ours["epoch_seconds"]) == 2
+    assert sum(line.startswith("epoch ") for line in lines) == 3  # the last one is validated and not measured
+    assert 0 < ours["rank_seconds"] < 60
+    assert ours["peak_memory_bytes"] > 1 << 20
+    assert ours["threads"] == 1
+    if not (ROOT / ".venv-peers/rectools/bin/python").exists():
+        pytest.skip("our side passed; the peer's environment is absent: bash scripts/setup_peer.sh rectools")
+    peer = benchmark.run_rectools(config, dataset, lines.append)
+    assert len(peer["epoch_seconds"]) == 2
+    assert peer["threads"] == 1
+    # Its catalogue is the items of the training events; nothing else differs.
+    unseen = 12 - len(np.unique(flatten(leave_one_out(dataset).train)[1]))
+    assert ours["parameters"] - peer["parameters"] == unseen * 8
+    assert abs(ours["loss"] - peer["loss"]) < 1  # both start from random weights of the same scale
+
+
+@needs_recformer
+@pytest.mark.parametrize("pooler_type", ["cls", "mean"])
+@pytest.mark.parametrize("offset", [0, 2])
+def test_the_padded_longformer_gives_recformers_vectors(pooler_type: str, offset: int) -> None:
+    from Recformer.config import RecformerConfig
+    from Recformer.model import RecformerModel
+    from Recformer.text import TokenBatch
+    from scripts.benchmark_recformer import PaddedRecformer, RaggedRecformer
+
+    torch.manual_seed(0)
+    config = RecformerConfig.from_dict(
+        {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_token_num": 40}
+        | {"intermediate_size": 20, "max_position_embeddings": 42, "position_offset": offset, "pad_token_id": 1}
+        | {"cls_token_id": 0, "attention_window": (8, 8), "pooler_type": pooler_type, "initializer_range": 0.3}
+    )
+    ours = RaggedRecformer(RecformerModel(config)).eval()
+    peer = PaddedRecformer(ours.model).eval()
+    lengths = torch.tensor([3, 17, 9])
+    ids, kinds, places = (torch.randint(low, high, (29,)) for low, high in ((2, 50), (0, 3), (0, 51)))
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    batch = TokenBatch(ids.int(), kinds.int(), places.int(), offsets)
+    torch.testing.assert_close(ours(batch), peer(batch), atol=1e-5, rtol=1e-5)
+
+
+@needs_recformer
+def test_items_are_all_encoded_once_and_turns_alternate() -> None:
+    from Recformer.text import ItemTokens
+    from scripts.benchmark_recformer import draw_items, item_batches, take_turns
+
+    lengths = np.array([0, 4, 2, 9, 1, 5])
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    items = ItemTokens(np.arange(21, dtype=np.int32), np.ones(21, dtype=np.int8), offsets, cls_token_id=99)
+    ids = draw_items(items, 4, seed=0)
+    assert len(set(ids)) == 4
+    assert set(ids) <= {1, 2, 3, 4, 5}
+    total = int(lengths[ids].sum()) + 4  # a class token each
+    for batch_size, sizes in ((3, [3, 1]), (None, [4])):
+        batches = item_batches(items, ids, 64, batch_size)
+        assert [len(batch) for batch in batches] == sizes
+        assert sum(len(batch.input_ids) for batch in batches) == total
+    order: list[str] = []
+    seconds = take_turns("x", 2, lambda: order.append("ours"), lambda: order.append("peer"))
+    assert order == ["ours", "peer"] * 3  # the first turn warms up
+    assert [len(seconds[side]) for side in ("ours", "peer")] == [2, 2]
