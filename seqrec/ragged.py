@@ -123,10 +123,9 @@ def attend(
             _rectangle(value, block, num_heads),
         )
         # Padding stands to the right of every token, so the causal mask hides it.
-        mask = None if causal or block.mask is None else block.mask[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal and query_layout is None
-        )
+        triangle = causal and query_layout is None
+        mask = None if triangle or block.mask is None else block.mask[:, None, None, :]
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=triangle)
         flat = mixed.transpose(1, 2).reshape(-1, query.shape[1])
         out.append(flat if ask.mask is None else flat[ask.put])
     return out[0] if len(out) == 1 else torch.cat(out)
