@@ -15,12 +15,13 @@ from torch import Tensor
 
 from Bert4Rec.data import Inputs, TrainBatch, TrainDataset, make_inputs
 from Bert4Rec.model import Bert4Rec, Bert4RecConfig
+from seqrec.command import run_command
 from seqrec.dataset import ROOT, find_dataset, split_dataset
 from seqrec.embeddings import NONE, Transform, load_embeddings, transform_vectors
 from seqrec.losses import Loss, catalogue_loss
 from seqrec.module import BatchModule, NextItemModule, Protocol
 from seqrec.ragged import RowSampler
-from seqrec.training import Run, TrainingConfig, complete, start_logging
+from seqrec.training import Run, TrainingConfig, complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,5 +146,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    start_logging()
-    main(tyro.cli(Config, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)))
+    run_command(main, Config)

@@ -30,7 +30,8 @@ def history_tokens(histories: Histories, item_tokens: ItemTokens, max_token_num:
     if not len(histories):
         return np.zeros(0, dtype=np.int64)
     total = np.concatenate(([0], np.cumsum(item_tokens.lengths[histories.items])))
-    return np.minimum(1 + total[histories.ends] - total[histories.starts], max_token_num)
+    lengths: NDArray[np.int64] = np.minimum(1 + total[histories.ends] - total[histories.starts], max_token_num)
+    return lengths
 
 
 class TrainDataset(Dataset[TrainBatch]):

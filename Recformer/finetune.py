@@ -28,12 +28,13 @@ from Recformer.data import TrainBatch, TrainDataset, history_tokens
 from Recformer.encoding import describe, encode_items, weights_sha256
 from Recformer.model import RecformerModel
 from Recformer.text import ItemTokens, TokenBatch, build_sequences, tokenize_items
+from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, Histories, find_dataset, split_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
 from seqrec.losses import catalogue_loss
 from seqrec.module import BatchModule, NextItemModule, Protocol
 from seqrec.ragged import RowSampler
-from seqrec.training import Run, RunRecord, TrainingConfig, fit, report, start_logging, test
+from seqrec.training import Run, RunRecord, TrainingConfig, fit, report, test
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ class RecformerModule(NextItemModule):
 
 
 def learning_rate_factor(warmup: int, total: int) -> Callable[[int], float]:
-    """Return the multiplier of the learning rate by step: a linear rise to 1 at `warmup`, a linear fall to 0 at `total`."""
+    """Return the learning rate's factor by step: a linear rise to 1 at `warmup`, a linear fall to 0 at `total`."""
     warmup = min(warmup, total // 2)
 
     def factor(step: int) -> float:
@@ -273,5 +274,4 @@ def make_batches(config: Config, dataset: Dataset, items: ItemTokens) -> BatchMo
 
 
 if __name__ == "__main__":
-    start_logging()
-    main(tyro.cli(Config, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)))
+    run_command(main, Config)

@@ -12,10 +12,9 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tyro
-
 from Recformer.backbone import MINILM, convert, find_backbone, load_tokenizer, read_config
 from Recformer.checkpoint import load_folder, save_checkpoint
+from seqrec.command import run_command
 from seqrec.files import write_json
 
 log = logging.getLogger(__name__)
@@ -61,5 +60,4 @@ def main(config: Config) -> Path:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main(tyro.cli(Config))
+    run_command(main, Config)

@@ -333,4 +333,4 @@ Command = (
 )
 
 if __name__ == "__main__":
-    run_command(main, Command)  # type: ignore[arg-type]
+    run_command(main, Command)

@@ -7,13 +7,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from seqrec.comparison import compare_runs  # noqa: E402
-from seqrec.report import format_text, write_report  # noqa: E402
+from seqrec.command import run_command
+from seqrec.comparison import compare_runs
+from seqrec.dataset import ROOT
+from seqrec.report import format_text, write_report
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config, description=__doc__))
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_command(main, Config)

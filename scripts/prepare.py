@@ -4,16 +4,15 @@ Sources: demo, atomic, recformer, amazon, movielens, sequences, table, pickle; `
 The dataset is written to data/NAME, whole or not at all, and its card is printed.
 """
 
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tyro
 from tyro.conf import subcommand
 
+from seqrec.command import run_command
 from seqrec.dataset import load_dataset
 from seqrec.dataset_card import describe
 from seqrec.preparation import prepare
@@ -46,8 +45,4 @@ def main(config: Source) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        main(tyro.cli(Source, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True, description=__doc__))
-    except (ValueError, OSError) as error:
-        sys.exit(f"prepare.py: {error}")
+    run_command(main, Source)

@@ -11,7 +11,6 @@ import resource
 import shutil
 import sys
 import time
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -377,17 +376,6 @@ def peak_memory() -> int:
         return int(torch.cuda.max_memory_allocated())
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def start_logging() -> None:
-    """Send the project's log lines to the terminal, one line each."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # Lightning's advice that is moot here: how often it logs steps, its own use of torch, and that --resume resumes.
-    for moot in ("log_every_n_steps", "LeafSpec", "exists and is not empty", "does not have many workers"):
-        warnings.filterwarnings("ignore", f".*{moot}.*")
-    for noisy in ("httpx", "fsspec", "urllib3", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    torch.set_float32_matmul_precision("high")
 
 
 def _flat(config: Any) -> dict[str, Any]:

@@ -1,0 +1,85 @@
+"""Write a dataset's item vectors from any Recformer weights.
+
+`python Recformer/encode.py --dataset demo --init_type mine --checkpoint WEIGHTS`; without a checkpoint, the backbone's
+own vectors. `finetune.py` writes `longformer` and `finetune` by itself.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from Recformer.backbone import load_backbone, load_weights
+from Recformer.encoding import describe, encode_items, weights_sha256
+from Recformer.text import tokenize_items
+from seqrec.command import run_command
+from seqrec.dataset import ROOT, find_dataset
+from seqrec.embeddings import Producer, embedding_path, save_embeddings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What to encode, with what, and under which name."""
+
+    init_type: str
+    """Name of the vectors: they go to embedding/DATASET/INIT_TYPE.npy."""
+    dataset: str | None = None
+    """Name of a prepared dataset in data/."""
+    data_path: Path | None = None
+    """Folder of a prepared dataset elsewhere."""
+    model_name_or_path: str = "minilm"
+    """Backbone: minilm, a local folder, or the name of a Longformer, RoBERTa or BERT on the Hugging Face hub."""
+    longformer_ckpt: Path | None = None
+    """Backbone as save_longformer_ckpt.py wrote it; instead of converting --model_name_or_path anew."""
+    checkpoint: Path | None = None
+    """Recformer weights to encode with, such as checkpoints/best.ckpt of a finetuning stage."""
+    max_token_num: int = 512
+    """Tokens of an item that are read."""
+    max_attr_num: int = 3
+    """Attributes of an item that are read."""
+    max_attr_length: int = 32
+    """Tokens of an attribute, name and value together."""
+    attention_window: int = 64
+    """Tokens that a token sees, both sides together."""
+    pooler_type: Literal["cls", "mean"] | None = None
+    """A text's vector: its first token's, or the mean over its tokens. By default what the backbone was trained for."""
+    max_tokens: int = 8192
+    """Tokens per batch."""
+    embedding_dir: Path = ROOT / "embedding"
+    """Where item vectors go."""
+
+
+def main(config: Config) -> None:
+    """Encode all items and write their vectors."""
+    dataset = find_dataset(config.dataset, config.data_path)
+    changes = {
+        "max_token_num": config.max_token_num,
+        "max_attr_num": config.max_attr_num,
+        "max_attr_length": config.max_attr_length,
+        "attention_window": config.attention_window,
+    }
+    if config.pooler_type is not None:
+        changes["pooler_type"] = config.pooler_type  # type: ignore[assignment]
+    model, tokenizer = load_backbone(config.model_name_or_path, config.longformer_ckpt, **changes)
+    if config.checkpoint is not None:
+        load_weights(model, config.checkpoint)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    items = tokenize_items(
+        dataset.item_table(), dataset.attributes, tokenizer, config.max_attr_num, config.max_attr_length
+    )
+    vectors = encode_items(model, items, config.max_tokens).cpu().numpy()
+    options = describe(model.config, config.model_name_or_path)
+    path = embedding_path(dataset, config.init_type, config.embedding_dir)
+    save_embeddings(path, vectors, dataset, Producer("Recformer/encode.py", weights_sha256(model), options))
+    log.info("item vectors `%s` are in %s", config.init_type, path)
+
+
+if __name__ == "__main__":
+    run_command(main, Config)

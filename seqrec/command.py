@@ -1,0 +1,32 @@
+"""How every command starts: flags from a dataclass, log lines on the terminal, errors without a traceback."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+
+def run_command(main: Callable[[Any], object], config: Any) -> None:
+    """Read the flags of a (nested) dataclass, or of a union of them as subcommands, flat, and run a command.
+
+    Input that the command refuses ends it with its message and status 1; SEQREC_TRACEBACK=1 shows where it arose.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "fsspec", "urllib3", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Lightning's advice that is moot here: how often it logs steps, its own use of torch, and that --resume resumes.
+    for moot in ("log_every_n_steps", "LeafSpec", "exists and is not empty", "does not have many workers"):
+        warnings.filterwarnings("ignore", f".*{moot}.*")
+    torch.set_float32_matmul_precision("high")
+    try:
+        main(tyro.cli(config, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True))
+    except (ValueError, OSError) as error:
+        if os.environ.get("SEQREC_TRACEBACK"):
+            raise
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
