@@ -95,7 +95,7 @@ class Bert4RecModule(NextItemModule):
         """Return the mean loss over all asked items of the batch."""
         hidden, items = self._predict(batch.inputs), self.model.item_vectors()
         loss = catalogue_loss(self.config.loss, hidden, items, batch.targets, batch.negatives)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.targets))
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.targets))
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

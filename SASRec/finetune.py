@@ -82,7 +82,7 @@ class SASRecModule(NextItemModule):
         hidden = self.model(batch.items, batch.positions, batch.layout)
         items = self.model.item_vectors()
         loss = catalogue_loss(self.config.loss, hidden, items, batch.targets, batch.negatives)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.targets))
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.targets))
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -117,7 +117,7 @@ class NextItemModule(pl.LightningModule):
     def _finish(self, stage: str) -> None:
         self.results = self.recorder.compute(self.device)
         self._catalogue = None
-        self.log_dict({f"{stage}/{name}": value for name, value in self.results.items()}, rank_zero_only=True)
+        self.log_dict({f"{stage}/{name}": value for name, value in self.results.items()}, sync_dist=True)
 
     def on_validation_epoch_start(self) -> None:
         """Compute the item vectors once."""

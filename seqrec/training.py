@@ -21,6 +21,8 @@ import torch
 import tyro
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from seqrec.dataset import ROOT, Dataset, SplitName
@@ -122,6 +124,9 @@ class Run:
         """
         settings = json.loads(json.dumps(_flat(config), default=str))
         file = self.folder / "config.json"
+        if not _is_first_process():
+            # The first process made the folder ready, or found it finished, before or while this one started.
+            return not (self.training.resume and (self.folder / "metrics.json").is_file())
         if file.is_file() and self.training.overwrite:
             shutil.rmtree(self.folder)
         if file.is_file():
@@ -181,6 +186,18 @@ class Run:
             np.save(file, module.recorder.ranks, allow_pickle=False)
         write_json(self.folder / "metrics.json", metrics)
         return metrics
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it: a kill leaves the old one or the new one, never a part.
+
+    Lightning itself writes into the system's folder for temporary files, from which a move may be a copy.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Save a checkpoint under its final name."""
+        with write_atomically(Path(path)) as file:
+            torch.save(checkpoint, file)
 
 
 class RunRecord(pl.Callback):
@@ -292,6 +309,7 @@ def build_trainer(config: TrainingConfig, folder: Path, record: RunRecord, to_be
         accumulate_grad_batches=config.accumulate_grad_batches,
         gradient_clip_val=config.gradient_clip_val,
         callbacks=callbacks,
+        plugins=AtomicCheckpointIO(),
         logger=TensorBoardLogger(folder, name="logs", version=""),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -351,6 +369,8 @@ def complete(run: Run, module: NextItemModule, data: pl.LightningDataModule) -> 
 
 def report(run: Run, module: NextItemModule, record: RunRecord, test_seconds: float) -> None:
     """Write the results of a tested module into the run folder and say them."""
+    if not _is_first_process():
+        return
     with torch.no_grad():
         vectors = module.item_vectors()
     results = run.write_results(module, record, test_seconds, vectors.numel() * vectors.element_size())["test"]
@@ -376,6 +396,11 @@ def peak_memory() -> int:
         return int(torch.cuda.max_memory_allocated())
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _is_first_process() -> bool:
+    """Return whether this process has rank 0, also before Lightning has set anything up."""
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
 
 def _flat(config: Any) -> dict[str, Any]:
