@@ -1,0 +1,170 @@
+"""Two-stage finetuning and encoding, run whole on a tiny random backbone."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from Recformer.backbone import find_backbone, load_backbone, load_weights
+from Recformer.data import TrainDataset, history_tokens
+from Recformer.encoding import encode_items
+from Recformer.finetune import learning_rate_factor
+from Recformer.text import tokenize_items
+from seqrec.dataset import Dataset, leave_one_out
+from seqrec.embeddings import load_embeddings
+from seqrec.ragged import BatchKey
+from seqrec.training import load_state
+from tests.forked import run_script, start_script
+
+LIMITS = {"max_token_num": 40, "max_attr_length": 8}
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of random weights with MiniLM's tokenizer."""
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("backbone")
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=64
+    )
+    BertModel(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(find_backbone("minilm")).save_pretrained(folder)
+    return folder
+
+
+def flags(data: Path, backbone: Path, folder: Path, *more: str) -> list[str | Path]:
+    limits = [text for key, value in LIMITS.items() for text in (f"--{key}", str(value))]
+    fixed = ["--num_epochs", "3", "--lr", "0.003", "--warmup_steps", "5", "--no-progress_bar", *limits]
+    paths = ["--data_path", data, "--model_name_or_path", backbone, "--runs_dir", folder / "runs"]
+    return [*paths, "--embedding_dir", folder / "embedding", *fixed, *more]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_path: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the run and the item vectors of both stages."""
+    folder = tmp_path_factory.mktemp("finished")
+    run_script("Recformer/finetune.py", *flags(tiny_path, backbone, folder), output=folder / "log")
+    return folder
+
+
+def test_it_exports_the_backbone_untouched(finished: Path, tiny: Dataset, backbone: Path) -> None:
+    model, tokenizer = load_backbone(str(backbone), attention_window=64, **LIMITS)
+    items = tokenize_items(tiny.item_table(), tiny.attributes, tokenizer, 3, LIMITS["max_attr_length"])
+    exported = load_embeddings("longformer", tiny, finished / "embedding")
+    torch.testing.assert_close(encode_items(model, items), torch.from_numpy(exported), rtol=0, atol=1e-6)
+
+
+def test_finetuned_vectors_are_those_of_the_best_epochs_own_weights(
+    finished: Path, tiny: Dataset, backbone: Path
+) -> None:
+    best = finished / "runs/Recformer/tiny/longformer-seed42/stage1/checkpoints/best.ckpt"
+    model, tokenizer = load_backbone(str(backbone), attention_window=64, **LIMITS)
+    load_weights(model, best)
+    items = tokenize_items(tiny.item_table(), tiny.attributes, tokenizer, 3, LIMITS["max_attr_length"])
+    exported = load_embeddings("finetune", tiny, finished / "embedding")
+    torch.testing.assert_close(encode_items(model, items), torch.from_numpy(exported), rtol=0, atol=1e-6)
+    assert np.abs(exported - load_embeddings("longformer", tiny, finished / "embedding")).max() > 1e-3
+
+
+def test_the_second_stage_keeps_the_item_vectors_and_counts_only_where_it_is_better(finished: Path) -> None:
+    run = finished / "runs/Recformer/tiny/longformer-seed42"
+    stages = [load_state(run / f"stage{i}/checkpoints/best.ckpt") for i in (1, 2)]
+    assert torch.equal(stages[0]["item_table"], stages[1]["item_table"])
+    curves = [
+        [line.split(",") for line in (run / f"stage{i}/logs/metrics.csv").read_text().splitlines()] for i in (1, 2)
+    ]
+    column = [curve[0].index("valid/NDCG@10") for curve in curves]
+    best = [max(float(row[c]) for row in curve[1:]) for curve, c in zip(curves, column, strict=True)]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["valid"]["NDCG@10"] == pytest.approx(max(best), abs=1e-6)
+    assert metrics["test"]["users"] == len(np.flatnonzero(np.load(run / "ranks-test.npy") >= 0))
+
+
+def test_encode_writes_the_vectors_of_a_checkpoint(
+    finished: Path, tiny: Dataset, tiny_path: Path, backbone: Path, tmp_path: Path
+) -> None:
+    best = finished / "runs/Recformer/tiny/longformer-seed42/stage1/checkpoints/best.ckpt"
+    limits = [text for key, value in LIMITS.items() for text in (f"--{key}", str(value))]
+    run_script(
+        "Recformer/encode.py",
+        *("--init_type", "mine", "--data_path", tiny_path, "--model_name_or_path", backbone),
+        *("--checkpoint", best, "--embedding_dir", tmp_path, *limits),
+        output=tmp_path / "log",
+    )
+    mine = load_embeddings("mine", tiny, tmp_path)
+    np.testing.assert_allclose(mine, load_embeddings("finetune", tiny, finished / "embedding"), atol=1e-6)
+
+
+def test_zero_shot_leaves_the_weights_alone(tiny_path: Path, backbone: Path, tmp_path: Path) -> None:
+    run_script("Recformer/finetune.py", *flags(tiny_path, backbone, tmp_path, "--test_only"), output=tmp_path / "log")
+    run = tmp_path / "runs/Recformer/tiny/longformer-zeroshot-seed42"
+    assert json.loads((run / "metrics.json").read_text())["epochs"] == 0
+    assert not (tmp_path / "embedding/tiny/finetune.npy").exists()
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(
+    finished: Path, tiny_path: Path, backbone: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "runs/Recformer/tiny/longformer-seed42"
+    for stage in (1, 2):
+        curve = run / f"stage{stage}/logs/metrics.csv"
+        process = start_script(
+            "Recformer/finetune.py", *flags(tiny_path, backbone, tmp_path, "--resume"), output=tmp_path / "log"
+        )
+        while process.is_alive() and not (curve.is_file() and len(curve.read_text().splitlines()) > 1):
+            time.sleep(0.01)
+        assert process.is_alive(), (tmp_path / "log").read_text()[-3000:]
+        process.kill()
+        process.join()
+    run_script("Recformer/finetune.py", *flags(tiny_path, backbone, tmp_path, "--resume"), output=tmp_path / "log")
+    whole = finished / "runs/Recformer/tiny/longformer-seed42"
+    for name in ("stage1/checkpoints/best.ckpt", "stage2/checkpoints/last.ckpt"):
+        resumed, uninterrupted = load_state(run / name), load_state(whole / name)
+        assert all(torch.equal(resumed[key], uninterrupted[key]) for key in uninterrupted)
+    same = [json.loads((folder / "metrics.json").read_text()) for folder in (run, whole)]
+    for key in ("test", "valid", "best_epoch", "epochs"):
+        assert same[0][key] == same[1][key]
+
+
+def test_a_target_is_any_training_event_but_the_first_and_its_history_precedes_it(
+    tiny: Dataset, backbone: Path
+) -> None:
+    _, tokenizer = load_backbone(str(backbone), **LIMITS)
+    items = tokenize_items(tiny.item_table(), tiny.attributes, tokenizer, 3, 8)
+    train = TrainDataset(leave_one_out(tiny).train, items, 1000, 0, seed=1)
+    rows = np.arange(20)
+    seen = set()
+    for epoch in range(40):
+        batch = train[BatchKey(rows, epoch, 0)]
+        counts = [
+            int(positions.max()) for positions in batch.inputs.item_position_ids.split(batch.inputs.lengths.tolist())
+        ]
+        for row, count, target in zip(rows, counts, batch.targets.tolist(), strict=True):
+            start = train.sequences.starts[row]
+            assert count >= 1
+            assert train.sequences.items[start + count] == target
+            assert start + count < train.sequences.ends[row]
+            seen.add((row, count))
+    assert len(seen) == int((train.sequences.lengths[rows] - 1).sum())
+
+
+def test_history_tokens_counts_what_is_read(tiny: Dataset, backbone: Path) -> None:
+    _, tokenizer = load_backbone(str(backbone), **LIMITS)
+    items = tokenize_items(tiny.item_table(), tiny.attributes, tokenizer, 3, 8)
+    histories = leave_one_out(tiny).test
+    expected = [
+        min(1 + sum(int(items.lengths[i]) for i in histories.items[a:b]), 30)
+        for a, b in zip(histories.starts, histories.ends, strict=True)
+    ]
+    assert history_tokens(histories, items, 30).tolist() == expected
+
+
+def test_learning_rate_rises_to_one_and_falls_to_zero_without_a_jump() -> None:
+    factor = learning_rate_factor(100, 1000)
+    assert [factor(s) for s in (0, 50, 100, 550, 1000)] == [0.0, 0.5, 1.0, 0.5, 0.0]
+    assert learning_rate_factor(100, 20)(10) == 1.0
