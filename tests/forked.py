@@ -27,7 +27,7 @@ def start(target: Callable[..., object], *args: Any, output: Path | None = None)
 
 def start_script(script: str, *flags: str | Path, output: Path | None = None) -> ForkServerProcess:
     """Start `python <script> <flags>` for a script of the project."""
-    return start(_run_script, str(ROOT / script), list(map(str, flags)), output=output)
+    return start(run_as_main, str(ROOT / script), list(map(str, flags)), output=output)
 
 
 def run_script(script: str, *flags: str | Path, output: Path | None = None) -> None:
@@ -50,6 +50,7 @@ def _redirected(target: Callable[..., object], args: tuple[Any, ...], output: Pa
     target(*args)
 
 
-def _run_script(path: str, flags: list[str]) -> None:
+def run_as_main(path: str, flags: list[str]) -> None:
+    """Do in this process what `python <path> <flags>` does."""
     sys.argv = [path, *flags]
     runpy.run_path(path, run_name="__main__")

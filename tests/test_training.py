@@ -1,0 +1,223 @@
+"""Run folders, flags that contradict each other, and the Trainer's choice of the best epoch."""
+
+import json
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
+
+from seqrec.dataset import Dataset, leave_one_out
+from seqrec.module import BatchModule, NextItemModule, Protocol
+from seqrec.ragged import BatchKey, RowSampler
+from seqrec.training import Run, TrainingConfig, complete, fit, load_state
+from tests import forked
+
+
+@pytest.fixture
+def run(tiny: Dataset, tmp_path: Path) -> Run:
+    return Run("Some", tiny, "none", TrainingConfig(runs_dir=tmp_path), Protocol())
+
+
+def again(run: Run, **changes: Any) -> Run:
+    return replace(run, training=replace(run.training, **changes))
+
+
+def test_a_folder_by_hand(run: Run, tmp_path: Path) -> None:
+    assert run.folder == tmp_path / "Some" / "tiny" / "none-seed42"
+    assert run.group == "none"
+    named = again(run, run_name="wide-seed7", seed=7)
+    assert (named.name, named.group) == ("wide-seed7", "wide")
+
+
+def test_first_run_and_resume_without_an_earlier_one(run: Run) -> None:
+    for fresh in (run, again(run, resume=True, seed=1)):
+        assert fresh.open(fresh.training)
+        assert json.loads((fresh.folder / "config.json").read_text())["seed"] == fresh.training.seed
+
+
+def test_an_earlier_run_needs_a_decision(run: Run) -> None:
+    assert run.open(run.training)
+    with pytest.raises(ValueError, match=r"holds an earlier run: add --resume .* --overwrite .* or --run_name NAME"):
+        run.open(run.training)
+    (run.folder / "leftover").touch()
+    resumed = again(run, resume=True, progress_bar=False)
+    assert resumed.open(resumed.training)
+    assert (run.folder / "leftover").exists()
+    replaced = again(run, overwrite=True)
+    assert replaced.open(replaced.training)
+    assert not (run.folder / "leftover").exists()
+
+
+def test_other_flags_are_no_resume(run: Run) -> None:
+    assert run.open(run.training)
+    changed = again(run, resume=True, patience=3, run_name="none-seed42")
+    with pytest.raises(
+        ValueError, match=r"other flags \(patience was 10 and is 3, run_name was None and is none-seed42"
+    ):
+        changed.open(changed.training)
+
+
+def test_a_finished_run_is_left_as_it_is(run: Run) -> None:
+    assert run.open(run.training)
+    (run.folder / "metrics.json").write_text("{}")
+    resumed = again(run, resume=True)
+    assert not resumed.open(resumed.training)
+
+
+def test_other_processes_leave_the_folder_to_the_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run.open(run.training)
+    monkeypatch.setattr("seqrec.training._is_first_process", lambda: False)
+    second = again(run, overwrite=True)
+    assert run.open(run.training)
+    assert second.open(second.training)
+    assert (run.folder / "config.json").exists()
+    (run.folder / "metrics.json").touch()
+    resumed = again(run, resume=True)
+    assert not resumed.open(resumed.training)
+
+
+def test_contradictions() -> None:
+    with pytest.raises(ValueError, match="--eval_every 5 is more than --num_epochs 3"):
+        TrainingConfig(eval_every=5, num_epochs=3)
+    with pytest.raises(ValueError, match="--patience must be at least 1, got 0"):
+        TrainingConfig(patience=0)
+    with pytest.raises(ValueError, match="--resume keeps an earlier run and --overwrite deletes it"):
+        TrainingConfig(resume=True, overwrite=True)
+    with pytest.raises(ValueError, match="--sample_size 0 would rank each target alone"):
+        Protocol(sample_size=0)
+    with pytest.raises(ValueError, match="--filter_seen is for full ranking"):
+        Protocol(sample_size=10, filter_seen=True)
+
+
+def test_weights_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"best.ckpt does not exist.*run it with --resume"):
+        load_state(tmp_path / "best.ckpt")
+
+
+class Moody(NextItemModule):
+    """Ranks by an item's distance from a place that depends on the epoch: right in the epoch that is told."""
+
+    good: Tensor
+    trained: Tensor
+
+    def __init__(self, num_users: int, targets: Tensor, good_epochs: set[int]) -> None:
+        super().__init__(num_users)
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.register_buffer("good", torch.tensor(0.0))
+        self.register_buffer("trained", torch.tensor(-1))
+        self.targets, self.good_epochs = targets, good_epochs
+
+    def user_vectors(self, inputs: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(self.targets[inputs], 41) * (2 * self.good - 1)
+
+    def item_vectors(self) -> Tensor:
+        return torch.eye(41)
+
+    def training_step(self, batch: BatchKey) -> Tensor:
+        self.good.fill_(float(self.current_epoch in self.good_epochs))
+        self.trained.fill_(self.current_epoch)
+        return self.weight.sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD([self.weight], 0.1)
+
+
+class Keys(torch.utils.data.Dataset[BatchKey]):
+    def __getitem__(self, key: BatchKey) -> BatchKey:
+        return key
+
+
+def make(run: Run, good_epochs: set[int]) -> tuple[Moody, BatchModule]:
+    split = leave_one_out(run.dataset)
+    sampler = RowSampler(split.train.lengths, batch_size=32, shuffle=True)
+    lengths = lambda histories: histories.lengths  # noqa: E731
+    data = BatchModule(
+        run.dataset,
+        split,
+        run.protocol,
+        Keys(),
+        sampler,
+        lambda histories, rows: torch.from_numpy(rows),
+        eval_lengths=lengths,
+        eval_max_tokens=200,
+    )
+    return Moody(run.dataset.num_users, torch.from_numpy(split.valid.targets), good_epochs), data
+
+
+def test_the_best_epoch_is_chosen_and_tested(run: Run) -> None:
+    run = again(run, num_epochs=9, patience=3, accelerator="cpu", progress_bar=False)
+    module, data = make(run, good_epochs={2})
+    complete(run, module, data)
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert metrics["best_epoch"] == 2
+    assert metrics["epochs"] == 6  # epochs 3, 4 and 5 were not better
+    assert metrics["valid"]["NDCG@10"] == 1
+    assert metrics["valid"]["AUC"] == 1
+    assert int(module.trained) == 2  # the weights of the best epoch, not of the last
+    ranks = np.load(run.folder / "ranks-test.npy")
+    assert ranks.shape == (90,)
+    assert metrics["test"]["MRR"] == pytest.approx((1 / (ranks + 1)).mean())
+    assert metrics["protocol"]["num_items"] == 40
+
+
+def test_a_score_to_beat_and_rare_validation(run: Run) -> None:
+    config = replace(run.training, num_epochs=8, eval_every=2, patience=2, accelerator="cpu", progress_bar=False)
+    module, data = make(run, good_epochs=set())
+    record = fit(module, data, config, run.folder, to_beat=0.5)
+    # Epochs 1 and 3 are validated, neither reaches 0.5: patience is over, and the better of them is kept.
+    assert len(record.history) == 4
+    assert record.best_epoch == 1
+    assert int(module.trained) == 1
+    assert [("valid/NDCG@10" in row) for row in record.history] == [False, True, True, True]
+
+
+def test_sampled_candidates_and_seen_items_reach_the_ranking(run: Run) -> None:
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    view = leave_one_out(run.dataset).valid
+    histories = [set(view.items[a:b].tolist()) for a, b in zip(view.starts, view.ends, strict=True)]
+    unseen = [40 - len(seen - {target}) for seen, target in zip(histories, view.targets.tolist(), strict=True)]
+    for protocol, expected in (
+        (Protocol(), [40] * 90),
+        (Protocol(filter_seen=True), unseen),
+        (Protocol(sample_size=7), [8] * 90),
+    ):
+        module, data = make(replace(run, protocol=protocol), set())
+        trainer.validate(module, datamodule=data, verbose=False)
+        assert module.recorder.candidates.tolist() == expected
+
+
+def train_as_one_of_two(rank: int, port: int, run: Run) -> None:
+    """Train and test in one of two processes that share out each batch."""
+    os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]
+    module, data = make(run, good_epochs={1})
+    assert run.open(run.training)
+    complete(run, module, data)
+
+
+def test_two_processes_test_as_one(run: Run, tmp_path: Path) -> None:
+    run = again(run, num_epochs=3, accelerator="cpu", progress_bar=False)
+    both = again(run, devices=2, strategy="ddp", run_name="both")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [
+        forked.start(train_as_one_of_two, rank, port, both, output=tmp_path / f"said.{rank}") for rank in range(2)
+    ]
+    module, data = make(run, good_epochs={1})
+    complete(run, module, data)
+    for rank, process in enumerate(processes):
+        process.join(60)
+        assert process.exitcode == 0, (tmp_path / f"said.{rank}").read_text()
+    np.testing.assert_array_equal(*(np.load(r.folder / "ranks-test.npy") for r in (run, both)))
+    alone, together = (json.loads((r.folder / "metrics.json").read_text()) for r in (run, both))
+    for key in ("valid", "test", "best_epoch", "epochs"):
+        assert alone[key] == together[key]
