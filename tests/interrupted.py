@@ -27,11 +27,12 @@ class Command:
     data: Path
     runs: Path
     flags: tuple[str, ...]
+    init_type: str = "none"
 
     @property
     def folder(self) -> Path:
         """The run's own folder."""
-        return self.runs / self.family / self.data.name / "none-seed42"
+        return self.runs / self.family / self.data.name / f"{self.init_type}-seed42"
 
     @property
     def output(self) -> Path:

@@ -1,0 +1,284 @@
+"""SASRec: the paper's equations, what an event may read, starting vectors, learning, resuming."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from SASRec.data import TrainDataset, make_inputs
+from SASRec.finetune import Config
+from SASRec.model import SASRec, SASRecConfig
+from seqrec.dataset import Dataset, Histories, leave_one_out, load_dataset
+from seqrec.embeddings import Producer, embedding_path, save_embeddings
+from seqrec.losses import Loss
+from seqrec.ragged import BatchKey
+from seqrec.training import load_state
+from tests.conftest import write_dataset
+from tests.interrupted import (
+    Command,
+    assert_same_run,
+    assert_same_tensors,
+    kill_around_any_write,
+    kill_at_random_moments,
+)
+
+# Under these the tiny dataset's run stops early.
+FLAGS = ("--num_epochs", "30", "--patience", "4", "--batch_size", "32", "--hidden_units", "16", "--lr", "0.03")
+MAXLEN = 8
+
+
+def as_histories(lists: list[list[int]]) -> Histories:
+    offsets = np.cumsum([0, *map(len, lists)])
+    items = np.array([item for row in lists for item in row], dtype=np.int32)
+    return Histories(items, np.arange(len(lists)), offsets[:-1], offsets[1:])
+
+
+def random_lists(lengths: list[int], num_items: int = 30) -> list[list[int]]:
+    generator = np.random.default_rng(sum(lengths))
+    return [generator.integers(1, num_items + 1, n).tolist() for n in lengths]
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one head", "two heads"])
+def model(request: pytest.FixtureRequest) -> SASRec:
+    torch.manual_seed(0)
+    model = SASRec(30, SASRecConfig(hidden_units=12, num_blocks=2, num_heads=request.param, maxlen=MAXLEN)).eval()
+    for parameter in model.parameters():  # biases and norms too, so that nothing is 0 or 1 by chance
+        if parameter.dim() == 1:
+            nn.init.normal_(parameter, mean=0.5, std=0.3)
+    return model.requires_grad_(False)
+
+
+def predict(model: SASRec, lists: list[list[int]]) -> Tensor:
+    """Return what the last event of each history predicts with, (B, D)."""
+    inputs = make_inputs(as_histories(lists), np.arange(len(lists)), MAXLEN)
+    last: Tensor = model(inputs.items, inputs.positions, inputs.layout, inputs.last)
+    return last[inputs.order]
+
+
+def predict_all(model: SASRec, lists: list[list[int]]) -> list[Tensor]:
+    """Return what every event of each history predicts with, (L, D) each."""
+    inputs = make_inputs(as_histories(lists), np.arange(len(lists)), MAXLEN)
+    flat = model(inputs.items, inputs.positions, inputs.layout)
+    parts = flat.split(np.diff(inputs.layout.offsets.numpy()).tolist())
+    return [parts[i] for i in inputs.order.tolist()]
+
+
+def predict_plainly(model: SASRec, history: list[int]) -> Tensor:
+    """Return (L, D) by equations 1 to 5 of the paper, one history at a time, with torch's own attention."""
+    weights = model.state_dict()
+    width, recent = model.config.hidden_units, history[-MAXLEN:]
+    x = weights["item_embedding.weight"][recent] * width**0.5
+    x = x + weights["position_embedding.weight"][MAXLEN - len(recent) :]
+    for block in range(model.config.num_blocks):
+        own = {k.removeprefix(f"blocks.{block}."): v for k, v in weights.items() if k.startswith(f"blocks.{block}.")}
+        attention = nn.MultiheadAttention(width, model.config.num_heads, batch_first=True)
+        attention.load_state_dict(
+            {
+                "in_proj_weight": torch.cat([own["query.weight"], own["key_value.weight"]]),
+                "in_proj_bias": torch.cat([own["query.bias"], own["key_value.bias"]]),
+                "out_proj.weight": own["attention_out.weight"],
+                "out_proj.bias": own["attention_out.bias"],
+            }
+        )
+        query = norm(x, own, "attention_norm")
+        future = torch.ones(len(x), len(x), dtype=torch.bool).triu(1)
+        mixed, _ = attention(query[None], x[None], x[None], attn_mask=future, need_weights=False)
+        x = norm(query + mixed[0], own, "feed_forward_norm")
+        inner = (x @ own["feed_forward.0.weight"].T + own["feed_forward.0.bias"]).relu()
+        x = x + inner @ own["feed_forward.3.weight"].T + own["feed_forward.3.bias"]
+    return norm(x, weights, "last_norm")
+
+
+def norm(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
+    centred = x - x.mean(dim=1, keepdim=True)
+    scaled = centred / (centred.square().mean(dim=1, keepdim=True) + 1e-8).sqrt()
+    return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+LENGTHS = [1, 8, 3, 2, 20, 7, 1, 5]
+
+
+@torch.no_grad()
+def test_equals_the_papers_equations(model: SASRec) -> None:
+    lists = random_lists(LENGTHS)
+    for ours, history in zip(predict_all(model, lists), lists, strict=True):
+        torch.testing.assert_close(ours, predict_plainly(model, history), rtol=1e-5, atol=1e-5)
+
+
+def test_the_last_event_alone_is_the_last_row_of_all(model: SASRec) -> None:
+    lists = random_lists(LENGTHS)
+    every = torch.stack([rows[-1] for rows in predict_all(model, lists)])
+    torch.testing.assert_close(predict(model, lists), every, rtol=1e-5, atol=1e-6)
+
+
+def test_alone_as_in_any_batch(model: SASRec) -> None:
+    lists = random_lists(LENGTHS)
+    together = predict(model, lists)
+    for row, history in enumerate(lists):
+        torch.testing.assert_close(predict(model, [history])[0], together[row], rtol=1e-5, atol=1e-6)
+    order = [5, 1, 0, 7]
+    torch.testing.assert_close(predict(model, [lists[i] for i in order]), together[order], rtol=1e-5, atol=1e-6)
+
+
+def test_no_event_reads_a_later_one(model: SASRec) -> None:
+    (history,) = random_lists([8])
+    (before,) = predict_all(model, [history])
+    for changed in range(8):
+        other = [*history[:changed], history[changed] % 30 + 1, *history[changed + 1 :]]
+        (after,) = predict_all(model, [other])
+        assert torch.equal(after[:changed], before[:changed])
+        assert (after[changed:] != before[changed:]).any(dim=1).all()
+
+
+def test_only_the_most_recent_events_are_read(model: SASRec) -> None:
+    (history,) = random_lists([20])
+    assert torch.equal(predict(model, [history]), predict(model, [history[-MAXLEN:]]))
+
+
+def test_a_training_batch_by_hand() -> None:
+    train = TrainDataset(as_histories([[4, 5], [9], [1, 2, 3, 4, 5], [6, 7, 8]]), 30, 3, "ce", 0, seed=0)
+    assert train.lengths.tolist() == [1, 3, 2]  # the user with one event has nothing to predict
+    batch = train[BatchKey(np.array([0, 1, 2]), epoch=0, number=0)]
+    assert batch.items.tolist() == [2, 3, 4, 6, 7, 4]  # longest first, at most 3 events and the one after them
+    assert batch.targets.tolist() == [3, 4, 5, 7, 8, 5]
+    assert batch.positions.tolist() == [0, 1, 2, 1, 2, 2]
+    assert batch.layout.offsets.tolist() == [0, 3, 5, 6]
+    assert len(batch.negatives) == 0
+    with pytest.raises(ValueError, match="no training sequence has 2 items"):
+        TrainDataset(as_histories([[1], [2]]), 30, 3, "ce", 0, seed=0)
+
+
+@pytest.mark.parametrize("loss", ["bce", "sampled_softmax"])
+def test_negatives_depend_on_the_batch_alone(loss: Loss) -> None:
+    lists = random_lists([12] * 20)
+    train = TrainDataset(as_histories(lists), 30, 50, loss, 7, seed=3)
+    key = BatchKey(np.arange(20), epoch=1, number=2)
+    batch = train[key]
+    assert torch.equal(batch.negatives, train[key].negatives)
+    assert not torch.equal(batch.negatives, train[key._replace(epoch=2)].negatives)
+    if loss == "bce":  # one for each target, none that the user has
+        assert batch.negatives.shape == batch.targets.shape
+        rows = np.repeat(np.arange(20), 11)
+        assert all(item not in lists[row] for row, item in zip(rows, batch.negatives.tolist(), strict=True))
+    else:
+        assert len(batch.negatives.unique()) == 7
+    assert 1 <= batch.negatives.min() <= batch.negatives.max() <= 30
+
+
+def test_given_vectors_are_the_table() -> None:
+    vectors = torch.randn(31, 12)
+    vectors[0] = 0
+    model = SASRec(30, SASRecConfig(hidden_units=12), vectors)
+    assert torch.equal(model.item_embedding.weight, vectors)
+    assert torch.equal(model.item_vectors(), vectors)
+    wider = SASRec(30, SASRecConfig(hidden_units=8), vectors)
+    assert torch.equal(wider.item_embedding.weight, vectors)
+    projection = wider.state_dict()["item_projection.weight"]
+    torch.testing.assert_close(wider.item_vectors(), vectors @ projection.T)
+    assert not wider.item_vectors()[0].any()
+
+
+def test_contradictions() -> None:
+    with pytest.raises(ValueError, match="--hidden_units 10 must be a multiple of --num_heads 4"):
+        SASRecConfig(hidden_units=10, num_heads=4)
+    with pytest.raises(ValueError, match=r"--dropout_rate must lie in \[0, 1\), got 1"):
+        SASRecConfig(dropout_rate=1)
+    with pytest.raises(ValueError, match="--maxlen must be at least 1, got 0"):
+        SASRecConfig(maxlen=0)
+    with pytest.raises(ValueError, match="--freeze_items with --init_type none would keep the item vectors random"):
+        Config(freeze_items=True)
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """A run that nothing interrupted."""
+    command = Command("SASRec", tiny_path, tmp_path_factory.mktemp("straight"), FLAGS)
+    command.run()
+    return command
+
+
+def metrics_of(command: Command) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((command.folder / "metrics.json").read_text())
+    return found
+
+
+def test_a_run_stops_early(straight: Command) -> None:
+    metrics = metrics_of(straight)
+    assert 5 < metrics["epochs"] < 30
+    assert metrics["best_epoch"] == metrics["epochs"] - 1 - 4  # a patience of 4, epochs counted from 0
+    assert metrics["test"]["users"] == 90
+    assert metrics["test"]["tied_users"] == 0
+
+
+def test_killed_at_random_moments(straight: Command, tiny_path: Path, tmp_path: Path) -> None:
+    command = Command("SASRec", tiny_path, tmp_path / "runs", FLAGS)
+    assert kill_at_random_moments(command, np.random.default_rng(0)) >= 2
+    assert_same_run(straight.folder, command.folder)
+
+
+def test_killed_around_any_write(straight: Command, tiny_path: Path, tmp_path: Path) -> None:
+    command = Command("SASRec", tiny_path, tmp_path / "runs", FLAGS)
+    assert kill_around_any_write(command, np.random.default_rng(1)) >= 3
+    assert_same_run(straight.folder, command.folder)
+
+
+def test_candidates_do_not_touch_the_training(straight: Command, tiny_path: Path, tmp_path: Path) -> None:
+    # Two epochs each, so that the choice of the best epoch, which the candidates may change, changes nothing.
+    states = []
+    for size in ("-1", "20"):
+        flags = (*FLAGS, "--num_epochs", "2", "--sample_size", size)
+        command = Command("SASRec", tiny_path, tmp_path / size, flags)
+        command.run()
+        states.append(load_state(command.folder / "checkpoints" / "last.ckpt"))
+        assert metrics_of(command)["protocol"]["sample_size"] == int(size)
+    assert_same_tensors(states[0], states[1])
+
+
+def test_padding_stays_zero(straight: Command) -> None:
+    assert not load_state(straight.folder / "checkpoints" / "last.ckpt")["model.item_embedding.weight"][0].any()
+
+
+@pytest.mark.parametrize("loss", ["bce", "sampled_softmax"])
+def test_other_losses_train(loss: str, tiny_path: Path, tmp_path: Path) -> None:
+    command = Command("SASRec", tiny_path, tmp_path, (*FLAGS, "--num_epochs", "8", "--loss", loss))
+    command.run()
+    curve = (command.folder / "logs" / "metrics.csv").read_text().splitlines()
+    column = curve[0].split(",").index("train/loss")
+    losses = [float(line.split(",")[column]) for line in curve[1:]]
+    assert losses[-1] < losses[0] - 0.1
+    assert not load_state(command.folder / "checkpoints" / "last.ckpt")["model.item_embedding.weight"][0].any()
+
+
+def test_frozen_vectors_stay_and_the_projection_learns(tiny: Dataset, tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(41, 24)).astype(np.float32)
+    vectors[0] = 0
+    save_embeddings(embedding_path(tiny, "own", tmp_path), vectors, tiny, Producer("test", None, {}))
+    where = ("--init_type", "own", "--embedding_dir", str(tmp_path), "--init_transform", "none")
+    command = Command(
+        "SASRec", tiny.path, tmp_path / "runs", (*FLAGS, *where, "--num_epochs", "2", "--freeze_items"), "own"
+    )
+    command.run()
+    state = load_state(command.folder / "checkpoints" / "last.ckpt")
+    np.testing.assert_array_equal(state["model.item_embedding.weight"].numpy(), vectors)
+    torch.manual_seed(42)
+    untrained = SASRec(40, SASRecConfig(hidden_units=16), torch.from_numpy(vectors)).state_dict()
+    assert not torch.equal(state["model.item_projection.weight"], untrained["item_projection.weight"])
+    cost = metrics_of(command)["cost"]
+    assert cost["parameters"] - cost["trainable_parameters"] == 41 * 24
+    assert cost["item_vector_bytes"] == 41 * 16 * 4
+
+
+def test_learns_a_cycle(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    starts, lengths = generator.integers(0, 25, 150), generator.integers(4, 12, 150)
+    histories = [[(start + step) % 25 + 1 for step in range(n)] for start, n in zip(starts, lengths, strict=True)]
+    path = write_dataset(tmp_path / "cycle", histories, 25)
+    flags = ("--num_epochs", "25", "--batch_size", "32", "--lr", "0.01", "--patience", "5", "--hidden_units", "32")
+    command = Command("SASRec", path, tmp_path / "runs", flags)
+    command.run()
+    assert len(leave_one_out(load_dataset(path)).test) == 150
+    assert metrics_of(command)["test"]["Recall@1"] > 0.9
