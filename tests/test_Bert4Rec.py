@@ -1,0 +1,326 @@
+"""BERT4Rec: the paper's equations, what an asked event may read, starting vectors, learning, resuming."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from Bert4Rec.data import Inputs, TrainDataset, make_inputs
+from Bert4Rec.finetune import Config
+from Bert4Rec.model import Bert4Rec, Bert4RecConfig
+from seqrec.dataset import Dataset, Histories
+from seqrec.embeddings import Producer, embedding_path, save_embeddings, transform_vectors
+from seqrec.losses import Loss
+from seqrec.ragged import BatchKey
+from seqrec.training import load_state
+from tests.conftest import write_dataset
+from tests.interrupted import (
+    Command,
+    assert_same_run,
+    assert_same_tensors,
+    kill_around_any_write,
+    kill_at_random_moments,
+)
+
+# Under these the tiny dataset's run stops early.
+FLAGS = ("--num_epochs", "30", "--patience", "4", "--batch_size", "32", "--hidden_units", "16", "--lr", "0.01")
+MAXLEN = 8
+LENGTHS = [1, 8, 3, 2, 20, 7, 1, 5]
+
+
+def as_histories(lists: list[list[int]]) -> Histories:
+    offsets = np.cumsum([0, *map(len, lists)])
+    items = np.array([item for row in lists for item in row], dtype=np.int32)
+    return Histories(items, np.arange(len(lists)), offsets[:-1], offsets[1:])
+
+
+def random_lists(lengths: list[int], num_items: int = 30) -> list[list[int]]:
+    generator = np.random.default_rng(sum(lengths))
+    return [generator.integers(1, num_items + 1, n).tolist() for n in lengths]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["tied", "untied"])
+def model(request: pytest.FixtureRequest) -> Bert4Rec:
+    torch.manual_seed(0)
+    config = Bert4RecConfig(hidden_units=12, num_heads=3, maxlen=MAXLEN, untied_output=request.param)
+    model = Bert4Rec(30, config).eval()
+    for parameter in model.parameters():  # larger than at the start, so that every part matters
+        nn.init.normal_(parameter, mean=0.2, std=0.3)
+    return model.requires_grad_(False)
+
+
+def run_model(model: Bert4Rec, inputs: Inputs) -> Tensor:
+    out: Tensor = model(inputs.items, inputs.masked, inputs.positions, inputs.layout, inputs.asked, inputs.asked_layout)
+    return out
+
+
+def predict(model: Bert4Rec, lists: list[list[int]]) -> Tensor:
+    """Return what the event after each history is predicted with."""
+    inputs = make_inputs(as_histories(lists), np.arange(len(lists)), MAXLEN)
+    return run_model(model, inputs)[inputs.order]
+
+
+def predict_plainly(model: Bert4Rec, items: list[int], masked: list[bool]) -> Tensor:
+    """Return (L, D) by the paper's equations for one sequence, every event computed, with torch's own attention."""
+    weights, width = model.state_dict(), model.config.hidden_units
+    x = weights["item_embedding.weight"][items]
+    x[torch.tensor(masked)] = weights["mask_embedding"]
+    x = norm(x + weights["position_embedding.weight"][MAXLEN - len(items) :], weights, "input_norm")
+    for block in range(model.config.num_blocks):
+        own = {k.removeprefix(f"blocks.{block}."): v for k, v in weights.items() if k.startswith(f"blocks.{block}.")}
+        attention = nn.MultiheadAttention(width, model.config.num_heads, batch_first=True)
+        attention.load_state_dict(
+            {
+                "in_proj_weight": torch.cat([own["query.weight"], own["key_value.weight"]]),
+                "in_proj_bias": torch.cat([own["query.bias"], own["key_value.bias"]]),
+                "out_proj.weight": own["attention_out.weight"],
+                "out_proj.bias": own["attention_out.bias"],
+            }
+        )
+        mixed, _ = attention(x[None], x[None], x[None], need_weights=False)
+        x = norm(x + mixed[0], own, "attention_norm")
+        inner = gelu(x @ own["feed_forward_in.weight"].T + own["feed_forward_in.bias"])
+        x = norm(x + inner @ own["feed_forward_out.weight"].T + own["feed_forward_out.bias"], own, "feed_forward_norm")
+    x = norm(gelu(x @ weights["output.weight"].T + weights["output.bias"]), weights, "output_norm")
+    return torch.cat([x, torch.ones(len(x), 1)], dim=1) if model.config.untied_output else x
+
+
+def gelu(x: Tensor) -> Tensor:
+    return x / 2 * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)))
+
+
+def norm(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
+    centred = x - x.mean(dim=1, keepdim=True)
+    scaled = centred / (centred.square().mean(dim=1, keepdim=True) + 1e-5).sqrt()
+    return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+@torch.no_grad()
+def test_equals_the_papers_equations(model: Bert4Rec) -> None:
+    lists = random_lists(LENGTHS)
+    for ours, history in zip(predict(model, lists), lists, strict=True):
+        items = [*history[-(MAXLEN - 1) :], 0]
+        expected = predict_plainly(model, items, [False] * (len(items) - 1) + [True])
+        torch.testing.assert_close(ours, expected[-1], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_training_equals_the_papers_equations(model: Bert4Rec) -> None:
+    train = make_train(random_lists([2, 8, 3, 5, 20, 7]), mask_prob=0.5)
+    batch = train[BatchKey(np.arange(6), 0, 0)]
+    inputs, out = batch.inputs, run_model(model, batch.inputs)
+    asked = set(inputs.asked.tolist())
+    rows = []
+    for begin, end in zip(inputs.layout.offsets[:-1].tolist(), inputs.layout.offsets[1:].tolist(), strict=True):
+        whole = predict_plainly(model, inputs.items[begin:end].tolist(), inputs.masked[begin:end].tolist())
+        rows += [whole[i] for i in range(end - begin) if begin + i in asked]
+    torch.testing.assert_close(out, torch.stack(rows), rtol=1e-5, atol=1e-5)
+
+
+def test_alone_as_in_any_batch(model: Bert4Rec) -> None:
+    lists = random_lists(LENGTHS)
+    together = predict(model, lists)
+    for row, history in enumerate(lists):
+        torch.testing.assert_close(predict(model, [history])[0], together[row], rtol=1e-5, atol=1e-6)
+    order = [5, 1, 0, 7]
+    torch.testing.assert_close(predict(model, [lists[i] for i in order]), together[order], rtol=1e-5, atol=1e-6)
+
+
+def test_hidden_items_are_not_read(model: Bert4Rec) -> None:
+    inputs = make_train(random_lists([2, 8, 3, 5, 20, 7]), mask_prob=0.5)[BatchKey(np.arange(6), 0, 0)].inputs
+    assert inputs.masked.any()
+    other = torch.where(inputs.masked, inputs.items % 30 + 1, inputs.items)
+    assert torch.equal(run_model(model, inputs), run_model(model, inputs._replace(items=other)))
+
+
+def test_every_known_event_is_read(model: Bert4Rec) -> None:
+    (history,) = random_lists([MAXLEN - 1])
+    before = predict(model, [history])
+    for changed in range(MAXLEN - 1):
+        other = [*history[:changed], history[changed] % 30 + 1, *history[changed + 1 :]]
+        assert (predict(model, [other]) - before).abs().max() > 1e-4
+    assert torch.equal(predict(model, [[1, 2, 3, *history]]), before)  # and none before the most recent ones
+
+
+def make_train(
+    lists: list[list[int]], mask_prob: float = 0.2, last_only_prob: float = 0.0, loss: Loss = "ce", seed: int = 0
+) -> TrainDataset:
+    return TrainDataset(as_histories(lists), 30, MAXLEN, mask_prob, last_only_prob, loss, 7, seed)
+
+
+def test_inputs_by_hand() -> None:
+    inputs = make_inputs(as_histories([[4], [1, 2, 3]]), np.array([0, 1]), 3)
+    assert inputs.items.tolist() == [2, 3, 0, 4, 0]  # longest first; the 2 most recent events and a hidden one
+    assert inputs.masked.tolist() == [False, False, True, False, True]
+    assert inputs.positions.tolist() == [0, 1, 2, 1, 2]
+    assert inputs.asked.tolist() == [2, 4]
+    assert inputs.layout.offsets.tolist() == [0, 3, 5]
+    assert inputs.asked_layout.offsets.tolist() == [0, 1, 2]
+    assert inputs.order.tolist() == [1, 0]
+
+
+def test_what_is_hidden() -> None:
+    lists = random_lists([6] * 3000)
+    train = make_train(lists, mask_prob=0.3)
+    key = BatchKey(np.arange(3000), epoch=0, number=0)
+    batch = train[key]
+    truth = torch.tensor(lists).flatten()
+    asked, inputs = batch.inputs.asked, batch.inputs
+    assert torch.equal(batch.targets, truth[asked])
+    assert len(asked) / len(truth) == pytest.approx(0.3 + 0.7**6 / 6, abs=0.01)  # at least one of each sequence
+    assert inputs.asked_layout.offsets.diff().min() == 1
+    untouched = torch.ones(len(truth), dtype=torch.bool)
+    untouched[asked] = False
+    assert torch.equal(inputs.items[untouched], truth[untouched])
+    assert not inputs.masked[untouched].any()
+    # Of the asked ones 80 % are hidden, 10 % stand as they are, 10 % are replaced, by the same item once in 30.
+    hidden = inputs.masked[asked]
+    kept = ~hidden & (inputs.items[asked] == batch.targets)
+    assert hidden.double().mean() == pytest.approx(0.8, abs=0.015)
+    assert kept.double().mean() == pytest.approx(0.1 + 0.1 / 30, abs=0.015)
+    assert torch.equal(train[key].targets, batch.targets)
+    assert not torch.equal(train[key._replace(epoch=1)].inputs.asked, asked)
+
+
+def test_some_sequences_ask_only_for_the_last() -> None:
+    inputs = make_train(random_lists([5] * 50), mask_prob=0.9, last_only_prob=1)[BatchKey(np.arange(50), 0, 0)].inputs
+    assert inputs.asked.tolist() == list(range(4, 250, 5))
+
+
+@pytest.mark.parametrize("loss", ["bce", "sampled_softmax"])
+def test_negatives(loss: Loss) -> None:
+    lists = random_lists([12] * 20)
+    train = make_train(lists, loss=loss)
+    batch = train[BatchKey(np.arange(20), epoch=1, number=2)]
+    if loss == "bce":
+        counts = batch.inputs.asked_layout.offsets.diff().numpy()
+        rows = np.repeat(np.arange(20), counts)
+        assert all(item not in lists[row] for row, item in zip(rows, batch.negatives.tolist(), strict=True))
+    else:
+        assert len(batch.negatives.unique()) == 7
+    assert 1 <= batch.negatives.min() <= batch.negatives.max() <= 30
+
+
+def test_given_vectors_are_the_table() -> None:
+    vectors = torch.randn(31, 12)
+    vectors[0] = 0
+    model = Bert4Rec(30, Bert4RecConfig(hidden_units=12), vectors)
+    assert torch.equal(model.item_embedding.weight, vectors)
+    assert torch.equal(model.item_vectors(), vectors)
+    wider = Bert4Rec(30, Bert4RecConfig(hidden_units=8), vectors)
+    assert torch.equal(wider.item_embedding.weight, vectors)
+    torch.testing.assert_close(wider.item_vectors(), F.linear(vectors, wider.state_dict()["item_projection.weight"]))
+    assert not wider.item_vectors()[0].any()
+
+
+def test_an_untied_output_scores_with_its_own_table_and_bias() -> None:
+    model = Bert4Rec(30, Bert4RecConfig(hidden_units=12, untied_output=True), torch.zeros(31, 12))
+    vectors = model.item_vectors().detach()
+    assert vectors.shape == (31, 13)
+    assert not vectors[0].any()
+    assert vectors[1:, :12].std().item() == pytest.approx(0.02, rel=0.1)
+    assert not vectors[:, 12].any()  # biases start at 0
+    assert predict(model.eval(), [[1, 2]])[:, 12].tolist() == [1]
+
+
+def test_contradictions() -> None:
+    with pytest.raises(ValueError, match="--hidden_units 10 must be a multiple of --num_heads 4"):
+        Bert4RecConfig(hidden_units=10, num_heads=4)
+    with pytest.raises(ValueError, match=r"--dropout_rate must lie in \[0, 1\), got 1"):
+        Bert4RecConfig(dropout_rate=1)
+    with pytest.raises(ValueError, match=r"--maxlen must be at least 2 .* got 1"):
+        Bert4RecConfig(maxlen=1)
+    with pytest.raises(ValueError, match="--freeze_items with --init_type none would keep the item vectors random"):
+        Config(freeze_items=True)
+    with pytest.raises(ValueError, match=r"--mask_prob must lie in \(0, 1\).* got 1 and 0.1"):
+        Config(mask_prob=1)
+    with pytest.raises(ValueError, match="no training sequence has 2 items"):
+        make_train([[1], [2]])
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """A run that nothing interrupted."""
+    command = Command("Bert4Rec", tiny_path, tmp_path_factory.mktemp("straight"), FLAGS)
+    command.run()
+    return command
+
+
+def metrics_of(command: Command) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((command.folder / "metrics.json").read_text())
+    return found
+
+
+def test_a_run_stops_early(straight: Command) -> None:
+    metrics = metrics_of(straight)
+    assert 5 < metrics["epochs"] < 30
+    assert metrics["best_epoch"] == metrics["epochs"] - 1 - 4  # a patience of 4, epochs counted from 0
+    assert metrics["test"]["users"] == 90
+    assert not load_state(straight.folder / "checkpoints" / "last.ckpt")["model.item_embedding.weight"][0].any()
+
+
+def test_killed_at_random_moments(straight: Command, tiny_path: Path, tmp_path: Path) -> None:
+    command = Command("Bert4Rec", tiny_path, tmp_path / "runs", FLAGS)
+    assert kill_at_random_moments(command, np.random.default_rng(0)) >= 2
+    assert_same_run(straight.folder, command.folder)
+
+
+def test_killed_around_any_write(straight: Command, tiny_path: Path, tmp_path: Path) -> None:
+    command = Command("Bert4Rec", tiny_path, tmp_path / "runs", FLAGS)
+    assert kill_around_any_write(command, np.random.default_rng(1)) >= 3
+    assert_same_run(straight.folder, command.folder)
+
+
+def test_candidates_do_not_touch_the_training(tiny_path: Path, tmp_path: Path) -> None:
+    states = []
+    for size in ("-1", "20"):
+        flags = (*FLAGS, "--num_epochs", "2", "--sample_size", size)
+        command = Command("Bert4Rec", tiny_path, tmp_path / size, flags)
+        command.run()
+        states.append(load_state(command.folder / "checkpoints" / "last.ckpt"))
+        assert metrics_of(command)["protocol"]["sample_size"] == int(size)
+    assert_same_tensors(states[0], states[1])
+
+
+@pytest.mark.parametrize("flags", [("--loss", "bce"), ("--loss", "sampled_softmax"), ("--untied_output",)])
+def test_other_losses_train(flags: tuple[str, ...], tiny_path: Path, tmp_path: Path) -> None:
+    command = Command("Bert4Rec", tiny_path, tmp_path, (*FLAGS, "--num_epochs", "8", *flags))
+    command.run()
+    curve = (command.folder / "logs" / "metrics.csv").read_text().splitlines()
+    column = curve[0].split(",").index("train/loss")
+    losses = [float(line.split(",")[column]) for line in curve[1:]]
+    assert losses[-1] < losses[0] - 0.01
+    assert not load_state(command.folder / "checkpoints" / "last.ckpt")["model.item_embedding.weight"][0].any()
+
+
+def test_frozen_vectors_stay(tiny: Dataset, tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(41, 24)).astype(np.float32)
+    vectors[0] = 0
+    save_embeddings(embedding_path(tiny, "own", tmp_path), vectors, tiny, Producer("test", None, {}))
+    where = ("--init_type", "own", "--embedding_dir", str(tmp_path), "--untied_output", "--freeze_items")
+    command = Command("Bert4Rec", tiny.path, tmp_path / "runs", (*FLAGS, *where, "--num_epochs", "2"), "own")
+    command.run()
+    state = load_state(command.folder / "checkpoints" / "last.ckpt")
+    table = state["model.item_embedding.weight"].numpy()
+    np.testing.assert_array_equal(table, transform_vectors(vectors, "standardise"))
+    assert state["model.output_bias"][1:].any()
+    assert not state["model.output_embedding.weight"][0].any()
+    cost = metrics_of(command)["cost"]
+    assert cost["parameters"] - cost["trainable_parameters"] == 41 * 24
+
+
+def test_learns_a_cycle(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    starts, lengths = generator.integers(0, 25, 150), generator.integers(4, 12, 150)
+    histories = [[(start + step) % 25 + 1 for step in range(n)] for start, n in zip(starts, lengths, strict=True)]
+    path = write_dataset(tmp_path / "cycle", histories, 25)
+    flags = ("--num_epochs", "40", "--patience", "40", "--batch_size", "16", "--hidden_units", "32", "--lr", "0.003")
+    sure = ("--dropout_rate", "0", "--last_only_prob", "0.5")  # the rule has no exception, so nothing is overfitted
+    command = Command("Bert4Rec", path, tmp_path / "runs", (*flags, *sure))
+    command.run()
+    assert metrics_of(command)["test"]["Recall@1"] > 0.9
