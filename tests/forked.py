@@ -13,6 +13,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["pytorch_lightning", "tensorboard", "polars", "tyro", "hypothesis", "pytest"])
@@ -54,3 +56,15 @@ def run_as_main(path: str, flags: list[str]) -> None:
     """Do in this process what `python <path> <flags>` does."""
     sys.argv = [path, *flags]
     runpy.run_path(path, run_name="__main__")
+
+
+def run_tests(folder: Path, runs: list[list[str]]) -> None:
+    """Run pytest on a copy of the project, once for each list of arguments; the first failure ends the process."""
+    os.chdir(folder)
+    sys.path[:] = [str(folder), *(path for path in sys.path if not Path(path).is_relative_to(ROOT) or "site-" in path)]
+    for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
+        del sys.modules[name]
+    for arguments in runs:
+        status = pytest.main(["-p", "no:cacheprovider", "-W", "ignore", *arguments])
+        if status:
+            sys.exit(int(status))
