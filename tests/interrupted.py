@@ -136,6 +136,13 @@ def die_at_rename(script: str, flags: list[str], fatal: int) -> None:
     forked.run_as_main(script, flags)
 
 
+def lose_the_results(command: Command) -> None:
+    """Leave a finished run as a kill right after its last epoch would have, and finish it again."""
+    for name in ("metrics.json", "ranks-test.npy"):
+        (command.folder / name).unlink()
+    command.run("--resume")
+
+
 def kill_around_any_write(command: Command, generator: np.random.Generator) -> int:
     """Kill a run before or after the writing of a file, again and again until it ends, and return the kills."""
     command.runs.mkdir(parents=True, exist_ok=True)

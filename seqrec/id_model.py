@@ -1,0 +1,160 @@
+"""What models over item ids have in common: how they start from item vectors, their flags, and their run.
+
+A family brings a model with an `item_embedding` and `item_vectors()`, its batches, and what a batch is predicted with.
+Shapes: N items, V width of the given item vectors, B users, T targets of a batch, D width of the model.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import tyro
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from seqrec import module
+from seqrec.dataset import ROOT, Histories, find_dataset, split_dataset
+from seqrec.embeddings import NONE, Transform, load_embeddings, transform_vectors
+from seqrec.losses import Loss, catalogue_loss
+from seqrec.module import BatchModule, NextItemModule
+from seqrec.ragged import RowSampler
+from seqrec.training import Run, TrainingConfig, complete
+
+EVAL_TOKENS = 16384
+"""Events per evaluation batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdModelConfig:
+    """Data, item vectors, loss, training and evaluation of a run; a family adds its architecture."""
+
+    dataset: Annotated[str | None, tyro.conf.arg(aliases=["--dataset_code"])] = None
+    """Name of a prepared dataset in data/."""
+    data_path: Path | None = None
+    """Folder of a prepared dataset elsewhere."""
+    init_type: str = NONE
+    """Item vectors to start from: none (random), longformer, pretrain, finetune, or any file of embedding/DATASET/."""
+    init_transform: Transform = "standardise"
+    """What is done to those vectors first: nothing, or centre them and give them unit length on average."""
+    freeze_items: bool = False
+    """Keep the item table as it was loaded (the projection, if any, still learns)."""
+    embedding_dir: Path = ROOT / "embedding"
+    """Where item vectors lie."""
+    loss: Loss = "ce"
+    """Full softmax, one unseen negative per target, or `num_negatives` shared by the batch."""
+    num_negatives: int = 256
+    """Negatives of sampled_softmax."""
+    batch_size: int = 128
+    """Users per training batch."""
+    lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 1e-3
+    """Learning rate of Adam."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    protocol: module.Protocol = field(default_factory=module.Protocol)
+
+    def __post_init__(self) -> None:
+        if self.freeze_items and self.init_type == NONE:
+            raise ValueError(
+                "--freeze_items with --init_type none would keep the item vectors random: give --init_type"
+            )
+        if self.batch_size < 1 or self.num_negatives < 1:
+            raise ValueError(
+                f"--batch_size and --num_negatives must be at least 1, got {self.batch_size} and {self.num_negatives}"
+            )
+
+
+class IdModule(NextItemModule):
+    """A model over item ids with its loss and optimiser."""
+
+    def __init__(self, model: Any, config: IdModelConfig, num_users: int) -> None:
+        """Take a model with `item_embedding` and `item_vectors()`."""
+        super().__init__(num_users, config.protocol.metric_ks)
+        self.model, self.config = model, config
+
+    @abstractmethod
+    def predict(self, batch: Any) -> Tensor:
+        """Return what the targets of a training batch are predicted with, (T, D)."""
+
+    def item_vectors(self) -> Tensor:
+        """Return the table that scores are taken with, (N+1, D)."""
+        vectors: Tensor = self.model.item_vectors()
+        return vectors
+
+    def training_step(self, batch: Any) -> Tensor:
+        """Return the mean loss over all targets of the batch."""
+        hidden, items = self.predict(batch), self.item_vectors()
+        loss = catalogue_loss(self.config.loss, hidden, items, batch.targets, batch.negatives)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.targets))
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return Adam over everything that learns."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        decay = self.config.weight_decay
+        return torch.optim.AdamW(parameters, self.config.lr, betas=(0.9, 0.98), weight_decay=decay, fused=True)
+
+
+class TrainBatches(Protocol):
+    """A family's training dataset: batches by key, and how long each sequence is."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) events that each sequence gives the model."""
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return one batch."""
+
+
+def train_id_model(
+    family: str,
+    config: IdModelConfig,
+    *,
+    maxlen: int,
+    make_model: Callable[[int, Tensor | None], nn.Module],
+    make_module: Callable[[Any, Any, int], IdModule],
+    make_train: Callable[[Histories, int], TrainBatches],
+    make_inputs: Callable[[Histories, NDArray[np.int64], int], Any],
+) -> None:
+    """Train, choose the best epoch on validation, test once, and write the run folder.
+
+    Args:
+        family: Name of the family's folder.
+        config: The flags.
+        maxlen: Most recent events that the model reads.
+        make_model: From N and (N+1, V) item vectors, or None for random ones.
+        make_module: From the model, the flags and the number of users.
+        make_train: From the training view and N.
+        make_inputs: From a view, (B,) rows and `maxlen`: what the module's `user_vectors` takes.
+    """
+    dataset = find_dataset(config.dataset, config.data_path)
+    run = Run(family, dataset, Path(config.init_type).stem, config.training, config.protocol)
+    start = None
+    if config.init_type != NONE:
+        vectors = load_embeddings(config.init_type, dataset, config.embedding_dir)
+        start = torch.from_numpy(transform_vectors(vectors, config.init_transform))
+    if not run.open(config):
+        return
+    pl.seed_everything(config.training.seed, verbose=False)
+    split = split_dataset(dataset, config.training.split)
+    model: Any = make_model(dataset.num_items, start)
+    model.item_embedding.weight.requires_grad_(not config.freeze_items)
+    train: Any = make_train(split.train, dataset.num_items)
+    data = BatchModule(
+        dataset,
+        split,
+        config.protocol,
+        train,
+        RowSampler(train.lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
+        lambda histories, rows: make_inputs(histories, rows, maxlen),
+        eval_lengths=lambda histories: np.minimum(histories.lengths, maxlen),
+        eval_max_tokens=EVAL_TOKENS,
+        valid_users=config.training.valid_users,
+        num_workers=config.training.dataloader_num_workers,
+    )
+    complete(run, make_module(model, config, dataset.num_users), data)
