@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from seqrec.ragged import BatchKey
 from seqrec.training import load_state
 from tests.forked import run_script, start_script
 
-LIMITS = {"max_token_num": 40, "max_attr_length": 8}
+LIMITS: dict[str, Any] = {"max_token_num": 40, "max_attr_length": 8}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def flags(data: Path, backbone: Path, folder: Path, *more: str) -> list[str | Path]:
     limits = [text for key, value in LIMITS.items() for text in (f"--{key}", str(value))]
     fixed = ["--num_epochs", "3", "--lr", "0.003", "--warmup_steps", "5", "--no-progress_bar", *limits]
-    paths = ["--data_path", data, "--model_name_or_path", backbone, "--runs_dir", folder / "runs"]
+    paths: list[str | Path] = ["--data_path", data, "--model_name_or_path", backbone, "--runs_dir", folder / "runs"]
     return [*paths, "--embedding_dir", folder / "embedding", *fixed, *more]
 
 
@@ -92,8 +93,8 @@ def test_encode_writes_the_vectors_of_a_checkpoint(
     limits = [text for key, value in LIMITS.items() for text in (f"--{key}", str(value))]
     run_script(
         "Recformer/encode.py",
-        *("--init_type", "mine", "--data_path", tiny_path, "--model_name_or_path", backbone),
-        *("--checkpoint", best, "--embedding_dir", tmp_path, *limits),
+        *("--init_type", "mine", "--data_path", str(tiny_path), "--model_name_or_path", str(backbone)),
+        *("--checkpoint", str(best), "--embedding_dir", str(tmp_path), *limits),
         output=tmp_path / "log",
     )
     mine = load_embeddings("mine", tiny, tmp_path)

@@ -100,14 +100,14 @@ def test_families_read_the_one_prepared_dataset(family: str) -> None:
         if folder_of(module) != family:
             continue
         for node in ast.walk(tree_of(module)):
-            if isinstance(node, ast.ImportFrom) and node.module == "seqrec.dataset":
+            if isinstance(node, ast.ImportFrom) and node.module in ("seqrec.dataset", "seqrec.id_model"):
                 finders |= {alias.name for alias in node.names}
             elif isinstance(node, ast.Attribute):
                 reads = node.attr.startswith(("read_", "scan_")) and ast.unparse(node.value) in {"pl", "pd", "polars"}
                 assert not reads, (
                     f"{module}:{node.lineno} reads a table of its own; take it from seqrec.dataset.Dataset"
                 )
-    assert "find_dataset" in finders
+    assert finders & {"find_dataset", "train_id_model"}
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if folder_of(m) != "tests"], ids=str)
