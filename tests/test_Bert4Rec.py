@@ -25,6 +25,7 @@ from tests.interrupted import (
     assert_same_tensors,
     kill_around_any_write,
     kill_at_random_moments,
+    lose_the_results,
 )
 
 # Under these the tiny dataset's run stops early.
@@ -273,6 +274,8 @@ def test_killed_at_random_moments(straight: Command, tiny_path: Path, tmp_path: 
 def test_killed_around_any_write(straight: Command, tiny_path: Path, tmp_path: Path) -> None:
     command = Command("Bert4Rec", tiny_path, tmp_path / "runs", FLAGS)
     assert kill_around_any_write(command, np.random.default_rng(1)) >= 1
+    assert_same_run(straight.folder, command.folder)
+    lose_the_results(command)
     assert_same_run(straight.folder, command.folder)
 
 
