@@ -23,7 +23,8 @@ from seqrec.embeddings import NONE, Transform, load_embeddings, transform_vector
 from seqrec.losses import Loss, catalogue_loss
 from seqrec.module import BatchModule, NextItemModule
 from seqrec.ragged import RowSampler
-from seqrec.training import Run, TrainingConfig, complete
+from seqrec.run import Run, TrainingConfig
+from seqrec.training import complete
 
 EVAL_TOKENS = 16384
 """Events per evaluation batch."""

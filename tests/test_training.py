@@ -17,7 +17,8 @@ from torch import Tensor
 from seqrec.dataset import Dataset, leave_one_out
 from seqrec.module import BatchModule, NextItemModule, Protocol
 from seqrec.ragged import BatchKey, RowSampler
-from seqrec.training import Run, TrainingConfig, complete, fit, load_state
+from seqrec.run import Run, TrainingConfig
+from seqrec.training import complete, fit, load_state
 from tests import forked
 
 
@@ -74,7 +75,7 @@ def test_a_finished_run_is_left_as_it_is(run: Run) -> None:
 
 def test_other_processes_leave_the_folder_to_the_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.open(run.training)
-    monkeypatch.setattr("seqrec.training._is_first_process", lambda: False)
+    monkeypatch.setattr("seqrec.run.is_first_process", lambda: False)
     second = again(run, overwrite=True)
     assert run.open(run.training)
     assert second.open(second.training)

@@ -1,0 +1,283 @@
+"""One run: how it trains, the folder that it writes, and what it must remember over a kill.
+
+`runs/<Family>/<dataset>/<name>/` holds config.json, checkpoints/{best,last}.ckpt, logs/, metrics.json, ranks-test.npy.
+"""
+
+import csv
+import io
+import json
+import logging
+import resource
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import tyro
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.utilities import rank_zero_only
+
+from seqrec.dataset import ROOT, Dataset, SplitName
+from seqrec.files import write_atomically, write_json
+from seqrec.module import NextItemModule, Protocol
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """How long, on what and where to a model trains."""
+
+    num_epochs: Annotated[int, tyro.conf.arg(aliases=["--num_train_epochs"])] = 200
+    """At most so many passes over the training users."""
+    patience: int = 10
+    """Evaluations without a better validation score before training stops."""
+    best_metric: str = "NDCG@10"
+    """The validation metric that chooses the epoch and stops early."""
+    valid_users: int | None = None
+    """Validate on so many users, drawn by the seed, where ranking all of them is slow; the test takes all."""
+    eval_every: Annotated[int, tyro.conf.arg(aliases=["--verbose"])] = 1
+    """Epochs between validations."""
+    seed: int = 42
+    """Seeds the weights, the batches, dropout and training negatives."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """What to train on."""
+    devices: int = 1
+    """Processes per machine, one per device."""
+    num_nodes: int = 1
+    """Machines."""
+    strategy: Literal["auto", "ddp"] = "auto"
+    """How several devices share the work."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Of the forward and backward pass; scores and metrics are float32 always."""
+    gradient_clip_val: float | None = None
+    """Largest norm of the gradient; none by default."""
+    accumulate_grad_batches: Annotated[int, tyro.conf.arg(aliases=["--gradient_accumulation_steps"])] = 1
+    """Batches per optimiser step."""
+    dataloader_num_workers: int = 0
+    """Processes that make batches beside the training one."""
+    split: SplitName = "leave_one_out"
+    """What is held out: each user's last two items, or everything after one moment."""
+    runs_dir: Annotated[Path, tyro.conf.arg(aliases=["--output_dir", "--experiment_dir"])] = ROOT / "runs"
+    """Where run folders go."""
+    run_name: str | None = None
+    """Name of the run folder; by default the kind of item vectors and the seed."""
+    resume: bool = False
+    """Continue an interrupted run of the same configuration; a finished one is left as it is."""
+    overwrite: bool = False
+    """Delete an earlier run of that name first."""
+    progress_bar: bool = True
+    """Show one."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "patience", "eval_every", "devices", "num_nodes", "accumulate_grad_batches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        if self.eval_every > self.num_epochs:
+            raise ValueError(
+                f"--eval_every {self.eval_every} is more than --num_epochs {self.num_epochs}: "
+                "no epoch would be validated, so none could be chosen"
+            )
+        if self.resume and self.overwrite:
+            raise ValueError("--resume keeps an earlier run and --overwrite deletes it: give one of them")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run folder and what identifies it."""
+
+    family: str
+    dataset: Dataset
+    init_type: str
+    training: TrainingConfig
+    protocol: Protocol
+
+    @property
+    def name(self) -> str:
+        """The folder's name: the group and the seed."""
+        return self.training.run_name or f"{self.init_type}-seed{self.training.seed}"
+
+    @property
+    def group(self) -> str:
+        """What runs that differ in the seed alone have in common."""
+        return self.name.removesuffix(f"-seed{self.training.seed}")
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of the run lies."""
+        return self.training.runs_dir / self.family / self.dataset.name / self.name
+
+    def open(self, config: Any) -> bool:
+        """Make the folder ready and say whether there is anything left to do.
+
+        Raises:
+            ValueError: If an earlier run lies there and neither --resume nor --overwrite says what to do with it, or
+                if it was run with other flags than these.
+        """
+        settings = json.loads(json.dumps(_flat(config), default=str))
+        file = self.folder / "config.json"
+        if not is_first_process():
+            # The first process made the folder ready, or found it finished, before or while this one started.
+            return not (self.training.resume and (self.folder / "metrics.json").is_file())
+        if file.is_file() and self.training.overwrite:
+            shutil.rmtree(self.folder)
+        if file.is_file():
+            if not self.training.resume:
+                raise ValueError(
+                    f"{self.folder} holds an earlier run: add --resume to continue it, --overwrite to replace it, "
+                    "or --run_name NAME to keep both"
+                )
+            earlier = json.loads(file.read_text(encoding="utf-8"))
+            passing = {"resume", "overwrite", "progress_bar", "dataloader_num_workers"}
+            changed = {k for k in earlier | settings if k not in passing and earlier.get(k) != settings.get(k)}
+            if changed:
+                told = ", ".join(f"{k} was {earlier.get(k)} and is {settings.get(k)}" for k in sorted(changed))
+                raise ValueError(f"{self.folder} was run with other flags ({told}): use those, or --overwrite")
+            if (self.folder / "metrics.json").is_file():
+                log.info("%s is finished already", self.folder)
+                return False
+        write_json(file, settings)
+        return True
+
+    def write_results(
+        self, module: NextItemModule, record: "RunRecord", test_seconds: float, item_vector_bytes: int
+    ) -> dict[str, Any]:
+        """Write ranks-test.npy and, last, metrics.json; return what the latter holds."""
+        parameters = [p.numel() for p in module.parameters()]
+        metrics = {
+            "family": self.family,
+            "dataset": self.dataset.name,
+            "init_type": self.init_type,
+            "group": self.group,
+            "seed": self.training.seed,
+            "protocol": {
+                "split": self.training.split,
+                "sample_size": self.protocol.sample_size,
+                "filter_seen": self.protocol.filter_seen,
+                "candidate_seed": self.protocol.candidate_seed,
+                "num_items": self.dataset.num_items,
+                "sequences_sha256": self.dataset.sequences_sha256,
+                "item_ids_sha256": self.dataset.item_ids_sha256,
+            },
+            "valid": record.best,
+            "test": module.results,
+            "best_epoch": record.best_epoch,
+            "epochs": len(record.history),
+            "cost": {
+                "train_seconds": record.seconds,
+                "test_seconds": test_seconds,
+                "peak_memory_bytes": peak_memory(),
+                "parameters": sum(parameters),
+                "trainable_parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
+                "item_vector_bytes": item_vector_bytes,
+                "device": torch.cuda.get_device_name() if module.device.type == "cuda" else "cpu",
+                "threads": torch.get_num_threads(),
+            },
+        }
+        with write_atomically(self.folder / "ranks-test.npy") as file:
+            np.save(file, module.recorder.ranks, allow_pickle=False)
+        write_json(self.folder / "metrics.json", metrics)
+        return metrics
+
+
+class RunRecord(pl.Callback):
+    """Keeps what a run must remember over a kill: the best epoch, the curve, the time spent."""
+
+    def __init__(self, folder: Path, config: TrainingConfig) -> None:
+        self.folder, self.best_metric, self.seed = folder, config.best_metric, config.seed
+        self.best: dict[str, float] = {}
+        self.best_epoch = -1
+        self.history: list[dict[str, float]] = []
+        self.seconds = 0.0
+        self._since = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything above, as tensors and plain values."""
+        return {
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "history": self.history,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state of an interrupted run."""
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+        self.history, self.seconds = state_dict["history"], state_dict["seconds"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop at once if the run that is continued was to stop."""
+        stopping = trainer.early_stopping_callback
+        if isinstance(stopping, EarlyStopping) and stopping.wait_count >= stopping.patience:
+            trainer.should_stop = True
+        self._since = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed dropout by (seed, epoch), so that an epoch is the same whatever ran before it in this process."""
+        torch.manual_seed(hash((self.seed, trainer.current_epoch)) % 2**63)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember the epoch if it is the best so far."""
+        assert isinstance(pl_module, NextItemModule)
+        results = pl_module.results
+        if results[self.best_metric] > self.best.get(self.best_metric, -1.0):
+            self.best, self.best_epoch = results, trainer.current_epoch
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add one row to the curve and say one line."""
+        now = time.perf_counter()
+        spent, self._since = now - self._since, now
+        self.seconds += spent
+        row = {"epoch": float(trainer.current_epoch), "seconds": spent}
+        row |= {k: float(v) for k, v in trainer.callback_metrics.items()}
+        self.history.append(row)
+        if trainer.is_global_zero:
+            self._write_curve()
+            score = row.get(f"valid/{self.best_metric}", float("nan"))
+            log.info(
+                "epoch %d: loss %.4f, validation %s %.4f%s, %.1f s",
+                trainer.current_epoch,
+                row.get("train/loss", float("nan")),
+                self.best_metric,
+                score,
+                " (best so far)" if self.best_epoch == trainer.current_epoch else "",
+                spent,
+            )
+
+    def _write_curve(self) -> None:
+        columns = sorted({key for row in self.history for key in row})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.history)
+        with write_atomically(self.folder / "logs" / "metrics.csv") as file:
+            file.write(text.getvalue().encode())
+
+
+def peak_memory() -> int:
+    """Return the most bytes this process has held: on the GPU where it used one, in main memory otherwise."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def is_first_process() -> bool:
+    """Return whether this process has rank 0, also before Lightning has set anything up."""
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
+
+
+def _flat(config: Any) -> dict[str, Any]:
+    """Return a nested dataclass as one flat dictionary of its flags."""
+    out: dict[str, Any] = {}
+    for key, value in asdict(config).items():
+        if isinstance(value, dict):
+            out |= value
+        else:
+            out[key] = value
+    return out
