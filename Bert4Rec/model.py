@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
+from seqrec.dropout import Dropout
 from seqrec.ragged import Layout, attend
 
 
@@ -56,7 +57,7 @@ class Block(nn.Module):
         self.feed_forward_in = nn.Linear(width, 4 * width)
         self.feed_forward_out = nn.Linear(4 * width, width)
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.dropout_rate)
+        self.dropout = Dropout(config.dropout_rate)
 
     def forward(
         self, x: Tensor, layout: Layout, asked: Tensor | None = None, asked_layout: Layout | None = None
@@ -103,7 +104,7 @@ class Bert4Rec(nn.Module):
         self.mask_embedding = nn.Parameter(torch.empty(width))
         self.position_embedding = nn.Embedding(config.maxlen, width)
         self.input_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.dropout_rate)
+        self.dropout = Dropout(config.dropout_rate)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.output = nn.Linear(width, width)
         self.output_norm = nn.LayerNorm(width)

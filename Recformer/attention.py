@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from Recformer.dropout import dropout
+from seqrec.dropout import dropout
 
 BLOCK = 64  # queries per block of the block-local form
 DENSE_LENGTH = 256  # up to here one masked (L, L) product is at least as fast as blocks

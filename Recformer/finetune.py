@@ -34,7 +34,8 @@ from seqrec.embeddings import Producer, embedding_path, save_embeddings
 from seqrec.losses import catalogue_loss
 from seqrec.module import BatchModule, NextItemModule, Protocol
 from seqrec.ragged import RowSampler
-from seqrec.training import Run, RunRecord, TrainingConfig, fit, report, test
+from seqrec.run import Run, RunRecord, TrainingConfig
+from seqrec.training import fit, report, test
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from Recformer.attention import Plan, attend_globally, attend_locally, average_tokens, plan_batch
 from Recformer.config import ACTIVATIONS, RecformerConfig
-from Recformer.dropout import dropout
 from Recformer.text import TokenBatch
+from seqrec.dropout import dropout
 
 
 class Encoded(NamedTuple):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from seqrec.dropout import Dropout
 from seqrec.ragged import Layout, attend
 
 
@@ -51,10 +52,10 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(width, eps=1e-8)
         self.feed_forward = nn.Sequential(
             nn.Linear(width, width),
-            nn.Dropout(config.dropout_rate),
+            Dropout(config.dropout_rate),
             nn.ReLU(),
             nn.Linear(width, width),
-            nn.Dropout(config.dropout_rate),
+            Dropout(config.dropout_rate),
         )
 
     def forward(self, x: Tensor, layout: Layout, last: Layout | None = None) -> Tensor:
@@ -94,7 +95,7 @@ class SASRec(nn.Module):
         self.item_embedding = nn.Embedding(num_items + 1, table_width, padding_idx=0)
         self.item_projection = nn.Linear(table_width, width, bias=False) if table_width != width else nn.Identity()
         self.position_embedding = nn.Embedding(config.maxlen, width)
-        self.dropout = nn.Dropout(config.dropout_rate)
+        self.dropout = Dropout(config.dropout_rate)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.last_norm = nn.LayerNorm(width, eps=1e-8)
         for parameter in self.parameters():
@@ -123,7 +124,8 @@ class SASRec(nn.Module):
             (T, D), or (B, D) under `last`.
         """
         width = self.config.hidden_units
-        x = self.item_projection(self.item_embedding(items)) * width**0.5 + self.position_embedding(positions)
+        vectors = self.item_projection(self.item_embedding(items))
+        x = torch.add(self.position_embedding(positions), vectors, alpha=width**0.5)
         x = self.dropout(x)
         for block in self.blocks[:-1]:
             x = block(x, layout)

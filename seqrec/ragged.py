@@ -5,6 +5,7 @@ see padding. Only attention is done on padded blocks, and those hold sequences o
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from seqrec.dropout import dropout as drop_weights
+
 _SHRINK, _SLACK = 0.6, 4
 """A block takes sequences down to 0.6 x its longest - 4 tokens."""
 
@@ -21,15 +24,9 @@ _SHRINK, _SLACK = 0.6, 4
 class Block(NamedTuple):
     """n sequences of like length as a padded (n, L) rectangle."""
 
-    take: Tensor
-    """(n * L,) int64 index of each cell's token in the flat tensor; padding repeats a valid one."""
-    put: Tensor
-    """(t,) int64 index of each of the block's t tokens in the rectangle."""
-    mask: Tensor | None
-    """(n, L) bool, true on tokens; None where nothing is padding."""
     shape: tuple[int, int]
-    tokens: tuple[int, int]
-    """Where the block's tokens begin and end in the flat tensor."""
+    mask: Tensor | None
+    """(n, 1, 1, L) bool, true on tokens; None where nothing is padding."""
 
 
 class Layout(NamedTuple):
@@ -37,12 +34,27 @@ class Layout(NamedTuple):
 
     offsets: Tensor
     """(B+1,) int64."""
+    cells: Tensor | None
+    """(T,) int64 cell of each token, the rectangles laid end to end; None where nothing is padding."""
     blocks: list[Block]
 
     @property
     def last(self) -> Tensor:
         """(B,) index of each sequence's last token; no sequence may be empty."""
         return self.offsets[1:] - 1
+
+    def pack(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return each block's rows, (n * L, D) with zeros in padding, from (T, D)."""
+        sizes = [n * length for n, length in (block.shape for block in self.blocks)]
+        if self.cells is not None:
+            x = x.new_zeros(sum(sizes), x.shape[1]).index_copy_(0, self.cells, x)
+        rows: tuple[Tensor, ...] = x.split(sizes)
+        return rows
+
+    def unpack(self, rows: list[Tensor]) -> Tensor:
+        """Return (T, D) from each block's rows."""
+        x = rows[0] if len(rows) == 1 else torch.cat(rows)
+        return x if self.cells is None else x.index_select(0, self.cells)
 
 
 def longest_first(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -69,23 +81,19 @@ def make_layout(lengths: NDArray[np.int64], bounds: list[tuple[int, int]] | None
         bounds: The blocks as stretches of sequences, so that two layouts (queries, keys) share them.
     """
     offsets = np.concatenate(([0], np.cumsum(lengths)))
-    blocks = []
+    blocks, starts, total = [], np.empty(len(lengths), dtype=np.int64), 0
     for first, last in block_bounds(lengths) if bounds is None else bounds:
-        part, begin = lengths[first:last], offsets[first:last]
-        width = int(part.max())
-        column = np.arange(width)
-        mask = column < part[:, None]  # (n, L)
-        take = np.where(mask, begin[:, None] + column, begin[:, None])
-        blocks.append(
-            Block(
-                take=torch.from_numpy(take.ravel()),
-                put=torch.from_numpy(np.flatnonzero(mask)),
-                mask=None if mask.all() else torch.from_numpy(mask),
-                shape=(last - first, width),
-                tokens=(int(offsets[first]), int(offsets[last])),
-            )
-        )
-    return Layout(torch.from_numpy(offsets), blocks)
+        part = lengths[first:last]
+        width, n = int(part.max()), last - first
+        padded = int(part.min()) < width
+        mask = torch.from_numpy((np.arange(width) < part[:, None])[:, None, None]) if padded else None
+        blocks.append(Block((n, width), mask))
+        starts[first:last] = total + np.arange(n) * width
+        total += n * width
+    cells = None
+    if total > offsets[-1]:
+        cells = torch.from_numpy(np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths))
+    return Layout(torch.from_numpy(offsets), cells, blocks)
 
 
 def attend(
@@ -115,27 +123,39 @@ def attend(
         (T, D) or (Q, D), in the order of `query`.
     """
     asks = layout if query_layout is None else query_layout
+    triangle = causal and query_layout is None
+    width = query.shape[1]
+    rows = zip(asks.pack(query), layout.pack(key), layout.pack(value), asks.blocks, layout.blocks, strict=True)
     out = []
-    for ask, block in zip(asks.blocks, layout.blocks, strict=True):
-        q, k, v = (
-            _rectangle(query, ask, num_heads),
-            _rectangle(key, block, num_heads),
-            _rectangle(value, block, num_heads),
-        )
+    for q, k, v, ask, block in rows:
+        q = q.view(*ask.shape, num_heads, -1).transpose(1, 2)  # (n, H, L, E)
+        k, v = (x.view(*block.shape, num_heads, -1).transpose(1, 2) for x in (k, v))
         # Padding stands to the right of every token, so the causal mask hides it.
-        triangle = causal and query_layout is None
-        mask = None if triangle or block.mask is None else block.mask[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=triangle)
-        flat = mixed.transpose(1, 2).reshape(-1, query.shape[1])
-        out.append(flat if ask.mask is None else flat[ask.put])
-    return out[0] if len(out) == 1 else torch.cat(out)
+        mixed = _mix(q, k, v, None if triangle else block.mask, triangle, dropout)
+        out.append(mixed.transpose(1, 2).reshape(-1, width))
+    return asks.unpack(out)
 
 
-def _rectangle(x: Tensor, block: Block, num_heads: int) -> Tensor:
-    """Return a block's tokens as (n, H, L, D / H)."""
-    begin, end = block.tokens
-    cells = x[begin:end] if block.mask is None else x[block.take]
-    return cells.view(*block.shape, num_heads, -1).transpose(1, 2)
+def _mix(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, triangle: bool, dropout: float) -> Tensor:
+    """Return each query's weighted mean of the values, (n, H, L, E)."""
+    if not dropout or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=triangle)
+    # With dropout PyTorch has no fused form on a CPU; this one draws its mask more cheaply.
+    n, H, L, E = q.shape
+    q, k, v = (x.reshape(n * H, -1, E) for x in (q, k, v))
+    if triangle:
+        scores = torch.baddbmm(_triangle(L), q, k.transpose(1, 2), alpha=E**-0.5)
+    else:
+        scores = torch.bmm(q, k.transpose(1, 2)) * E**-0.5
+        if mask is not None:
+            scores = scores.view(n, H, L, -1).masked_fill(~mask, -torch.inf).view(n * H, L, -1)
+    return torch.bmm(drop_weights(scores.softmax(-1), dropout), v).view(n, H, L, E)
+
+
+@lru_cache(maxsize=64)
+def _triangle(length: int) -> Tensor:
+    """Return (L, L): 0 where a token is seen, -inf where it comes later."""
+    return torch.full((length, length), -torch.inf).triu_(1)
 
 
 class BatchKey(NamedTuple):

@@ -29,7 +29,7 @@ from tests.interrupted import (
 )
 
 # Under these the tiny dataset's run stops early.
-FLAGS = ("--num_epochs", "30", "--patience", "4", "--batch_size", "32", "--hidden_units", "16", "--lr", "0.01")
+FLAGS = ("--num_epochs", "30", "--patience", "4", "--batch_size", "32", "--hidden_units", "16", "--lr", "0.003")
 MAXLEN = 8
 LENGTHS = [1, 8, 3, 2, 20, 7, 1, 5]
 
@@ -292,7 +292,7 @@ def test_candidates_do_not_touch_the_training(tiny_path: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("flags", [("--loss", "bce"), ("--loss", "sampled_softmax"), ("--untied_output",)])
 def test_other_losses_train(flags: tuple[str, ...], tiny_path: Path, tmp_path: Path) -> None:
-    command = Command("Bert4Rec", tiny_path, tmp_path, (*FLAGS, "--num_epochs", "8", *flags))
+    command = Command("Bert4Rec", tiny_path, tmp_path, (*FLAGS, "--num_epochs", "30", "--patience", "30", *flags))
     command.run()
     curve = (command.folder / "logs" / "metrics.csv").read_text().splitlines()
     column = curve[0].split(",").index("train/loss")

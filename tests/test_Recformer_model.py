@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 import Recformer.attention
 from Recformer.config import RecformerConfig
-from Recformer.dropout import dropout
 from Recformer.model import RecformerForSeqRec, RecformerModel, autocast_dtype
 from Recformer.text import TokenBatch
+from seqrec.dropout import dropout
 
 W = 8
 LENGTHS = [1, W // 2, W - 1, W, W + 1, 2 * W, 2 * W + 1, 3 * W + 5, W]

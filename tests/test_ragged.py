@@ -79,11 +79,15 @@ def test_a_layout_by_hand() -> None:
     (block,) = layout.blocks
     assert block.shape == (2, 3)
     assert block.mask is not None
-    assert block.mask.tolist() == [[True, True, True], [True, True, False]]
-    assert block.take.tolist() == [0, 1, 2, 3, 4, 3]  # the sixth cell is padding and repeats a valid token
-    assert block.put.tolist() == [0, 1, 2, 3, 4]
-    assert block.tokens == (0, 5)
-    assert make_layout(np.array([2, 2, 2])).blocks[0].mask is None  # nothing is padding
+    assert block.mask[:, 0, 0].tolist() == [[True, True, True], [True, True, False]]
+    assert layout.cells is not None
+    assert layout.cells.tolist() == [0, 1, 2, 3, 4]  # the sixth cell is padding
+    tokens = torch.arange(1.0, 6.0)[:, None]
+    (rows,) = layout.pack(tokens)
+    assert rows[:, 0].tolist() == [1, 2, 3, 4, 5, 0]
+    assert layout.unpack([rows]).tolist() == tokens.tolist()
+    full = make_layout(np.array([2, 2, 2]))
+    assert full.blocks[0].mask is None and full.cells is None  # nothing is padding
 
 
 @given(LENGTHS)
@@ -92,10 +96,12 @@ def test_blocks_hold_every_token_once_and_little_padding(lengths: list[int]) -> 
     counts = np.array(lengths)[order]
     assert (np.diff(counts) <= 0).all()
     layout = make_layout(counts)
-    tokens = [token for block in layout.blocks for token in block.take[block.put].tolist()]
-    assert tokens == list(range(sum(lengths)))
+    tokens = torch.arange(1.0, sum(lengths) + 1)[:, None]
+    rectangles = layout.pack(tokens)
+    assert layout.unpack(list(rectangles)).tolist() == tokens.tolist()
+    assert sorted(cell for rows in rectangles for cell in rows[:, 0].tolist() if cell) == tokens[:, 0].tolist()
     for block in layout.blocks:
-        rows = block.mask.sum(dim=1) if block.mask is not None else torch.tensor([block.shape[1]])
+        rows = block.mask.sum(dim=3) if block.mask is not None else torch.tensor([block.shape[1]])
         assert rows.min() >= 0.6 * block.shape[1] - 4
 
 

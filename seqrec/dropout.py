@@ -23,4 +23,16 @@ def dropout(x: Tensor, p: float) -> Tensor:
     dropped = round(p * LEVELS)
     draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     keep = draws.view(torch.int16)[: x.numel()] >= dropped - LEVELS // 2
-    return x * keep.view(x.shape).to(x.dtype).mul_(LEVELS / (LEVELS - dropped))
+    return x * torch.mul(keep.view(x.shape), LEVELS / (LEVELS - dropped))
+
+
+class Dropout(torch.nn.Module):
+    """Dropout in training, nothing otherwise."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return dropout(x, self.p if self.training else 0.0)
