@@ -23,7 +23,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
     dropped = round(p * LEVELS)
     draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     keep = draws.view(torch.int16)[: x.numel()] >= dropped - LEVELS // 2
-    return x * torch.mul(keep.view(x.shape), LEVELS / (LEVELS - dropped))
+    return x * torch.mul(keep.view(x.shape), LEVELS / (LEVELS - dropped)).to(x.dtype)
 
 
 class Dropout(torch.nn.Module):
