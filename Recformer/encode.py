@@ -31,7 +31,7 @@ class Config:
     init_type: str
     """Name of the vectors: they go to embedding/DATASET/INIT_TYPE.npy."""
     dataset: str | None = None
-    """Name of a prepared dataset in data/."""
+    """Name of a prepared dataset in data/; demo, unless --data_path is given."""
     data_path: Path | None = None
     """Folder of a prepared dataset elsewhere."""
     model_name_or_path: str = "minilm"

@@ -45,7 +45,7 @@ class Config:
     """One finetuning run."""
 
     dataset: str | None = None
-    """Name of a prepared dataset in data/."""
+    """Name of a prepared dataset in data/; demo, unless --data_path is given."""
     data_path: Path | None = None
     """Folder of a prepared dataset elsewhere."""
     model_name_or_path: str = "minilm"

@@ -218,15 +218,15 @@ def load_dataset(path: Path) -> Dataset:
 
 
 def find_dataset(dataset: str | None, data_path: Path | None, data_dir: Path = ROOT / "data") -> Dataset:
-    """Return the dataset that the flags `--dataset NAME` or `--data_path FOLDER` mean.
+    """Return the dataset that the flags `--dataset NAME` or `--data_path FOLDER` mean; `demo` without either.
 
     Raises:
-        ValueError: If none or both are given.
+        ValueError: If both are given.
         FileNotFoundError: If there is no prepared dataset, with those that there are.
     """
-    if (dataset is None) == (data_path is None):
+    if dataset is not None and data_path is not None:
         raise ValueError("give one of --dataset NAME (a folder of data/) and --data_path FOLDER")
-    path = data_path if data_path is not None else data_dir / str(dataset)
+    path = data_path if data_path is not None else data_dir / (dataset or "demo")
     if not (path / "manifest.json").is_file():
         known = sorted(p.parent.name for p in path.parent.glob("*/manifest.json"))
         raise FileNotFoundError(

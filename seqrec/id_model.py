@@ -35,7 +35,7 @@ class IdModelConfig:
     """Data, item vectors, loss, training and evaluation of a run; a family adds its architecture."""
 
     dataset: Annotated[str | None, tyro.conf.arg(aliases=["--dataset_code"])] = None
-    """Name of a prepared dataset in data/."""
+    """Name of a prepared dataset in data/; demo, unless --data_path is given."""
     data_path: Path | None = None
     """Folder of a prepared dataset elsewhere."""
     init_type: str = NONE

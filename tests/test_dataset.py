@@ -158,6 +158,7 @@ def test_find_dataset(dataset: Dataset) -> None:
     assert find_dataset(None, dataset.path).name == "shop"
     with pytest.raises(FileNotFoundError, match=r"has \['shop'\].*prepare.py SOURCE --input ... --name shoe"):
         find_dataset("shoe", None, data_dir=parent)
-    for both_or_none in (("shop", dataset.path), (None, None)):
-        with pytest.raises(ValueError, match=r"one of --dataset NAME .* and --data_path FOLDER"):
-            find_dataset(*both_or_none)
+    with pytest.raises(ValueError, match=r"one of --dataset NAME .* and --data_path FOLDER"):
+        find_dataset("shop", dataset.path)
+    with pytest.raises(FileNotFoundError, match="--name demo"):  # what is meant without either
+        find_dataset(None, None, data_dir=parent)
