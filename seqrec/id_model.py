@@ -4,11 +4,10 @@ A family brings a model with an `item_embedding` and `item_vectors()`, its batch
 Shapes: N items, V width of the given item vectors, B users, T targets of a batch, D width of the model.
 """
 
-from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,11 +16,10 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from seqrec import module
 from seqrec.dataset import ROOT, Histories, find_dataset, split_dataset
 from seqrec.embeddings import NONE, Transform, load_embeddings, transform_vectors
 from seqrec.losses import Loss, catalogue_loss
-from seqrec.module import BatchModule, NextItemModule
+from seqrec.module import BatchModule, NextItemModule, Protocol
 from seqrec.ragged import RowSampler
 from seqrec.run import Run, TrainingConfig
 from seqrec.training import complete
@@ -57,7 +55,7 @@ class IdModelConfig:
     weight_decay: float = 0.0
     """Decoupled weight decay."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    protocol: module.Protocol = field(default_factory=module.Protocol)
+    protocol: Protocol = field(default_factory=Protocol)
 
     def __post_init__(self) -> None:
         if self.freeze_items and self.init_type == NONE:
@@ -78,9 +76,9 @@ class IdModule(NextItemModule):
         super().__init__(num_users, config.protocol.metric_ks)
         self.model, self.config = model, config
 
-    @abstractmethod
     def predict(self, batch: Any) -> Tensor:
         """Return what the targets of a training batch are predicted with, (T, D)."""
+        raise NotImplementedError
 
     def item_vectors(self) -> Tensor:
         """Return the table that scores are taken with, (N+1, D)."""
@@ -101,17 +99,6 @@ class IdModule(NextItemModule):
         return torch.optim.AdamW(parameters, self.config.lr, betas=(0.9, 0.98), weight_decay=decay, fused=True)
 
 
-class TrainBatches(Protocol):
-    """A family's training dataset: batches by key, and how long each sequence is."""
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """(n,) events that each sequence gives the model."""
-
-    def __getitem__(self, key: Any) -> Any:
-        """Return one batch."""
-
-
 def train_id_model(
     family: str,
     config: IdModelConfig,
@@ -119,7 +106,7 @@ def train_id_model(
     maxlen: int,
     make_model: Callable[[int, Tensor | None], nn.Module],
     make_module: Callable[[Any, Any, int], IdModule],
-    make_train: Callable[[Histories, int], TrainBatches],
+    make_train: Callable[[Histories, int], Any],
     make_inputs: Callable[[Histories, NDArray[np.int64], int], Any],
 ) -> None:
     """Train, choose the best epoch on validation, test once, and write the run folder.
@@ -130,7 +117,7 @@ def train_id_model(
         maxlen: Most recent events that the model reads.
         make_model: From N and (N+1, V) item vectors, or None for random ones.
         make_module: From the model, the flags and the number of users.
-        make_train: From the training view and N.
+        make_train: From the training view and N: a dataset of batches by key, with the (n,) `lengths` of its sequences.
         make_inputs: From a view, (B,) rows and `maxlen`: what the module's `user_vectors` takes.
     """
     dataset = find_dataset(config.dataset, config.data_path)
@@ -145,7 +132,7 @@ def train_id_model(
     split = split_dataset(dataset, config.training.split)
     model: Any = make_model(dataset.num_items, start)
     model.item_embedding.weight.requires_grad_(not config.freeze_items)
-    train: Any = make_train(split.train, dataset.num_items)
+    train = make_train(split.train, dataset.num_items)
     data = BatchModule(
         dataset,
         split,

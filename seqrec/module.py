@@ -33,11 +33,15 @@ class Protocol:
     candidate_seed: int = 98765
     """Seed of the sampled negatives: they depend on it and the user alone."""
     metric_ks: tuple[int, ...] = KS
-    """Cutoffs of NDCG@k and Recall@k."""
+    """Cutoffs of NDCG@k and Recall@k; 10 is one of them."""
 
     def __post_init__(self) -> None:
         if self.sample_size == 0:
             raise ValueError("--sample_size 0 would rank each target alone; use K > 0 negatives, or -1 for all items")
+        if 10 not in self.metric_ks or min(self.metric_ks) < 1:
+            raise ValueError(
+                f"--metric_ks must be at least 1 and hold 10, which tables are made of, got {self.metric_ks}"
+            )
         if self.sample_size > 0 and self.filter_seen:
             raise ValueError("--filter_seen is for full ranking: sampled negatives never contain seen items")
 

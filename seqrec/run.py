@@ -116,9 +116,12 @@ class Run:
         """Make the folder ready and say whether there is anything left to do.
 
         Raises:
-            ValueError: If an earlier run lies there and neither --resume nor --overwrite says what to do with it, or
-                if it was run with other flags than these.
+            ValueError: If an earlier run lies there and neither --resume nor --overwrite says what to do with it, if
+                it was run with other flags than these, or if the metric that chooses the epoch is not measured.
         """
+        measured = [f"{name}@{k}" for name in ("NDCG", "Recall") for k in self.protocol.metric_ks] + ["MRR", "AUC"]
+        if self.training.best_metric not in measured:
+            raise ValueError(f"--best_metric must be one of {measured}, got {self.training.best_metric!r}")
         settings = json.loads(json.dumps(_flat(config), default=str))
         file = self.folder / "config.json"
         if not is_first_process():

@@ -44,6 +44,15 @@ def test_first_run_and_resume_without_an_earlier_one(run: Run) -> None:
         assert json.loads((fresh.folder / "config.json").read_text())["seed"] == fresh.training.seed
 
 
+def test_the_metric_that_chooses_is_measured(tiny: Dataset, tmp_path: Path) -> None:
+    config = TrainingConfig(runs_dir=tmp_path, best_metric="NDCG@3")
+    with pytest.raises(ValueError, match=r"best_metric must be one of .*'NDCG@10'.* got 'NDCG@3'"):
+        Run("Some", tiny, "none", config, Protocol()).open(config)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"metric_ks must .* hold 10.*got \(5,\)"):
+        Protocol(metric_ks=(5,))
+
+
 def test_an_earlier_run_needs_a_decision(run: Run) -> None:
     assert run.open(run.training)
     with pytest.raises(ValueError, match=r"holds an earlier run: add --resume .* --overwrite .* or --run_name NAME"):
