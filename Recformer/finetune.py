@@ -1,12 +1,13 @@
 """Finetune Recformer in two stages, test it and export its item vectors: `bash Recformer/finetune.sh --help`.
 
-Stage 1 encodes all items anew after each epoch; stage 2 starts from its best epoch and keeps that epoch's item vectors
-fixed. Both share the best validation score, so stage 2 counts only where it is better. `embedding/<dataset>/` gets
-`longformer` (the backbone untouched), `pretrain` (where --pretrain_ckpt is given) and `finetune` (stage 1's best epoch,
-encoded by that epoch's own weights).
+Stage 1 encodes all items anew after each epoch, or as --item_refresh says; stage 2 starts from its best epoch and keeps
+that epoch's item vectors fixed. Both share the best validation score, so stage 2 counts only where it is better.
+`embedding/<dataset>/` gets `longformer` (the backbone untouched), `pretrain` (where --pretrain_ckpt is given) and
+`finetune` (stage 1's best epoch, encoded by that epoch's own weights).
 """
 
 import logging
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -27,11 +28,11 @@ from Recformer.backbone import load_backbone, load_weights
 from Recformer.data import TrainBatch, TrainDataset, history_tokens
 from Recformer.encoding import describe, encode_items, weights_sha256
 from Recformer.model import RecformerModel
-from Recformer.text import ItemTokens, TokenBatch, build_sequences, tokenize_items
+from Recformer.text import ItemTokens, TokenBatch, build_sequences, item_sequences, tokenize_items
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, Histories, find_dataset, split_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
-from seqrec.losses import catalogue_loss
+from seqrec.losses import full_softmax, sampled_softmax
 from seqrec.module import BatchModule, NextItemModule, Protocol
 from seqrec.ragged import RowSampler
 from seqrec.run import Run, RunRecord, TrainingConfig
@@ -82,12 +83,30 @@ class Config:
     """Decoupled weight decay, for weights that are no bias and no norm."""
     warmup_steps: int = 100
     """Optimiser steps of each stage in which the rate rises; then it falls linearly to zero."""
+    item_refresh: str = "epoch"
+    """How often stage 1 encodes the items anew: epoch, steps:N (optimiser steps), or never."""
+    train_items: bool = False
+    """In stage 1 a batch's targets and sampled negatives are encoded, each once, and the gradient reaches them too."""
     second_stage_epochs: int | None = None
     """At most so many epochs in stage 2; by default as many as in stage 1, 0 leaves it out."""
     test_only: bool = False
     """Do not train: test the weights given (zero-shot) and export their vectors."""
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(num_epochs=16, patience=5))
     protocol: Protocol = field(default_factory=Protocol)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"epoch|never|steps:[1-9]\d*", self.item_refresh):
+            raise ValueError(
+                f"--item_refresh must be epoch, steps:N with N at least 1, or never: {self.item_refresh!r}"
+            )
+        if self.train_items and self.item_refresh == "never":
+            raise ValueError("--train_items changes the items' vectors, --item_refresh never keeps them: drop one")
+
+    @property
+    def refresh_steps(self) -> int | None:
+        """Optimiser steps after which stage 1 encodes the items, beside every epoch's start."""
+        mode, _, steps = self.item_refresh.partition(":")
+        return int(steps) if mode == "steps" else None
 
 
 class RecformerModule(NextItemModule):
@@ -99,6 +118,7 @@ class RecformerModule(NextItemModule):
         super().__init__(num_users, config.protocol.metric_ks)
         self.model, self.items, self.config = model.train(), items, config
         self.refresh_items = True
+        self.train_items = False
         self._encoded_at: int | None = None
         self.register_buffer("item_table", torch.zeros(items.num_items + 1, model.config.hidden_size))
         self.model.freeze_unread()
@@ -125,14 +145,32 @@ class RecformerModule(NextItemModule):
         """Encode the items; after a validation they already are, by the same weights."""
         self.encode()
 
+    def on_train_batch_start(self, batch: TrainBatch, batch_idx: int) -> None:
+        """Encode the items when their turn has come."""
+        steps = self.config.refresh_steps
+        if steps is not None and self.global_step % steps == 0:
+            self.encode()
+
     def training_step(self, batch: TrainBatch) -> Tensor:
-        """Return the mean loss; its gradient goes through the histories alone."""
-        users, items = self.user_vectors(batch.inputs), F.normalize(self.item_table, dim=1)
-        loss = catalogue_loss(
-            "sampled_softmax" if len(batch.negatives) else "ce", users, items, batch.targets, batch.negatives
-        )
+        """Return the mean loss; the gradient goes through the histories, and through the batch's items if asked for."""
+        users = self.user_vectors(batch.inputs)
+        ids, place = torch.cat([batch.targets, batch.negatives]).unique(return_inverse=True)
+        rows = self._encode_rows(ids) if self.train_items else self.item_table[ids]
+        if len(batch.negatives):
+            classes = F.pad(F.normalize(rows, dim=1), (0, 0, 1, 0))
+            targets, negatives = (place + 1).split([len(batch.targets), len(batch.negatives)])
+            loss = sampled_softmax(users, classes, targets, negatives, self.items.num_items)
+        else:
+            table = self.item_table.index_copy(0, ids, rows) if self.train_items else self.item_table
+            loss = full_softmax(users, F.normalize(table, dim=1), batch.targets)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.targets))
         return loss
+
+    def _encode_rows(self, ids: Tensor) -> Tensor:
+        """Return (n, D) vectors of (n,) items by the present weights, with their gradient."""
+        texts = item_sequences(ids.cpu().numpy(), self.items, self.config.max_token_num)
+        vectors: Tensor = self.model(texts.to(self.device)).pooled
+        return vectors.float()
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule: a linear rise, then a linear fall to zero at the last step."""
@@ -190,12 +228,14 @@ def export(module: RecformerModule, dataset: Dataset, init_type: str) -> None:
 
 def run_stage(module: RecformerModule, data: BatchModule, run: Run, stage: int, to_beat: float = -1.0) -> RunRecord:
     """Train one stage in its own folder; the module ends with the stage's best weights and their item vectors."""
-    module.refresh_items = stage == 1
+    module.refresh_items = stage == 1 and module.config.item_refresh != "never"
+    module.train_items = stage == 1 and module.config.train_items
     config = run.training
     if stage == 2 and module.config.second_stage_epochs:
         config = replace(config, num_epochs=module.config.second_stage_epochs)
     pl.seed_everything(config.seed + stage, verbose=False)
-    log.info("stage %d: item vectors %s", stage, "encoded anew after each epoch" if stage == 1 else "fixed")
+    refresh = module.config.item_refresh if module.refresh_items else "never"
+    log.info("stage %d: items encoded anew: %s", stage, refresh)
     return fit(module, data, config, run.folder / f"stage{stage}", to_beat)
 
 
@@ -203,7 +243,10 @@ def train(module: RecformerModule, data: BatchModule, run: Run) -> RunRecord:
     """Run both stages, export `finetune`, and leave the better stage's best weights in the module."""
     metric = run.training.best_metric
     first = run_stage(module, data, run, 1)
-    export(module, run.dataset, "finetune")
+    if module.config.item_refresh == "never":
+        log.info("the item vectors were to stay as they were: there are no `finetune` ones to export")
+    else:
+        export(module, run.dataset, "finetune")
     if module.config.second_stage_epochs == 0:
         return first
     best_weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}

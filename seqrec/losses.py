@@ -149,7 +149,9 @@ def _normaliser(
     return shift, mass, weights
 
 
-def sampled_softmax(hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+def sampled_softmax(
+    hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor, num_items: int | None = None
+) -> Tensor:
     """Return the mean cross-entropy of the target against negatives that the whole batch shares.
 
     A negative that is the position's own target is left out. Negatives are uniform, so each stands for (N-1)/K items:
@@ -160,10 +162,11 @@ def sampled_softmax(hidden: Tensor, item_vectors: Tensor, targets: Tensor, negat
         item_vectors: (N+1, D).
         targets: (T,) int64 in 1..N.
         negatives: (K,) distinct int64 in 1..N, drawn uniformly.
+        num_items: N, where `item_vectors` holds the batch's items alone.
 
     Source: Bengio & Senécal (2008), https://doi.org/10.1109/TNN.2007.912312.
     """
-    num_items = len(item_vectors) - 1
+    num_items = num_items or len(item_vectors) - 1
     own = (hidden * item_vectors[targets]).sum(dim=1).float()
     hits = negatives[None, :] == targets[:, None]
     kept = (len(negatives) - hits.sum(dim=1)).clamp(min=1)

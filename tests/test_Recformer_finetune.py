@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from Recformer.backbone import find_backbone, load_backbone, load_weights
 from Recformer.data import TrainDataset, history_tokens
 from Recformer.encoding import encode_items
-from Recformer.finetune import learning_rate_factor
-from Recformer.text import tokenize_items
+from Recformer.finetune import Config, RecformerModule, learning_rate_factor, load_model
+from Recformer.text import item_sequences, tokenize_items
 from seqrec.dataset import Dataset, leave_one_out
 from seqrec.embeddings import load_embeddings
 from seqrec.ragged import BatchKey
@@ -169,3 +170,90 @@ def test_learning_rate_rises_to_one_and_falls_to_zero_without_a_jump() -> None:
     factor = learning_rate_factor(100, 1000)
     assert [factor(s) for s in (0, 50, 100, 550, 1000)] == [0.0, 0.5, 1.0, 0.5, 0.0]
     assert learning_rate_factor(100, 20)(10) == 1.0
+
+
+@pytest.fixture(scope="module")
+def module(tiny: Dataset, backbone: Path) -> RecformerModule:
+    """A model over the tiny catalogue that trains its items too, without dropout."""
+    config = Config(model_name_or_path=str(backbone), train_items=True, item_refresh="steps:3", **LIMITS)
+    torch.manual_seed(0)
+    model, tokenizer = load_model(config)
+    items = tokenize_items(tiny.item_table(), tiny.attributes, tokenizer, 3, LIMITS["max_attr_length"])
+    module = RecformerModule(model, items, config, tiny.num_users)
+    module.encode()
+    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
+    module.model.eval()
+    return module
+
+
+@pytest.mark.parametrize("num_negatives", [0, 5])
+def test_trained_items_give_the_gradient_of_the_plain_formula(
+    module: RecformerModule, tiny: Dataset, num_negatives: int
+) -> None:
+    module.train_items = True
+    train = TrainDataset(leave_one_out(tiny).train, module.items, LIMITS["max_token_num"], num_negatives, seed=1)
+    batch = train[BatchKey(np.arange(12), 0, 0)]
+    module.training_step(batch).backward()
+    weight = module.model.embeddings.word_embeddings.weight
+    assert weight.grad is not None
+    actual, weight.grad = weight.grad.clone(), None
+
+    classes = batch.negatives.tolist() if num_negatives else list(range(1, tiny.num_items + 1))
+    users = module.user_vectors(batch.inputs)
+    total = torch.zeros(())
+    learning = {*batch.targets.tolist(), *batch.negatives.tolist()}
+    for user, target in zip(users, batch.targets.tolist(), strict=True):
+        scores, own = [], torch.zeros(())
+        kept = sum(item != target for item in classes)
+        for item in {*classes, target}:
+            vector = module.model(item_sequences(np.array([item]), module.items)).pooled[0]
+            score = user @ F.normalize(vector if item in learning else vector.detach(), dim=0)
+            if item == target:
+                own = score
+            elif num_negatives:
+                score = score + np.log((tiny.num_items - 1) / kept)
+            scores.append(score)
+        total = total + torch.stack(scores).logsumexp(0) - own
+    (total / len(users)).backward()
+    assert actual.abs().max() > 1e-4
+    torch.testing.assert_close(actual, weight.grad, rtol=1e-3, atol=1e-5)
+    weight.grad = None
+
+
+def test_items_that_are_not_trained_get_no_gradient(module: RecformerModule, tiny: Dataset) -> None:
+    module.train_items = False
+    train = TrainDataset(leave_one_out(tiny).train, module.items, LIMITS["max_token_num"], 0, seed=1)
+    batch = train[BatchKey(np.arange(12), 0, 0)]
+    plain = F.cross_entropy(
+        (module.user_vectors(batch.inputs) @ F.normalize(module.item_table, dim=1).T)[:, 1:], batch.targets - 1
+    )
+    torch.testing.assert_close(module.training_step(batch), plain, rtol=1e-5, atol=1e-5)
+    module.zero_grad()
+
+
+def test_items_are_encoded_every_so_many_steps(module: RecformerModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+    monkeypatch.setattr(module, "encode", lambda: encoded.append(module.global_step))
+    for step in range(8):
+        monkeypatch.setattr(RecformerModule, "global_step", step)
+        module.on_train_batch_start(None, step)  # type: ignore[arg-type]
+    assert encoded == [0, 3, 6]
+
+
+@pytest.mark.parametrize("mode", ["never", "steps:2"])
+def test_item_refresh_decides_how_fresh_the_items_are(
+    tiny_path: Path, backbone: Path, tmp_path: Path, mode: str
+) -> None:
+    more = ["--item_refresh", mode, "--num_epochs", "1", "--second_stage_epochs", "0"]
+    run_script("Recformer/finetune.py", *flags(tiny_path, backbone, tmp_path, *more), output=tmp_path / "log")
+    best = load_state(tmp_path / "runs/Recformer/tiny/longformer-seed42/stage1/checkpoints/best.ckpt")["item_table"]
+    start = torch.from_numpy(np.load(tmp_path / "embedding/tiny/longformer.npy"))
+    assert torch.equal(best, start) == (mode == "never")
+    assert (tmp_path / "embedding/tiny/finetune.npy").exists() == (mode != "never")
+
+
+def test_contradictory_item_flags_are_refused() -> None:
+    with pytest.raises(ValueError, match="train_items"):
+        Config(train_items=True, item_refresh="never")
+    with pytest.raises(ValueError, match="steps:N"):
+        Config(item_refresh="steps:0")
