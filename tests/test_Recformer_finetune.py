@@ -181,7 +181,7 @@ def module(tiny: Dataset, backbone: Path) -> RecformerModule:
     items = tokenize_items(tiny.item_table(), tiny.attributes, tokenizer, 3, LIMITS["max_attr_length"])
     module = RecformerModule(model, items, config, tiny.num_users)
     module.encode()
-    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
+    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     module.model.eval()
     return module
 
