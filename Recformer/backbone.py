@@ -22,8 +22,17 @@ from torch import Tensor
 from Recformer.checkpoint import load_checkpoint, load_folder, load_strictly, load_weights
 from Recformer.config import RecformerConfig
 from Recformer.model import RecformerModel
+from Recformer.pretraining import MlmPass, RecformerForPretraining
 
-__all__ = ["Conversion", "convert", "find_backbone", "load_backbone", "load_checkpoint", "load_weights"]
+__all__ = [
+    "Conversion",
+    "convert",
+    "find_backbone",
+    "load_backbone",
+    "load_checkpoint",
+    "load_pretraining",
+    "load_weights",
+]
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +99,37 @@ def load_backbone(
         FileNotFoundError: If the backbone is nowhere to be found.
         ValueError: If it is of another kind, or its weights are not the ones expected.
     """
+    model, _, tokenizer = _load(model_name_or_path, longformer_ckpt, seed, changes)
+    return model, tokenizer
+
+
+def load_pretraining(
+    model_name_or_path: str = MINILM,
+    longformer_ckpt: Path | None = None,
+    mlm_pass: MlmPass = "shared",
+    seed: int = 42,
+    **changes: Any,
+) -> tuple[RecformerForPretraining, Any]:
+    """Return a Recformer with its source's language-model head or a new one, and its tokenizer; see `load_backbone`."""
+    encoder, head, tokenizer = _load(model_name_or_path, longformer_ckpt, seed, changes)
+    model = RecformerForPretraining(encoder, mlm_pass)
+    own = model.lm_head.state_dict()
+    found = {name.removeprefix("lm_head."): tensor for name, tensor in head.items()}
+    if found:
+        missing = [name for name in own if name not in found or found[name].shape != own[name].shape]
+        if missing:
+            raise ValueError(
+                f"{model_name_or_path}: its language-model head lacks {', '.join(missing)}, or in this shape"
+            )
+        model.lm_head.load_state_dict({name: found[name] for name in own})
+    log.info("language-model head: %s", "the source's" if found else f"new, from seed {seed}")
+    return model, tokenizer
+
+
+def _load(
+    model_name_or_path: str, longformer_ckpt: Path | None, seed: int, changes: dict[str, Any]
+) -> tuple[RecformerModel, dict[str, Tensor], Any]:
+    """Return the encoder, its source's language-model head by name, and the tokenizer."""
     beside = None if longformer_ckpt is None else longformer_ckpt.with_suffix("")
     folder = beside if beside is not None and (beside / "config.json").is_file() else find_backbone(model_name_or_path)
     tokenizer = load_tokenizer(folder)
@@ -99,11 +139,14 @@ def load_backbone(
     model.to_empty(device="cpu")
     if longformer_ckpt is not None:
         load_weights(model, longformer_ckpt)
+        state = load_checkpoint(longformer_ckpt)
+        head = {name: tensor for name, tensor in state.items() if name.startswith("lm_head.")}
     else:
         conversion = convert(load_folder(folder), config, seed)
         log.info("backbone %s: %s", model_name_or_path, conversion.summary().replace("\n", "; "))
         load_strictly(model, conversion.state, str(folder))
-    return model.eval(), tokenizer
+        head = conversion.head
+    return model.eval(), head, tokenizer
 
 
 def find_backbone(name: str) -> Path:

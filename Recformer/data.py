@@ -8,11 +8,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from Recformer.text import ItemTokens, TokenBatch, build_sequences
+from Recformer.text import ItemTokens, TokenBatch, build_sequences, item_sequences, ragged_arange
 from seqrec.dataset import Histories
 from seqrec.losses import Loss
 from seqrec.negatives import draw_negatives
 from seqrec.ragged import BatchKey
+
+
+class Classes(NamedTuple):
+    """The items that a batch tells its targets from, where they are trained too: M distinct ones."""
+
+    texts: TokenBatch
+    own: Tensor
+    """(B,) int64, which of them is each history's target."""
+    log_chance: Tensor
+    """(M,) float32, logarithm of the chance that a batch has the item, as another history's target or a negative."""
 
 
 class TrainBatch(NamedTuple):
@@ -23,6 +33,7 @@ class TrainBatch(NamedTuple):
     """(B,) int64."""
     negatives: Tensor
     """(K,) int64, empty for the full softmax."""
+    classes: Classes | None
 
 
 def history_tokens(histories: Histories, item_tokens: ItemTokens, max_token_num: int) -> NDArray[np.int64]:
@@ -38,14 +49,43 @@ class TrainDataset(Dataset[TrainBatch]):
     """Per user and epoch one target, drawn from all training events but the first; the history is what precedes it."""
 
     def __init__(
-        self, train: Histories, item_tokens: ItemTokens, max_token_num: int, num_negatives: int, seed: int
+        self,
+        train: Histories,
+        item_tokens: ItemTokens,
+        max_token_num: int,
+        num_negatives: int,
+        seed: int,
+        with_classes: bool = False,
     ) -> None:
+        """Take the training view; `with_classes` brings the texts of the batch's own items too."""
         self.sequences = train.select(train.lengths >= 2)
         if not len(self.sequences):
             raise ValueError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
         self.item_tokens, self.max_token_num, self.seed = item_tokens, max_token_num, seed
         self.num_negatives = num_negatives
         self.loss: Loss = "sampled_softmax" if num_negatives > 0 else "ce"
+        self.target_share = self._target_share() if with_classes else None
+
+    def _target_share(self) -> NDArray[np.float64]:
+        """Return (N+1,) the probability that a user drawn at random has each item for a target."""
+        events = self.sequences.lengths - 1
+        items = self.sequences.items[ragged_arange(self.sequences.starts + 1, events)]
+        weights = np.repeat(1 / events, events) / len(events)
+        return np.bincount(items, weights, self.item_tokens.num_items + 1).astype(np.float64)
+
+    def _classes(self, targets: NDArray[np.int64], negatives: NDArray[np.int64]) -> Classes | None:
+        """Return the distinct items of a batch."""
+        if self.target_share is None:
+            return None
+        items, place = np.unique(np.concatenate([targets, negatives]), return_inverse=True)
+        absent = (1 - self.target_share[items]) ** (len(targets) - 1) * (
+            1 - len(negatives) / self.item_tokens.num_items
+        )
+        return Classes(
+            texts=item_sequences(items, self.item_tokens, self.max_token_num),
+            own=torch.from_numpy(place[: len(targets)]),
+            log_chance=torch.from_numpy(np.log(np.maximum(1 - absent, 1e-12)).astype(np.float32)),
+        )
 
     def __getitem__(self, key: BatchKey) -> TrainBatch:
         generator = key.generator(self.seed)
@@ -54,8 +94,10 @@ class TrainDataset(Dataset[TrainBatch]):
         one = np.ones(len(key.rows), dtype=np.int64)
         num_items = self.item_tokens.num_items
         negatives = draw_negatives(self.loss, generator, self.sequences, key.rows, one, num_items, self.num_negatives)
+        targets = self.sequences.items[at].astype(np.int64)
         return TrainBatch(
             inputs=build_sequences(self.sequences.items, starts, at, self.item_tokens, self.max_token_num),
-            targets=torch.from_numpy(self.sequences.items[at].astype(np.int64)),
+            targets=torch.from_numpy(targets),
             negatives=torch.from_numpy(negatives),
+            classes=self._classes(targets, negatives),
         )

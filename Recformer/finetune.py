@@ -9,7 +9,6 @@ that epoch's item vectors fixed. Both share the best validation score, so stage 
 import logging
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,11 +27,12 @@ from Recformer.backbone import load_backbone, load_weights
 from Recformer.data import TrainBatch, TrainDataset, history_tokens
 from Recformer.encoding import describe, encode_items, weights_sha256
 from Recformer.model import RecformerModel
-from Recformer.text import ItemTokens, TokenBatch, build_sequences, item_sequences, tokenize_items
+from Recformer.optimization import configure_adamw
+from Recformer.text import ItemTokens, TokenBatch, build_sequences, tokenize_items
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, Histories, find_dataset, split_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
-from seqrec.losses import full_softmax, sampled_softmax
+from seqrec.losses import batch_softmax, full_softmax, sampled_softmax
 from seqrec.module import BatchModule, NextItemModule, Protocol
 from seqrec.ragged import RowSampler
 from seqrec.run import Run, RunRecord, TrainingConfig
@@ -86,7 +86,7 @@ class Config:
     item_refresh: str = "epoch"
     """How often stage 1 encodes the items anew: epoch, steps:N (optimiser steps), or never."""
     train_items: bool = False
-    """In stage 1 a batch's targets and sampled negatives are encoded, each once, and the gradient reaches them too."""
+    """In stage 1 tell a target from the batch's other targets and sampled negatives, which learn as histories do."""
     second_stage_epochs: int | None = None
     """At most so many epochs in stage 2; by default as many as in stage 1, 0 leaves it out."""
     test_only: bool = False
@@ -153,54 +153,25 @@ class RecformerModule(NextItemModule):
 
     def training_step(self, batch: TrainBatch) -> Tensor:
         """Return the mean loss; the gradient goes through the histories, and through the batch's items if asked for."""
-        users = self.user_vectors(batch.inputs)
-        ids, place = torch.cat([batch.targets, batch.negatives]).unique(return_inverse=True)
-        rows = self._encode_rows(ids) if self.train_items else self.item_table[ids]
-        if len(batch.negatives):
-            classes = F.pad(F.normalize(rows, dim=1), (0, 0, 1, 0))
-            targets, negatives = (place + 1).split([len(batch.targets), len(batch.negatives)])
-            loss = sampled_softmax(users, classes, targets, negatives, self.items.num_items)
-        else:
-            table = self.item_table.index_copy(0, ids, rows) if self.train_items else self.item_table
-            loss = full_softmax(users, F.normalize(table, dim=1), batch.targets)
+        loss = self._loss(self.user_vectors(batch.inputs), batch)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.targets))
         return loss
 
-    def _encode_rows(self, ids: Tensor) -> Tensor:
-        """Return (n, D) vectors of (n,) items by the present weights, with their gradient."""
-        texts = item_sequences(ids.cpu().numpy(), self.items, self.config.max_token_num)
-        vectors: Tensor = self.model(texts.to(self.device)).pooled
-        return vectors.float()
+    def _loss(self, users: Tensor, batch: TrainBatch) -> Tensor:
+        if self.train_items and batch.classes is not None:
+            # The table's items are no classes here: being older than the batch's, they would be told by that alone.
+            classes = self.model(batch.classes.texts).pooled.float()
+            return batch_softmax(users, F.normalize(classes, dim=1), batch.classes.own, batch.classes.log_chance)
+        if not len(batch.negatives):
+            return full_softmax(users, F.normalize(self.item_table, dim=1), batch.targets)
+        ids, place = torch.cat([batch.targets, batch.negatives]).unique(return_inverse=True)
+        rows = F.pad(F.normalize(self.item_table[ids], dim=1), (0, 0, 1, 0))
+        targets, negatives = (place + 1).split([len(batch.targets), len(batch.negatives)])
+        return sampled_softmax(users, rows, targets, negatives, self.items.num_items)
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW and its schedule: a linear rise, then a linear fall to zero at the last step."""
-        groups: dict[bool, list[Tensor]] = {True: [], False: []}
-        for parameter in self.parameters():
-            if parameter.requires_grad:
-                groups[parameter.dim() > 1].append(parameter)
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": groups[True], "weight_decay": self.config.weight_decay},
-                {"params": groups[False], "weight_decay": 0.0},
-            ],
-            self.config.lr,
-            fused=True,
-        )
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(self.config.warmup_steps, total))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def learning_rate_factor(warmup: int, total: int) -> Callable[[int], float]:
-    """Return the learning rate's factor by step: a linear rise to 1 at `warmup`, a linear fall to 0 at `total`."""
-    warmup = min(warmup, total // 2)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return step / warmup
-        return max(0.0, (total - step) / max(1, total - warmup))
-
-    return factor
+        """Return AdamW and its schedule."""
+        return configure_adamw(self, self.config.lr, self.config.weight_decay, self.config.warmup_steps)
 
 
 def load_model(config: Config) -> tuple[RecformerModel, Any]:
@@ -295,7 +266,12 @@ def make_batches(config: Config, dataset: Dataset, items: ItemTokens) -> BatchMo
     """Return the training and evaluation batches of a run."""
     split = split_dataset(dataset, config.training.split)
     training = TrainDataset(
-        split.train, items, config.max_token_num, config.finetune_negative_sample_size, config.training.seed
+        split.train,
+        items,
+        config.max_token_num,
+        config.finetune_negative_sample_size,
+        config.training.seed,
+        config.train_items,
     )
     lengths = history_tokens(training.sequences, items, config.max_token_num)
 

@@ -1,7 +1,8 @@
 """Turn raw data into a prepared dataset: `python scripts/prepare.py SOURCE --input ... --name ...`.
 
-Sources: demo, atomic, recformer, amazon, movielens, sequences, table, pickle; `SOURCE --help` lists the options of one.
-The dataset is written to data/NAME, whole or not at all, and its card is printed.
+Sources: demo, atomic, recformer, amazon, movielens, sequences, table, pickle, and corpus, which joins prepared
+datasets; `SOURCE --help` lists the options of one. The dataset is written to data/NAME, whole or not at all, and its
+card is printed.
 """
 
 import sys
@@ -18,6 +19,7 @@ from seqrec.dataset_card import describe
 from seqrec.preparation import prepare
 from seqrec.sources.amazon import Amazon
 from seqrec.sources.atomic import Atomic
+from seqrec.sources.corpus import Corpus
 from seqrec.sources.demo import Demo
 from seqrec.sources.movielens import MovieLens
 from seqrec.sources.pickled import Pickled
@@ -34,6 +36,7 @@ Source = (
     | Annotated[Sequences, subcommand(Sequences.kind)]
     | Annotated[Table, subcommand(Table.kind)]
     | Annotated[Pickled, subcommand(Pickled.kind)]
+    | Annotated[Corpus, subcommand(Corpus.kind)]
 )
 
 

@@ -175,6 +175,26 @@ def sampled_softmax(
     return F.cross_entropy(torch.cat([own[:, None], scores], dim=1), torch.zeros_like(targets))
 
 
+def batch_softmax(hidden: Tensor, classes: Tensor, own: Tensor, log_chance: Tensor) -> Tensor:
+    """Return the mean cross-entropy of each target against the items that happen to be in the batch.
+
+    An item is there with a chance of its own, popular ones more often; the logarithm of the chance is taken from its
+    score, except where it is the position's own target, so that the sum estimates the full softmax's without bias.
+
+    Args:
+        hidden: (T, D).
+        classes: (M, D) vectors of distinct items.
+        own: (T,) int64, which of them is each position's target.
+        log_chance: (M,) logarithm of the chance that the item is among the classes of another position's target.
+
+    Source: Bengio & Senécal (2008), https://doi.org/10.1109/TNN.2007.912312; in-batch classes as in Yi et al. (2019),
+    https://doi.org/10.1145/3298689.3346996.
+    """
+    scores = (hidden @ classes.T).float()
+    correction = log_chance.expand_as(scores).scatter(1, own[:, None], 0.0)
+    return F.cross_entropy(scores - correction, own)
+
+
 def binary_cross_entropy(hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
     """Return the mean loss of telling each target from one negative, the original loss of SASRec.
 

@@ -19,7 +19,7 @@ from seqrec.dataset import Dataset as PreparedDataset
 from seqrec.dataset import Histories, Split
 from seqrec.evaluation import RankRecorder, rank_targets, seen_pairs
 from seqrec.metrics import KS
-from seqrec.ragged import BatchKey, RowSampler
+from seqrec.ragged import BatchKey, Rounds, RowSampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class BatchModule(pl.LightningDataModule):
         split: Split,
         protocol: Protocol,
         train: Dataset[Any],
-        train_sampler: RowSampler,
+        train_sampler: RowSampler | Rounds,
         make_inputs: Callable[[Histories, NDArray[np.int64]], Any],
         *,
         eval_lengths: Callable[[Histories], NDArray[np.int64]],
@@ -177,9 +177,9 @@ class BatchModule(pl.LightningDataModule):
             for stage, histories in (("valid", valid), ("test", split.test))
         }
 
-    def _loader(self, data: Dataset[Any], sampler: RowSampler) -> DataLoader[Any]:
+    def _loader(self, data: Dataset[Any], sampler: RowSampler | Rounds) -> DataLoader[Any]:
         if self.trainer is not None:
-            sampler.rank, sampler.world_size = self.trainer.global_rank, self.trainer.world_size
+            sampler.spread(self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(
             data,
             batch_size=None,

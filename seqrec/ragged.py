@@ -200,6 +200,10 @@ class RowSampler(Sampler[BatchKey]):
         """Choose the epoch whose order the next iteration gives; the Trainer calls it."""
         self.epoch = epoch
 
+    def spread(self, rank: int, world_size: int) -> None:
+        """Give every batch's rows to that many processes, of which this is the `rank`-th."""
+        self.rank, self.world_size = rank, world_size
+
     def batches(self) -> list[NDArray[np.int64]]:
         """Return the rows of this epoch's batches, over all processes."""
         if self._cut is None or self._cut[0] != self.epoch:
@@ -224,11 +228,45 @@ class RowSampler(Sampler[BatchKey]):
             batches = [batches[i] for i in generator.permutation(len(batches))]
         return batches
 
+    def key(self, index: int) -> BatchKey:
+        """Return this process's share of one of the epoch's batches."""
+        rows = self.batches()[index]
+        mine = rows[self.rank :: self.world_size]
+        # A process without a row of its own repeats one, so that all take the same number of steps.
+        return BatchKey(mine if len(mine) else rows[:1], self.epoch, index)
+
     def __iter__(self) -> Iterator[BatchKey]:
-        for index, rows in enumerate(self.batches()):
-            mine = rows[self.rank :: self.world_size]
-            # A process without a row of its own repeats one, so that all take the same number of steps.
-            yield BatchKey(mine if len(mine) else rows[:1], self.epoch, index)
+        return map(self.key, range(len(self.batches())))
 
     def __len__(self) -> int:
         return len(self.batches())
+
+
+class Rounds(Sampler[BatchKey]):
+    """A sampler's epochs, cut into rounds of so many batches: what a Trainer takes for an epoch is a round.
+
+    So a long epoch is validated, and can be resumed, in between. Rounds go on through the end of an epoch.
+    """
+
+    def __init__(self, sampler: RowSampler, steps: int, num_epochs: int) -> None:
+        self.sampler, self.steps, self.total = sampler, steps, num_epochs * len(sampler)
+        self.round, self.seed, self.spread = 0, sampler.seed, sampler.spread
+
+    @property
+    def count(self) -> int:
+        """Return how many rounds there are; the last may be short."""
+        return -(-self.total // self.steps)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the round that the next iteration gives; the Trainer calls it."""
+        self.round = epoch
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        first = self.round * self.steps
+        for position in range(first, min(first + self.steps, self.total)):
+            epoch, index = divmod(position, len(self.sampler))
+            self.sampler.set_epoch(epoch)
+            yield self.sampler.key(index)
+
+    def __len__(self) -> int:
+        return min(self.steps, self.total - self.round * self.steps)

@@ -1,0 +1,252 @@
+"""Pretrain Recformer on a corpus of histories from several domains: `bash Recformer/lightning_run.sh --help`.
+
+Validation is what the model is for: the next item of the histories of a domain that it has not read, out of that whole
+domain. The best weights are in `checkpoints/best.ckpt`, which finetune.py takes as --pretrain_ckpt.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+import tyro
+from numpy.typing import NDArray
+from torch import Tensor
+
+from Recformer.backbone import load_pretraining
+from Recformer.data import history_tokens
+from Recformer.encoding import encode_items
+from Recformer.masking import WordMasker
+from Recformer.optimization import configure_adamw
+from Recformer.pretraining import MlmPass, PretrainBatch, PretrainDataset, RecformerForPretraining, contrast
+from Recformer.text import ItemTokens, TokenBatch, build_sequences, tokenize_items
+from seqrec.command import run_command
+from seqrec.dataset import Dataset, Histories, find_dataset, split_dataset
+from seqrec.module import BatchModule, NextItemModule, Protocol
+from seqrec.ragged import Rounds, RowSampler
+from seqrec.run import Run, TrainingConfig
+from seqrec.training import fit, report, test
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One pretraining run."""
+
+    dataset: str | None = None
+    """Name of the prepared dataset to read, such as one that `scripts/prepare.py corpus` made."""
+    data_path: Path | None = None
+    """Its folder, where it lies elsewhere."""
+    valid_dataset: str | None = None
+    """Name of the prepared dataset of a held-out domain, which chooses the best weights."""
+    valid_path: Path | None = None
+    """Its folder, where it lies elsewhere."""
+    model_name_or_path: str = "minilm"
+    """Backbone: minilm, a local folder, or the name of a Longformer, RoBERTa or BERT on the Hugging Face hub."""
+    longformer_ckpt: Path | None = None
+    """Backbone as save_longformer_ckpt.py wrote it; instead of converting --model_name_or_path anew."""
+    max_token_num: int = 1024
+    """Tokens of a history that are read, the most recent items first."""
+    max_attr_num: int = 3
+    """Attributes of an item that are read."""
+    max_attr_length: int = 32
+    """Tokens of an attribute, name and value together."""
+    attention_window: int = 64
+    """Tokens that a token sees, both sides together; the first token sees and is seen by all."""
+    pooler_type: Literal["cls", "mean"] | None = None
+    """A text's vector: its first token's, or the mean over its tokens. By default what the backbone was trained for."""
+    temp: float = 0.05
+    """Cosine similarities are divided by this."""
+    mlm_weight: float = 0.1
+    """Weight of masked language modelling beside the contrast; 0 leaves it out."""
+    mlm_probability: float = 0.15
+    """Share of a text's tokens that are hidden, in whole words."""
+    mlm_pass: MlmPass = "shared"
+    """Read a text once, with hidden words, for both losses; or once plain for the contrast and once more masked."""
+    fix_word_embedding: bool = False
+    """Keep the word embeddings as they are."""
+    batch_size: int = 16
+    """Histories, each with its target, whose activations are held at one time."""
+    contrast_batch: int | None = None
+    """Histories whose targets are one another's negatives, over all processes; by default one batch of each."""
+    lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 5e-5
+    """Highest learning rate of AdamW."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay, for weights that are no bias and no norm."""
+    warmup_steps: int = 0
+    """Optimiser steps in which the rate rises; then it falls linearly to zero."""
+    valid_step: int | None = None
+    """Training batches between validations, at each of which --resume can continue; by default an epoch's."""
+    eval_max_tokens: int = 8192
+    """Tokens per batch in validation and item encoding."""
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(num_epochs=32, patience=1000, gradient_clip_val=1.0)
+    )
+    protocol: Protocol = field(default_factory=Protocol)
+
+    def __post_init__(self) -> None:
+        if self.valid_dataset is None and self.valid_path is None:
+            raise ValueError("--valid_dataset names the prepared dataset that chooses the best weights: give one")
+        if not 0 < self.mlm_probability < 1 or self.mlm_weight < 0:
+            raise ValueError(
+                f"--mlm_probability must lie in (0, 1) and --mlm_weight be 0 or more, got {self.mlm_probability} and "
+                f"{self.mlm_weight}"
+            )
+        for name in ("batch_size", "contrast_batch", "valid_step"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"--{name} must be at least 1, got {value}")
+
+    @property
+    def rows_per_step(self) -> int:
+        """Histories of a training batch, over all processes."""
+        return self.contrast_batch or self.batch_size * self.training.devices * self.training.num_nodes
+
+
+class PretrainModule(NextItemModule):
+    """The two losses, and validation by ranking."""
+
+    def __init__(self, model: RecformerForPretraining, items: ItemTokens, config: Config, num_users: int) -> None:
+        """Take a model and the items of the held-out domain."""
+        super().__init__(num_users, config.protocol.metric_ks)
+        self.model, self.items, self.config = model.train(), items, config
+        if config.mlm_weight == 0:
+            self.model.longformer.freeze_unread()
+            self.model.lm_head.requires_grad_(False)
+        if config.fix_word_embedding:
+            self.model.longformer.embeddings.word_embeddings.weight.requires_grad_(False)
+
+    def user_vectors(self, inputs: TokenBatch) -> Tensor:
+        """Return (B, D), normalised."""
+        pooled: Tensor = self.model.longformer(inputs).pooled
+        return F.normalize(pooled.float(), dim=1)
+
+    def item_vectors(self) -> Tensor:
+        """Return (N+1, D), the items of the held-out domain, normalised."""
+        return F.normalize(encode_items(self.model.longformer, self.items, self.config.eval_max_tokens), dim=1)
+
+    def training_step(self, batch: PretrainBatch) -> Tensor:
+        """Return this process's share of the loss of the whole batch."""
+        histories, targets, history_loss, target_loss = self.model(batch.parts)
+        counts = self._counts(batch)
+        total = counts.sum(dim=0)
+        # Lightning averages gradients over processes: shares are scaled so that their mean is the batch's mean.
+        scale = len(counts) / total.clamp(min=1)
+        rows, ids, first = self._gather(targets, batch.target_ids, counts[:, 0])
+        losses, hits = contrast(histories, rows, batch.target_ids, ids, first, self.config.temp)
+        contrastive = losses.sum() * scale[0]
+        mlm = history_loss * scale[1] + target_loss * scale[2]
+        loss: Tensor = contrastive + self.config.mlm_weight * mlm
+        for name, value in (
+            ("loss", loss),
+            ("contrast", contrastive),
+            ("mlm", mlm),
+            ("accuracy", hits.sum() * scale[0]),
+        ):
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(hits), sync_dist=True)
+        return loss
+
+    def _counts(self, batch: PretrainBatch) -> Tensor:
+        """Return (P, 3) histories, hidden tokens of histories and hidden tokens of targets of each process."""
+        own = [len(batch.target_ids)]
+        for number in (0, 1):
+            masked = [part[number].masked for part in batch.parts]
+            own.append(sum(len(m.labels) for m in masked if m is not None))
+        return self._all(torch.tensor(own, device=self.device)).view(-1, 3)
+
+    def _all(self, value: Tensor, sync_grads: bool = False) -> Tensor:
+        """Return the value of every process, (P, ...) where there are several."""
+        values = self.all_gather(value, sync_grads=sync_grads)
+        assert isinstance(values, Tensor)
+        return values
+
+    def _gather(self, vectors: Tensor, ids: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Return all processes' vectors with their gradient, their items, and where this process's rows begin."""
+        if len(counts) == 1:
+            return vectors, ids, 0
+        height = int(counts.max())
+        filling = height - len(ids)
+        rows = self._all(F.pad(vectors, (0, 0, 0, filling)), sync_grads=True)
+        items = self._all(F.pad(ids, (0, filling)))
+        return rows.flatten(0, 1), items.flatten(), height * self.global_rank
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW and its schedule."""
+        return configure_adamw(self, self.config.lr, self.config.weight_decay, self.config.warmup_steps)
+
+
+def make_batches(
+    config: Config, corpus: Dataset, corpus_items: ItemTokens, valid: Dataset, valid_items: ItemTokens, tokenizer: Any
+) -> BatchModule:
+    """Return the training batches of the corpus and the evaluation batches of the held-out domain."""
+    training = config.training
+    users = np.arange(corpus.num_users)
+    training_data = PretrainDataset(
+        Histories(corpus.items, users, corpus.offsets[:-1], corpus.offsets[1:]),
+        corpus_items,
+        config.max_token_num,
+        WordMasker.of(tokenizer) if config.mlm_weight else None,
+        config.mlm_probability,
+        config.batch_size,
+        training.seed,
+    )
+    rows = RowSampler(
+        training_data.sequences.lengths, batch_size=config.rows_per_step, shuffle=True, seed=training.seed
+    )
+
+    def make_inputs(histories: Histories, chosen: NDArray[np.int64]) -> TokenBatch:
+        starts, ends = histories.starts[chosen], histories.ends[chosen]
+        return build_sequences(histories.items, starts, ends, valid_items, config.max_token_num)
+
+    return BatchModule(
+        valid,
+        split_dataset(valid, training.split),
+        config.protocol,
+        training_data,
+        rows if config.valid_step is None else Rounds(rows, config.valid_step, training.num_epochs),
+        make_inputs,
+        eval_lengths=lambda histories: history_tokens(histories, valid_items, config.max_token_num),
+        eval_max_tokens=config.eval_max_tokens,
+        valid_users=training.valid_users,
+        num_workers=training.dataloader_num_workers,
+    )
+
+
+def main(config: Config) -> None:
+    """Pretrain, test the best weights on the held-out domain, and write the run folder."""
+    corpus = find_dataset(config.dataset, config.data_path)
+    valid = find_dataset(config.valid_dataset, config.valid_path)
+    if corpus.item_ids_sha256 == valid.item_ids_sha256:
+        raise ValueError(f"{corpus.name} and {valid.name} have the same items: validate on a domain that is not read")
+    run = Run("Recformer", valid, f"pretraining-on-{corpus.name}", config.training, config.protocol)
+    if not run.open(config):
+        return
+    pl.seed_everything(config.training.seed, verbose=False)
+    changes: dict[str, Any] = {
+        key: getattr(config, key)
+        for key in ("max_token_num", "max_attr_num", "max_attr_length", "temp", "attention_window", "pooler_type")
+        if getattr(config, key) is not None
+    }
+    model, tokenizer = load_pretraining(config.model_name_or_path, config.longformer_ckpt, config.mlm_pass, **changes)
+    limits = config.max_attr_num, config.max_attr_length
+    corpus_items, valid_items = (
+        tokenize_items(data.item_table(), data.attributes, tokenizer, *limits) for data in (corpus, valid)
+    )
+    module = PretrainModule(model, valid_items, config, valid.num_users)
+    data = make_batches(config, corpus, corpus_items, valid, valid_items, tokenizer)
+    training = config.training
+    if isinstance(data.train_sampler, Rounds):
+        training = replace(training, num_epochs=data.train_sampler.count)
+    record = fit(module, data, training, run.folder)
+    report(run, module, record, test(module, data, training))
+
+
+if __name__ == "__main__":
+    run_command(main, Config)
