@@ -1,0 +1,325 @@
+"""Masking, the contrast, the token cache and whole pretraining runs on a tiny random backbone."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from Recformer.backbone import find_backbone, load_backbone, load_pretraining, load_weights
+from Recformer.masking import WordMasker
+from Recformer.pretrain import Config, PretrainModule
+from Recformer.pretraining import PretrainBatch, PretrainDataset, contrast
+from Recformer.text import ItemTokens, TokenBatch, build_sequences, tokenize_items
+from seqrec.dataset import Dataset, Histories
+from seqrec.ragged import BatchKey, Rounds, RowSampler
+from tests import forked
+from tests.conftest import write_dataset
+from tests.interrupted import assert_same_run
+
+LIMITS: dict[str, Any] = {"max_token_num": 40, "max_attr_length": 8}
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of random weights with MiniLM's tokenizer."""
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("backbone")
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=64
+    )
+    BertModel(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(find_backbone("minilm")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def held_out_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A domain of its own: 30 users over 25 items."""
+    generator = np.random.default_rng(3)
+    histories = [generator.integers(1, 26, size=5).tolist() for _ in range(30)]
+    return write_dataset(tmp_path_factory.mktemp("data") / "other", histories, 25)
+
+
+def all_events(dataset: Dataset) -> Histories:
+    return Histories(dataset.items, np.arange(dataset.num_users), dataset.offsets[:-1], dataset.offsets[1:])
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(find_backbone("minilm"))
+
+
+@pytest.fixture(scope="module")
+def items(tiny: Dataset, tokenizer: Any) -> ItemTokens:
+    return tokenize_items(tiny.item_table(), tiny.attributes, tokenizer, 3, 8)
+
+
+@pytest.fixture(scope="module")
+def histories(tiny: Dataset, items: ItemTokens) -> TokenBatch:
+    return build_sequences(tiny.items, tiny.offsets[:-1], tiny.offsets[1:], items)
+
+
+def words_of(batch: TokenBatch, row: int, tokenizer: Any) -> list[list[int]]:
+    """Return the places of each word of a sequence, by the definition, one token after another."""
+    start, end = int(batch.offsets[row]), int(batch.offsets[row + 1])
+    words: list[list[int]] = []
+    for t in range(start + 1, end):
+        same_text = t > start + 1 and all(
+            field[t] == field[t - 1] for field in (batch.token_type_ids, batch.item_position_ids)
+        )
+        if same_text and tokenizer.convert_ids_to_tokens(int(batch.input_ids[t])).startswith("##"):
+            words[-1].append(t)
+        else:
+            words.append([t])
+    return words
+
+
+def test_whole_words_are_hidden_about_as_many_as_asked_for(histories: TokenBatch, tokenizer: Any) -> None:
+    masked = WordMasker.of(tokenizer)(histories, 0.3, np.random.default_rng(0))
+    asked = set(masked.asked.tolist())
+    assert masked.asked.tolist() == sorted(asked)
+    assert torch.equal(masked.labels, histories.input_ids[masked.asked].long())
+    partial = 0
+    for row in range(len(histories)):
+        words = words_of(histories, row, tokenizer)
+        hidden = [word for word in words if word[0] in asked]
+        assert all(set(word) <= asked for word in hidden)
+        assert not any(set(word) & asked for word in words if word[0] not in asked)
+        budget = round((int(histories.lengths[row]) - 1) * 0.3)
+        size = sum(map(len, hidden))
+        assert size <= budget or len(hidden) == 1
+        partial += budget - size
+    assert not asked & set(histories.offsets[:-1].tolist())
+    assert partial < len(histories)  # a word that did not fit in costs its sequence less than a token on average
+
+
+def test_hidden_tokens_are_mostly_masked_and_the_rest_left_alone(histories: TokenBatch, tokenizer: Any) -> None:
+    masker, counts = WordMasker.of(tokenizer), np.zeros(3)
+    for seed in range(40):
+        masked = masker(histories, 0.3, np.random.default_rng(seed))
+        shown = masked.input_ids[masked.asked]
+        kept, mask = shown == masked.labels, shown == tokenizer.mask_token_id
+        counts += [mask.sum(), kept.sum(), (~kept & ~mask).sum()]
+        untouched = torch.ones(len(histories.input_ids), dtype=torch.bool)
+        untouched[masked.asked] = False
+        assert torch.equal(masked.input_ids[untouched], histories.input_ids[untouched])
+        assert not set(shown[~kept & ~mask].tolist()) & set(tokenizer.all_special_ids)
+    np.testing.assert_allclose(counts / counts.sum(), [0.8, 0.1, 0.1], atol=0.02)
+
+
+def test_words_of_byte_level_bpe_begin_at_blanks_and_punctuation() -> None:
+    class Tokenizer:
+        mask_token_id, all_special_ids, name_or_path = 5, [5], "bpe"
+
+        def __len__(self) -> int:
+            return 6
+
+        def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+            return ["red", "\u0120red", "dish", "-", "1", "<mask>"]
+
+    assert WordMasker.of(Tokenizer()).continues.tolist() == [True, False, True, False, True, False]
+
+
+def make_batch(tiny: Dataset, items: ItemTokens, tokenizer: Any, part_size: int, rows: int = 12) -> PretrainBatch:
+    data = PretrainDataset(all_events(tiny), items, 40, WordMasker.of(tokenizer), 0.15, part_size, seed=1)
+    return data[BatchKey(np.arange(rows), 0, 0)]
+
+
+def test_a_target_is_drawn_from_the_later_half_and_its_history_precedes_it(tiny: Dataset, items: ItemTokens) -> None:
+    data = PretrainDataset(all_events(tiny), items, 1000, None, 0.15, 100, seed=1)
+    rows, seen = np.arange(30), set()
+    for epoch in range(60):
+        batch = data[BatchKey(rows, epoch, 0)]
+        tokens = batch.parts[0].histories.plain
+        counts = [int(p.max()) for p in tokens.item_position_ids.split(tokens.lengths.tolist())]
+        assert counts == sorted(counts)
+        seen |= {(count, target) for count, target in zip(counts, batch.target_ids.tolist(), strict=True)}
+    expected = set()
+    for row in rows:
+        start, length = data.sequences.starts[row], data.sequences.lengths[row]
+        for at in range(max((length - 1) // 2, 1), length):
+            expected.add((at, int(data.sequences.items[start + at])))
+    assert seen == expected
+
+
+def pretrain_module(backbone: Path, items: ItemTokens, mlm_pass: Any = "shared", **flags: Any) -> PretrainModule:
+    torch.manual_seed(0)
+    model, _ = load_pretraining(str(backbone), None, mlm_pass, attention_window=64, **LIMITS)
+    config = Config(valid_dataset="other", model_name_or_path=str(backbone), mlm_weight=0.1, mlm_pass=mlm_pass, **flags)
+    module = PretrainModule(model, items, config, 1)
+    module.model.eval()
+    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    module.all_gather = lambda value, **kwargs: value  # type: ignore[method-assign]
+    return module
+
+
+@pytest.mark.parametrize("mlm_pass", ["shared", "separate"])
+def test_the_loss_is_that_of_the_equations(
+    tiny: Dataset, items: ItemTokens, tokenizer: Any, backbone: Path, mlm_pass: str
+) -> None:
+    module = pretrain_module(backbone, items, mlm_pass)
+    batch = make_batch(tiny, items, tokenizer, part_size=100)
+    loss = module.training_step(batch)
+
+    encoder, head = module.model.longformer, module.model.lm_head
+    part, vectors, mlm = batch.parts[0], [], torch.zeros(())
+    for side in part:
+        assert side.masked is not None
+        hidden = TokenBatch(
+            side.masked.input_ids, side.plain.token_type_ids, side.plain.item_position_ids, side.plain.offsets
+        )
+        read = encoder(hidden, all_tokens=True)
+        vectors.append(read.pooled if mlm_pass == "shared" else encoder(side.plain).pooled)
+        states = head.layer_norm(F.gelu(head.dense(read.tokens[side.masked.asked])))
+        logits = states @ encoder.embeddings.word_embeddings.weight.T + head.bias
+        mlm = mlm + F.cross_entropy(logits[:, 1:], side.masked.labels - 1)
+    scores = F.cosine_similarity(vectors[0][:, None], vectors[1][None], dim=2) / 0.05
+    total = torch.zeros(())
+    for i, target in enumerate(batch.target_ids.tolist()):
+        others = [j for j, other in enumerate(batch.target_ids.tolist()) if j == i or other != target]
+        total = total + scores[i, others].logsumexp(0) - scores[i, i]
+    expected = total / len(scores) + 0.1 * mlm
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+
+
+def gradients(module: PretrainModule, batch: PretrainBatch) -> dict[str, Tensor]:
+    module.zero_grad()
+    module.training_step(batch).backward()
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def assert_close_gradients(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        scale = max(float(right[name].abs().max()), 1e-6)
+        torch.testing.assert_close(left[name] / scale, right[name] / scale, rtol=0, atol=2e-3, msg=name)
+
+
+def test_reading_a_batch_in_parts_changes_nothing(
+    tiny: Dataset, items: ItemTokens, tokenizer: Any, backbone: Path
+) -> None:
+    module = pretrain_module(backbone, items)
+    whole = make_batch(tiny, items, tokenizer, part_size=100)
+    one = whole.parts[0]
+
+    def cut(batch: TokenBatch, rows: range) -> TokenBatch:
+        a, b = int(batch.offsets[rows.start]), int(batch.offsets[rows.stop])
+        fields = (batch.input_ids, batch.token_type_ids, batch.item_position_ids)
+        return TokenBatch(*(field[a:b] for field in fields), batch.offsets[rows.start : rows.stop + 1] - a)
+
+    def part(rows: range) -> Any:
+        sides = []
+        for side in one:
+            a, b = int(side.plain.offsets[rows.start]), int(side.plain.offsets[rows.stop])
+            inside = (side.masked.asked >= a) & (side.masked.asked < b)
+            masked = type(side.masked)(
+                side.masked.input_ids[a:b], side.masked.asked[inside] - a, side.masked.labels[inside]
+            )
+            sides.append(type(side)(cut(side.plain, rows), masked))
+        return type(one)(*sides)
+
+    parts = whole._replace(parts=[part(range(0, 5)), part(range(5, 10)), part(range(10, 12))])
+    torch.testing.assert_close(module.training_step(parts), module.training_step(whole), rtol=1e-5, atol=1e-5)
+    assert_close_gradients(gradients(module, parts), gradients(module, whole))
+
+
+def test_parts_hold_their_dropout_when_they_are_read_again(
+    tiny: Dataset, items: ItemTokens, tokenizer: Any, backbone: Path
+) -> None:
+    module = pretrain_module(backbone, items)
+    module.model.train()
+    batch = make_batch(tiny, items, tokenizer, part_size=4)
+    first, again = [], []
+    for kept in (first, again):
+        torch.manual_seed(5)
+        kept.append(gradients(module, batch))
+    assert_close_gradients(first[0], again[0])
+
+
+def test_the_same_item_is_no_negative_of_itself() -> None:
+    histories, targets = torch.eye(4)[:3], torch.eye(4)[:3] + 0.1
+    ids = torch.tensor([7, 7, 9])
+    losses, _ = contrast(histories, targets, ids, ids, 0, 1.0)
+    scores = F.normalize(histories, dim=1) @ F.normalize(targets, dim=1).T
+    for i, others in ((0, [0, 2]), (1, [1, 2]), (2, [0, 1, 2])):
+        torch.testing.assert_close(losses[i], scores[i, others].logsumexp(0) - scores[i, i])
+
+
+def flags(corpus: Path, valid: Path, backbone: Path, runs: Path, *more: str) -> list[str]:
+    paths = ["--data_path", corpus, "--valid_path", valid, "--model_name_or_path", backbone, "--runs_dir", runs]
+    fixed = ["--num_epochs", "2", "--lr", "0.003", "--no-progress_bar", "--batch_size", "8", "--contrast_batch", "16"]
+    limits = [text for key, value in LIMITS.items() for text in (f"--{key}", str(value))]
+    return [*map(str, paths), *fixed, *limits, "--valid_step", "4", "--accelerator", "cpu", *more]
+
+
+NAME = "Recformer/other/pretraining-on-tiny-seed42"
+
+
+@pytest.fixture(scope="module")
+def pretrained(tiny_path: Path, held_out_path: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs with a pretraining run."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    given = flags(tiny_path, held_out_path, backbone, folder)
+    forked.run_script("Recformer/pretrain.py", *given, output=folder / "log")
+    return folder
+
+
+def test_pretraining_learns_and_what_it_writes_can_be_finetuned(pretrained: Path, backbone: Path) -> None:
+    rows = [line.split(",") for line in (pretrained / NAME / "logs/metrics.csv").read_text().splitlines()]
+    loss = rows[0].index("train/contrast")
+    assert len(rows) == 1 + -(-2 * 6 // 4)  # 2 epochs of 6 batches, in rounds of 4
+    assert float(rows[-1][loss]) < float(rows[1][loss])
+    model, _ = load_backbone(str(backbone), attention_window=64, **LIMITS)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    load_weights(model, pretrained / NAME / "checkpoints/best.ckpt")
+    moved = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert len(moved) > len(before) / 2
+
+
+def test_a_killed_pretraining_ends_as_if_it_had_not_been(
+    pretrained: Path, tiny_path: Path, held_out_path: Path, backbone: Path, tmp_path: Path
+) -> None:
+    given = flags(tiny_path, held_out_path, backbone, tmp_path, "--resume")
+    for done in (1, 2):
+        curve = tmp_path / NAME / "logs/metrics.csv"
+        process = forked.start_script("Recformer/pretrain.py", *given, output=tmp_path / "log")
+        while process.is_alive() and not (curve.is_file() and len(curve.read_text().splitlines()) > done):
+            time.sleep(0.01)
+        process.kill()
+        process.join()
+    forked.run_script("Recformer/pretrain.py", *given, output=tmp_path / "log")
+    assert_same_run(pretrained / NAME, tmp_path / NAME)
+
+
+def test_a_round_goes_on_where_the_last_one_ended() -> None:
+    rows = RowSampler(np.ones(23, dtype=np.int64), batch_size=5, shuffle=True, seed=3)
+    whole = []
+    for epoch in range(3):
+        rows.set_epoch(epoch)
+        whole += [(key.epoch, key.number, key.rows.tolist()) for key in rows]
+    rounds = Rounds(RowSampler(np.ones(23, dtype=np.int64), batch_size=5, shuffle=True, seed=3), 4, 3)
+    cut = []
+    for number in range(rounds.count):
+        rounds.set_epoch(number)
+        keys = list(rounds)
+        assert len(keys) == len(rounds)
+        cut += [(key.epoch, key.number, key.rows.tolist()) for key in keys]
+    assert cut == whole
+
+
+def test_bad_flags_are_refused() -> None:
+    with pytest.raises(ValueError, match="valid_dataset"):
+        Config()
+    with pytest.raises(ValueError, match="mlm_probability"):
+        Config(valid_dataset="x", mlm_probability=1.0)
+    with pytest.raises(ValueError, match="valid_step"):
+        Config(valid_dataset="x", valid_step=0)
