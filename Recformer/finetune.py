@@ -197,8 +197,10 @@ def export(module: RecformerModule, dataset: Dataset, init_type: str) -> None:
     log.info("item vectors `%s` are in %s", init_type, path)
 
 
-def run_stage(module: RecformerModule, data: BatchModule, run: Run, stage: int, to_beat: float = -1.0) -> RunRecord:
-    """Train one stage in its own folder; the module ends with the stage's best weights and their item vectors."""
+def run_stage(
+    module: RecformerModule, data: BatchModule, run: Run, stage: int, to_beat: float = -1.0
+) -> tuple[RecformerModule, RunRecord]:
+    """Train one stage in its own folder; return a module with its best weights and their item vectors."""
     module.refresh_items = stage == 1 and module.config.item_refresh != "never"
     module.train_items = stage == 1 and module.config.train_items
     config = run.training
@@ -210,18 +212,18 @@ def run_stage(module: RecformerModule, data: BatchModule, run: Run, stage: int, 
     return fit(module, data, config, run.folder / f"stage{stage}", to_beat)
 
 
-def train(module: RecformerModule, data: BatchModule, run: Run) -> RunRecord:
-    """Run both stages, export `finetune`, and leave the better stage's best weights in the module."""
+def train(module: RecformerModule, data: BatchModule, run: Run) -> tuple[RecformerModule, RunRecord]:
+    """Run both stages, export `finetune`, and return a module with the better stage's best weights."""
     metric = run.training.best_metric
-    first = run_stage(module, data, run, 1)
+    module, first = run_stage(module, data, run, 1)
     if module.config.item_refresh == "never":
         log.info("the item vectors were to stay as they were: there are no `finetune` ones to export")
     else:
         export(module, run.dataset, "finetune")
     if module.config.second_stage_epochs == 0:
-        return first
+        return module, first
     best_weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    second = run_stage(module, data, run, 2, to_beat=first.best[metric])
+    module, second = run_stage(module, data, run, 2, to_beat=first.best[metric])
     second.history = first.history + second.history
     second.seconds += first.seconds
     if second.best[metric] <= first.best[metric]:
@@ -230,7 +232,7 @@ def train(module: RecformerModule, data: BatchModule, run: Run) -> RunRecord:
         second.best, second.best_epoch = first.best, first.best_epoch
     else:
         second.best_epoch += len(first.history) - 1
-    return second
+    return module, second
 
 
 def main(config: Config) -> None:
@@ -257,7 +259,9 @@ def main(config: Config) -> None:
         module.encode(again=True)
         export(module, dataset, "pretrain")
     data = make_batches(config, dataset, items)
-    record = RunRecord(run.folder, config.training) if config.test_only else train(module, data, run)
+    record = RunRecord(run.folder, config.training)
+    if not config.test_only:
+        module, record = train(module, data, run)
     module.refresh_items = False  # test with the item vectors that the selected weights were validated with
     report(run, module, record, test(module, data, config.training))
 

@@ -244,7 +244,7 @@ def main(config: Config) -> None:
     training = config.training
     if isinstance(data.train_sampler, Rounds):
         training = replace(training, num_epochs=data.train_sampler.count)
-    record = fit(module, data, training, run.folder)
+    module, record = fit(module, data, training, run.folder)
     report(run, module, record, test(module, data, training))
 
 

@@ -52,6 +52,8 @@ class IdModelConfig:
     """Users per training batch."""
     lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 1e-3
     """Learning rate of Adam."""
+    item_lr: float | None = None
+    """Learning rate of the item table; by default that of everything else."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -94,9 +96,12 @@ class IdModule(NextItemModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam over everything that learns."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        decay = self.config.weight_decay
-        return torch.optim.AdamW(parameters, self.config.lr, betas=(0.9, 0.98), weight_decay=decay, fused=True)
+        config, table = self.config, self.model.item_embedding.weight
+        others = [p for p in self.parameters() if p.requires_grad and p is not table]
+        groups: list[dict[str, Any]] = [{"params": others}]
+        if table.requires_grad:
+            groups.append({"params": [table], "lr": config.lr if config.item_lr is None else config.item_lr})
+        return torch.optim.AdamW(groups, config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True)
 
 
 def train_id_model(

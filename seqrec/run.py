@@ -25,6 +25,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from seqrec.dataset import ROOT, Dataset, SplitName
 from seqrec.files import write_atomically, write_json
 from seqrec.module import NextItemModule, Protocol
+from seqrec.sharding import StrategyName
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +52,8 @@ class TrainingConfig:
     """Processes per machine, one per device."""
     num_nodes: int = 1
     """Machines."""
-    strategy: Literal["auto", "ddp"] = "auto"
-    """How several devices share the work."""
+    strategy: StrategyName = "auto"
+    """How several devices share the work, and with deepspeed the training's state too."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Of the forward and backward pass; scores and metrics are float32 always."""
     gradient_clip_val: float | None = None

@@ -1,9 +1,11 @@
 """How every family trains: one Trainer, exact resume, and the weights of the best epoch at the end."""
 
+import copy
 import logging
 import time
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -15,8 +17,11 @@ from torch import Tensor
 from seqrec.files import write_atomically
 from seqrec.module import NextItemModule
 from seqrec.run import Run, RunRecord, TrainingConfig, is_first_process
+from seqrec.sharding import consolidate, find_checkpoint, is_sharded, make_strategy
 
 log = logging.getLogger(__name__)
+
+Module = TypeVar("Module", bound=NextItemModule)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -59,14 +64,14 @@ def build_trainer(config: TrainingConfig, folder: Path, record: RunRecord, to_be
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
-        strategy=config.strategy,
+        strategy=make_strategy(config.strategy),
         precision=config.precision,
         max_epochs=config.num_epochs,
         check_val_every_n_epoch=config.eval_every,
         accumulate_grad_batches=config.accumulate_grad_batches,
         gradient_clip_val=config.gradient_clip_val,
         callbacks=callbacks,
-        plugins=AtomicCheckpointIO(),
+        plugins=None if is_sharded(config.strategy) else AtomicCheckpointIO(),
         logger=TensorBoardLogger(folder, name="logs", version=""),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -77,26 +82,27 @@ def build_trainer(config: TrainingConfig, folder: Path, record: RunRecord, to_be
 
 
 def fit(
-    module: NextItemModule, data: pl.LightningDataModule, config: TrainingConfig, folder: Path, to_beat: float = -1.0
-) -> RunRecord:
+    module: Module, data: pl.LightningDataModule, config: TrainingConfig, folder: Path, to_beat: float = -1.0
+) -> tuple[Module, RunRecord]:
     """Train until the validation score stops rising, continuing from `last.ckpt` under --resume.
 
-    Afterwards the module holds the weights of the best epoch.
-
     Args:
-        module: The model.
+        module: The model; a strategy that shares out its state leaves it in pieces.
         data: Its batches.
         config: How to train.
         folder: Where checkpoints and logs go.
         to_beat: A score that an epoch must exceed to count against early stopping.
+
+    Returns:
+        A module with the weights of the best epoch, and the record of the training.
     """
     record = RunRecord(folder, config)
     trainer = build_trainer(config, folder, record, to_beat)
-    last = folder / "checkpoints" / "last.ckpt"
-    resume_from = last if config.resume and last.is_file() else None
+    resume_from = find_checkpoint(folder / "checkpoints" / "last.ckpt") if config.resume else None
+    whole = copy.deepcopy(module) if is_sharded(config.strategy) else module
     trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
-    module.load_state_dict(load_state(folder / "checkpoints" / "best.ckpt"))
-    return record
+    whole.load_state_dict(load_state(folder / "checkpoints" / "best.ckpt"))
+    return whole, record
 
 
 def test(module: NextItemModule, data: pl.LightningDataModule, config: TrainingConfig) -> float:
@@ -105,7 +111,7 @@ def test(module: NextItemModule, data: pl.LightningDataModule, config: TrainingC
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
-        strategy=config.strategy,
+        strategy="ddp" if config.devices * config.num_nodes > 1 else "auto",
         precision=config.precision,
         logger=False,
         use_distributed_sampler=False,
@@ -113,6 +119,8 @@ def test(module: NextItemModule, data: pl.LightningDataModule, config: TrainingC
         enable_model_summary=False,
         enable_progress_bar=config.progress_bar,
     )
+    # After a training that was shared out, Lightning takes a test by one process for one by several.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     start = time.perf_counter()
     trainer.test(module, datamodule=data, verbose=False)
     return time.perf_counter() - start
@@ -120,7 +128,7 @@ def test(module: NextItemModule, data: pl.LightningDataModule, config: TrainingC
 
 def complete(run: Run, module: NextItemModule, data: pl.LightningDataModule) -> None:
     """Train, choose the best epoch on validation, test once, and write the results into the run folder."""
-    record = fit(module, data, run.training, run.folder)
+    module, record = fit(module, data, run.training, run.folder)
     report(run, module, record, test(module, data, run.training))
 
 
@@ -141,7 +149,10 @@ def load_state(path: Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: If there is none.
     """
-    if not path.is_file():
+    found = find_checkpoint(path)
+    if found is None:
         raise FileNotFoundError(f"{path} does not exist: the run has not validated an epoch yet; run it with --resume")
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    if found.is_dir():
+        return consolidate(found)
+    state: dict[str, Tensor] = torch.load(found, map_location="cpu", weights_only=True)["state_dict"]
     return state

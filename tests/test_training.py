@@ -181,7 +181,7 @@ def test_the_best_epoch_is_chosen_and_tested(run: Run) -> None:
 def test_a_score_to_beat_and_rare_validation(run: Run) -> None:
     config = replace(run.training, num_epochs=8, eval_every=2, patience=2, accelerator="cpu", progress_bar=False)
     module, data = make(run, good_epochs=set())
-    record = fit(module, data, config, run.folder, to_beat=0.5)
+    module, record = fit(module, data, config, run.folder, to_beat=0.5)
     # Epochs 1 and 3 are validated, neither reaches 0.5: patience is over, and the better of them is kept.
     assert len(record.history) == 4
     assert record.best_epoch == 1
