@@ -47,7 +47,7 @@ def load_checkpoint(path: Path) -> dict[str, Tensor]:
     tensors = {name: value for name, value in dict(content).items() if isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f"{path} holds no tensors by name, its keys are {sorted(map(str, content))[:5]}")
-    return {name: _single(tensor) for name, tensor in _strip(tensors, WRAPPERS).items()}
+    return strip_wrappers(tensors)
 
 
 def load_folder(folder: Path) -> dict[str, Tensor]:
@@ -152,11 +152,10 @@ def _unpickle(path: Path) -> Any:
         ) from error
 
 
-def _strip(tensors: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return the tensors without the prefixes, each of which may stand before any other."""
-    pattern = re.compile(f"^(?:{'|'.join(map(re.escape, prefixes))})+")
-    return {pattern.sub("", name): tensor for name, tensor in tensors.items()}
-
-
-def _single(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+def strip_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors under their names within the model that was wrapped, floating ones as float32."""
+    pattern = re.compile(f"^(?:{'|'.join(map(re.escape, WRAPPERS))})+")
+    return {
+        pattern.sub("", name): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }

@@ -1,0 +1,160 @@
+"""Turn a pretraining checkpoint into what finetuning takes: `python Recformer/convert_pretrain_ckpt.py --help`.
+
+Reads a Lightning `.ckpt`, a DeepSpeed checkpoint folder, the folder or file that DeepSpeed's `zero_to_fp32.py` makes of
+one, and the published `.bin` layouts. Writes the bare encoder, the encoder with its language-model head, and beside the
+first a folder of its name with configuration and tokenizer. Nothing is left out in silence: what the checkpoint lacks
+and cannot have been frozen, and what nobody needs, is an error.
+"""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import tyro
+from torch import Tensor
+
+from Recformer.backbone import MINILM, find_backbone, load_pretraining, load_tokenizer, read_config
+from Recformer.checkpoint import IGNORED, load_checkpoint, save_checkpoint, strip_wrappers
+from seqrec.command import run_command
+from seqrec.files import write_json
+from seqrec.sharding import consolidate
+
+log = logging.getLogger(__name__)
+FOLDER = Path(__file__).resolve().parent
+PREFIX = "longformer."
+
+
+def _given(constant: str, default: Path | None = None) -> Path | None:
+    """Return the path in the environment variable that has the published script's name for it, or a default."""
+    value = os.environ.get(constant)
+    return Path(value) if value else default
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One conversion; each option may be given as the environment variable of its name in capitals, too."""
+
+    pretrained_ckpt_path: Path | None = field(default_factory=lambda: _given("PRETRAINED_CKPT_PATH"))
+    """What pretraining left: `checkpoints/best.ckpt`, a DeepSpeed folder, or what zero_to_fp32.py made of it."""
+    longformer_ckpt_path: Path | None = field(default_factory=lambda: _given("LONGFORMER_CKPT_PATH"))
+    """Backbone as save_longformer_ckpt.py wrote it: gives what was frozen and is therefore missing."""
+    longformer_type: Annotated[str, tyro.conf.arg(aliases=["--model_name_or_path"])] = os.environ.get(
+        "LONGFORMER_TYPE", MINILM
+    )
+    """Backbone that was pretrained: minilm, a local folder, or a model's name on the Hugging Face hub."""
+    recformer_output_path: Path | None = field(
+        default_factory=lambda: _given(
+            "RECFORMER_OUTPUT_PATH", FOLDER / "pretrain_ckpt" / "recformer_pretrain_ckpt.bin"
+        )
+    )
+    """The encoder alone."""
+    recformerseqrec_output_path: Path | None = field(
+        default_factory=lambda: _given(
+            "RECFORMERSEQREC_OUTPUT_PATH", FOLDER / "pretrain_ckpt" / "seqrec_pretrain_ckpt.bin"
+        )
+    )
+    """The encoder as `longformer.*` and the language-model head."""
+
+
+def read_pretrained(path: Path) -> dict[str, Tensor]:
+    """Return the weights of any form of a pretraining checkpoint, without the prefixes of what was around them.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        ValueError: If it is no checkpoint.
+    """
+    if (path / "latest").is_file():
+        return strip_wrappers(consolidate(path))
+    if path.is_dir():
+        files = sorted(path.glob("pytorch_model.*"))
+        if not files:
+            raise FileNotFoundError(
+                f"{path} has neither `latest`, as a DeepSpeed checkpoint has, nor pytorch_model.bin, as what "
+                "zero_to_fp32.py makes of one"
+            )
+        return load_checkpoint(files[0])
+    return load_checkpoint(path)
+
+
+def complete(found: dict[str, Tensor], backbone: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
+    """Return the state by the backbone's names, what is missing taken from the backbone where it can have been frozen.
+
+    Args:
+        found: What the checkpoint has.
+        backbone: A pretraining model's state before training.
+        source: Path for messages.
+
+    Raises:
+        ValueError: If names or shapes are not the backbone's; the message lists them.
+    """
+    missing = [name for name in backbone if name not in found]
+    frozen = [name for name in missing if name.endswith("word_embeddings.weight")]
+    unexpected = [name for name in found if name not in backbone and not IGNORED.match(name)]
+    shapes = [
+        f"{name} {tuple(found[name].shape)} for {tuple(backbone[name].shape)}"
+        for name in backbone
+        if name in found and found[name].shape != backbone[name].shape
+    ]
+    problems = {
+        "missing": [name for name in missing if name not in frozen and not name.startswith("lm_head.")],
+        "unexpected": unexpected,
+        "of another shape": shapes,
+    }
+    told = [f"{len(names)} {kind}: {', '.join(names[:6])}" for kind, names in problems.items() if names]
+    if told:
+        raise ValueError(
+            f"{source} is not of this backbone; {'; '.join(told)}. "
+            "Give the one that was pretrained as --longformer_type"
+        )
+    heads = [name for name in missing if name.startswith("lm_head.")]
+    for names, how in ((frozen, "frozen, taken from the backbone"), (heads, "not in the checkpoint, left out")):
+        if names:
+            log.info("%s: %s", how, ", ".join(names))
+    kept = {name: found.get(name, backbone[name]) for name in backbone if name not in heads}
+    log.info("%d tensors converted, %d of them the encoder's", len(kept), sum(n.startswith(PREFIX) for n in kept))
+    return kept
+
+
+def main(config: Config) -> None:
+    """Convert one checkpoint."""
+    source, encoder_path, whole_path = (
+        config.pretrained_ckpt_path,
+        config.recformer_output_path,
+        config.recformerseqrec_output_path,
+    )
+    if encoder_path is None or whole_path is None or source is None or not source.exists():
+        raise FileNotFoundError(
+            f"--pretrained_ckpt_path {source} does not exist: give checkpoints/best.ckpt of a pretraining run, or the "
+            "folder or file that zero_to_fp32.py wrote"
+        )
+    found = read_pretrained(source)
+    if not any(name.startswith(PREFIX) for name in found):
+        found = {PREFIX + name: tensor for name, tensor in found.items()}
+    model, tokenizer = load_pretraining(config.longformer_type, config.longformer_ckpt_path, **_limits(config, found))
+    state = complete(found, model.state_dict(), source)
+    encoder = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
+    save_checkpoint(encoder_path, encoder)
+    save_checkpoint(whole_path, state)
+    beside = encoder_path.with_suffix("")
+    write_json(beside / "config.json", model.longformer.config.to_dict())
+    tokenizer.save_pretrained(beside)
+    log.info("wrote %s and %s; configuration and tokenizer are in %s", encoder_path, whole_path, beside)
+
+
+def _limits(config: Config, found: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the longest sequence that the checkpoint's positions are made for."""
+    positions = found.get(PREFIX + "embeddings.position_embeddings.weight")
+    if positions is None or config.longformer_ckpt_path is not None:
+        return {}
+    folder = find_backbone(config.longformer_type)
+    plain = read_config(folder, load_tokenizer(folder), max_token_num=1)
+    return {"max_token_num": len(positions) - plain.position_offset}
+
+
+if __name__ == "__main__":
+    run_command(main, Config)
