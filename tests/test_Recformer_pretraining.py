@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -248,10 +249,8 @@ def one_of_two(rank: int, port: int, batch: PretrainBatch, backbone: Path, items
 
     torch.distributed.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
     module = pretrain_module(backbone, items)
-    module.all_gather = lambda value, sync_grads=False: _all_gather_ddp_if_available(  # type: ignore[method-assign]
-        value, sync_grads=sync_grads
-    )
-    type(module).global_rank = rank  # type: ignore[assignment, misc]
+    module.all_gather = partial(_all_gather_ddp_if_available, group=None)  # type: ignore[method-assign]
+    type(module).global_rank = rank  # type: ignore[assignment]
     rows = range(7) if rank == 0 else range(7, 12)
     mine = PretrainBatch([cut_part(batch.parts[0], rows)], batch.target_ids[rows.start : rows.stop])
     loss = module.training_step(mine)

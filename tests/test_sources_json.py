@@ -14,9 +14,11 @@ import pytest
 from seqrec.dataset import load_dataset
 from seqrec.preparation import Preparation, prepare
 from seqrec.sources.amazon import Amazon
+from seqrec.sources.corpus import Corpus
 from seqrec.sources.pickled import Pickled
 from seqrec.sources.reading import line_chunks, scan_json_lines
 from seqrec.sources.recformer import Recformer
+from seqrec.sources.sequences import Sequences
 
 
 def where(folder: Path) -> dict[str, Any]:
@@ -119,6 +121,72 @@ def test_recformer_faulty_json(tmp_path: Path) -> None:
     (tmp_path / "smap.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"smap\.json is not a file \(in .*train\.json"):
         prepare(Recformer(**where(tmp_path), input=tmp_path))
+
+
+@pytest.mark.parametrize("number", [str, int])
+def test_recformer_pretraining_lists(tmp_path: Path, number: Any) -> None:
+    meta = {str(k): {"title": f"t{k}", "brand": "b"} for k in range(5)}
+    lists = [[number(3), number(1)], [number(3)], [], [number(4), number(4), number(1)]]
+    for name, content in (("train", lists), ("meta_data", meta), ("odd", {"0": [1]})):
+        write(tmp_path / f"{name}.json", json.dumps(content))
+    users, items, table = read(Recformer(**where(tmp_path), input=tmp_path, sequences_file="train.json"))
+    assert users == {"0": ["3", "1"], "1": ["3"], "3": ["4", "4", "1"]}
+    assert items == ["3", "1", "4"]
+    assert table["title"].to_list() == ["t3", "t1", "t4"]
+    with pytest.raises(ValueError, match=r"odd.json: expected a list of lists of item keys, got dict"):
+        read(Recformer(**where(tmp_path), input=tmp_path, sequences_file="odd.json"))
+
+
+def domain(folder: Path, name: str, lines: list[str], items: str) -> None:
+    """Prepare a small dataset from lines of users and items, and a CSV of items."""
+    sequences = write(folder / f"{name}.txt", "\n".join(lines))
+    prepare(
+        Sequences(
+            name=name, data_dir=folder / "data", input=sequences, items=write(folder / f"{name}.csv", f"id,{items}")
+        )
+    )
+
+
+def corpus(folder: Path, *datasets: str, **options: Any) -> Corpus:
+    return Corpus(name="x", data_dir=folder / "data", datasets=datasets, **options)
+
+
+@pytest.fixture
+def domains(tmp_path: Path) -> Path:
+    domain(tmp_path, "tools", ["u a b", "v b"], "title\na,saw\nb,axe\n")
+    domain(tmp_path, "sports", ["u c a", "w c"], "title,brand\nc,ball,X\na,saw,\n")
+    domain(tmp_path, "target", ["u b", "z q"], "title\nb,axe\nq,pen\n")
+    return tmp_path
+
+
+def test_a_corpus_joins_domains_and_keeps_their_users_apart(domains: Path) -> None:
+    users, items, table = read(corpus(domains, "tools", "target"))
+    assert users == {"u@tools": ["a", "b"], "v@tools": ["b"], "u@target": ["b"], "z@target": ["q"]}
+    assert items == ["a", "b", "q"]
+    assert table["title"].to_list() == ["saw", "axe", "pen"]
+
+
+def test_a_corpus_has_the_attributes_of_all_domains(domains: Path) -> None:
+    with pytest.raises(ValueError, match=r"item 'a' is .*saw.* in one domain and .* in another: --prefix_items"):
+        domain(domains, "other", ["u a"], "title\na,drill\n")
+        read(corpus(domains, "tools", "other"))
+    users, _, table = read(corpus(domains, "tools", "sports", prefix_items=True))
+    assert users["u@sports"] == ["sports/c", "sports/a"]
+    assert table.columns == ["item", "raw_id", "title", "brand"]
+    assert table.filter(pl.col("raw_id") == "sports/c")["brand"].to_list() == ["X"]
+
+
+def test_a_corpus_shares_no_item_with_what_it_is_to_be_tested_on(
+    domains: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ValueError, match=r"tools shares 1 items with target, such as 'b'.*--on_shared_items drop"):
+        read(corpus(domains, "tools", disjoint_from=("target",)))
+    with caplog.at_level("INFO"):
+        users, items, _ = read(corpus(domains, "tools", disjoint_from=("target",), on_shared_items="drop"))
+    assert "tools and target share 1 items and 1 users" in caplog.text
+    assert (users, items) == ({"u@tools": ["a"]}, ["a"])
+    with pytest.raises(ValueError, match="names one twice"):
+        read(corpus(domains, "tools", "tools"))
 
 
 def write_pickle(folder: Path, content: Any) -> Path:

@@ -89,11 +89,11 @@ class Corpus(Preparation):
     def _items(self, domains: list[Dataset]) -> pl.DataFrame:
         """Return the text of all domains' items, each once."""
         tables = [
-            domain.item_table().drop("item").with_columns(self._item_name(domain) + pl.col("raw_id"))
+            domain.item_table().drop("item").with_columns(raw_id=self._item_name(domain) + pl.col("raw_id"))
             for domain in domains
         ]
         names = list(dict.fromkeys(name for domain in domains for name in domain.attributes))
-        joined = pl.concat(tables, how="diagonal").select("raw_id", *names)
+        joined = pl.concat(tables, how="diagonal").select("raw_id", pl.col(names).fill_null(""))
         items = joined.unique(maintain_order=True)
         twice = items.filter(pl.col("raw_id").is_duplicated())
         if not twice.is_empty():

@@ -7,6 +7,9 @@ maps a raw user key to the user's id. Items keep the order of their ids.
 The split of a prepared dataset is leave-one-out, so the files' split is kept exactly when it is that one: each user of
 val and test has a train list and one item in each of the two. `resplit` takes any other files: a user's sequence is
 then what train, val and test hold of the user, in this order, and the last two items are held out anew.
+
+The layout of a pretraining corpus is another: `train.json` and `dev.json` are lists of sequences of raw item keys,
+without users, and there is no smap. `sequences_file` reads one of them.
 """
 
 import math
@@ -47,9 +50,13 @@ class Recformer(Preparation):
     """Raw item key to text."""
     umap_file: str = "umap.json"
     """Raw user key to user id; used where it exists."""
+    sequences_file: str = ""
+    """A pretraining corpus' list of sequences, such as train.json or dev.json; read instead of all but meta_file."""
 
     def read(self, scratch: Path) -> RawData:
         """Return the sequences and the items' text."""
+        if self.sequences_file:
+            return self._read_list()
         splits = {
             name: read_json(self.input / name, f"--{flag}")
             for flag, name in (
@@ -64,6 +71,18 @@ class Recformer(Preparation):
         meta_path = self.input / self.meta_file
         text = item_attributes(read_json(meta_path, "--meta_file"), smap, str(meta_path))
         return join_splits(splits, smap, umap, text, self.resplit, self.input)
+
+    def _read_list(self) -> RawData:
+        path = self.input / self.sequences_file
+        sequences = read_json(path, "--sequences_file")
+        if not isinstance(sequences, list) or not set(map(type, sequences)) <= {list}:
+            raise ValueError(f"{path}: expected a list of lists of item keys, got {type(sequences).__name__}")
+        keys = list(map(str, chain.from_iterable(sequences)))  # some corpora hold numbers, metadata's keys are strings
+        lengths = list(map(len, sequences))
+        users = pl.Series(np.repeat(np.arange(len(lengths)), lengths)).cast(pl.String)
+        meta_path = self.input / self.meta_file
+        text = item_attributes(read_json(meta_path, "--meta_file"), dict.fromkeys(keys), str(meta_path))
+        return RawData(pl.LazyFrame({"user": users, "item": keys}), text, origin=str(path))
 
 
 def join_splits(
