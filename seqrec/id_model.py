@@ -53,11 +53,18 @@ class IdModelConfig:
     lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 1e-3
     """Learning rate of Adam."""
     item_lr: float | None = None
-    """Learning rate of the item table; by default that of everything else."""
+    """Learning rate of the item table; by default a tenth of --lr for given vectors, which it would soon wash out."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     protocol: Protocol = field(default_factory=Protocol)
+
+    @property
+    def table_lr(self) -> float:
+        """Learning rate of the item table."""
+        if self.item_lr is not None:
+            return self.item_lr
+        return self.lr if self.init_type == NONE else self.lr / 10
 
     def __post_init__(self) -> None:
         if self.freeze_items and self.init_type == NONE:
@@ -100,7 +107,7 @@ class IdModule(NextItemModule):
         others = [p for p in self.parameters() if p.requires_grad and p is not table]
         groups: list[dict[str, Any]] = [{"params": others}]
         if table.requires_grad:
-            groups.append({"params": [table], "lr": config.lr if config.item_lr is None else config.item_lr})
+            groups.append({"params": [table], "lr": config.table_lr})
         return torch.optim.AdamW(groups, config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True)
 
 

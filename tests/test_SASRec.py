@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from SASRec.data import TrainDataset, make_inputs
-from SASRec.finetune import Config
+from SASRec.finetune import Config, SASRecModule
 from SASRec.model import SASRec, SASRecConfig
 from seqrec.dataset import Dataset, Histories, leave_one_out, load_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
@@ -192,6 +192,18 @@ def test_contradictions() -> None:
         SASRecConfig(maxlen=0)
     with pytest.raises(ValueError, match="--freeze_items with --init_type none would keep the item vectors random"):
         Config(freeze_items=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [({}, 0.02), ({"init_type": "mine"}, 0.002), ({"init_type": "mine", "item_lr": 0.5}, 0.5), ({"item_lr": 0.1}, 0.1)],
+)
+def test_given_vectors_learn_slowly(flags: dict[str, Any], expected: float) -> None:
+    module = SASRecModule(SASRec(5, SASRecConfig()), Config(lr=0.02, **flags), 1)
+    others, table = module.configure_optimizers().param_groups
+    assert (others["lr"], table["lr"]) == (0.02, pytest.approx(expected))
+    assert [id(parameter) for parameter in table["params"]] == [id(module.model.item_embedding.weight)]
+    assert len(others["params"]) == len(list(module.parameters())) - 1
 
 
 @pytest.fixture(scope="module")
