@@ -16,7 +16,7 @@ import torch
 
 from Recformer.backbone import load_backbone, load_weights
 from Recformer.encoding import describe, encode_items, weights_sha256
-from Recformer.text import tokenize_items
+from Recformer.text import load_item_tokens
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, find_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
@@ -71,9 +71,7 @@ def main(config: Config) -> None:
     if config.checkpoint is not None:
         load_weights(model, config.checkpoint)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    items = tokenize_items(
-        dataset.item_table(), dataset.attributes, tokenizer, config.max_attr_num, config.max_attr_length
-    )
+    items = load_item_tokens(dataset, tokenizer, config.max_attr_num, config.max_attr_length)
     vectors = encode_items(model, items, config.max_tokens).cpu().numpy()
     options = describe(model.config, config.model_name_or_path)
     path = embedding_path(dataset, config.init_type, config.embedding_dir)

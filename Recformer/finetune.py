@@ -28,7 +28,7 @@ from Recformer.data import TrainBatch, TrainDataset, history_tokens
 from Recformer.encoding import describe, encode_items, weights_sha256
 from Recformer.model import RecformerModel
 from Recformer.optimization import configure_adamw
-from Recformer.text import ItemTokens, TokenBatch, build_sequences, tokenize_items
+from Recformer.text import ItemTokens, TokenBatch, build_sequences, load_item_tokens
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, Histories, find_dataset, split_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
@@ -246,9 +246,7 @@ def main(config: Config) -> None:
         return
     pl.seed_everything(config.training.seed, verbose=False)
     model, tokenizer = load_model(config)
-    items = tokenize_items(
-        dataset.item_table(), dataset.attributes, tokenizer, config.max_attr_num, config.max_attr_length
-    )
+    items = load_item_tokens(dataset, tokenizer, config.max_attr_num, config.max_attr_length)
     module = RecformerModule(model, items, config, dataset.num_users)
     if torch.cuda.is_available() and config.training.accelerator != "cpu":
         module.to("cuda")

@@ -26,7 +26,7 @@ from Recformer.encoding import encode_items
 from Recformer.masking import WordMasker
 from Recformer.optimization import configure_adamw
 from Recformer.pretraining import MlmPass, PretrainBatch, PretrainDataset, RecformerForPretraining, contrast
-from Recformer.text import ItemTokens, TokenBatch, build_sequences, tokenize_items
+from Recformer.text import ItemTokens, TokenBatch, build_sequences, load_item_tokens
 from seqrec.command import run_command
 from seqrec.dataset import Dataset, Histories, find_dataset, split_dataset
 from seqrec.module import BatchModule, NextItemModule, Protocol
@@ -236,9 +236,7 @@ def main(config: Config) -> None:
     }
     model, tokenizer = load_pretraining(config.model_name_or_path, config.longformer_ckpt, config.mlm_pass, **changes)
     limits = config.max_attr_num, config.max_attr_length
-    corpus_items, valid_items = (
-        tokenize_items(data.item_table(), data.attributes, tokenizer, *limits) for data in (corpus, valid)
-    )
+    corpus_items, valid_items = (load_item_tokens(data, tokenizer, *limits) for data in (corpus, valid))
     module = PretrainModule(model, valid_items, config, valid.num_users)
     data = make_batches(config, corpus, corpus_items, valid, valid_items, tokenizer)
     training = config.training

@@ -8,6 +8,7 @@ Shapes: N items, B sequences, M items read by a batch, T tokens of a batch, L lo
 Source: Li et al. (2023), "Text Is All You Need", section 2.2, https://arxiv.org/abs/2305.13731.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seqrec.cache import cached_arrays
+from seqrec.dataset import Dataset
+
 log = logging.getLogger(__name__)
 
 KEY_TYPE, VALUE_TYPE, PAD_TYPE = 1, 2, 3  # type 0 is the class token's
-CHUNK = 65_536  # strings per call of the tokenizer, so that its Python lists stay small
+CHUNK = 65_536  # strings, or items, that are tokenised at a time, so that Python lists stay small
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +154,43 @@ def tokenize_items(
     types = np.tile(np.array([KEY_TYPE, VALUE_TYPE], dtype=np.int8), take.size // 2)
     offsets = np.zeros(len(table) + 2, dtype=np.int64)
     np.cumsum(take.sum(axis=(1, 2)), out=offsets[2:])
-    empty = int((np.diff(offsets[1:]) == 0).sum())
-    if empty:
-        log.warning("%d of %d items have no text: their vectors are all the same", empty, len(table))
     return ItemTokens(pool[source], np.repeat(types, take.reshape(-1)), offsets, int(tokenizer.cls_token_id))
+
+
+def load_item_tokens(dataset: Dataset, tokenizer: Any, max_attr_num: int = 3, max_attr_length: int = 32) -> ItemTokens:
+    """Return the tokens of a prepared dataset's items, memory-mapped; made where they are not there yet.
+
+    They lie in `.tokens/` beside the dataset, under a name that the texts, the tokenizer and the limits decide.
+
+    Args:
+        dataset: The dataset; its text attributes are read in their order.
+        tokenizer: See `tokenize_items`, as are the others.
+        max_attr_num: See above.
+        max_attr_length: See above.
+    """
+    table = dataset.item_table()
+    key = {
+        "texts": hashlib.sha256((dataset.path / "items.parquet").read_bytes()).hexdigest(),
+        "attributes": dataset.attributes,
+        "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+        "limits": [max_attr_num, max_attr_length],
+        "format": 1,
+    }
+
+    def make_part(part: int) -> dict[str, NDArray[Any]]:
+        rows = table.slice(part * CHUNK, CHUNK)
+        rows = rows.with_columns(item=pl.int_range(1, len(rows) + 1))
+        made = tokenize_items(rows, dataset.attributes, tokenizer, max_attr_num, max_attr_length)
+        return {"tokens": made.tokens, "types": made.types, "lengths": made.lengths[1:].astype(np.int32)}
+
+    parts = max(1, -(-len(table) // CHUNK))
+    arrays = cached_arrays(dataset.path.parent / ".tokens", key, parts, make_part, f"tokenising {dataset.name}")
+    lengths = arrays["lengths"]
+    if empty := int((lengths == 0).sum()):
+        log.warning("%d of %d items have no text: their vectors are all the same", empty, len(table))
+    offsets = np.zeros(len(lengths) + 2, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[2:])
+    return ItemTokens(arrays["tokens"], arrays["types"], offsets, int(tokenizer.cls_token_id))
 
 
 def build_sequences(

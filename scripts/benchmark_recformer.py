@@ -29,7 +29,7 @@ from Recformer.config import RecformerConfig  # noqa: E402
 from Recformer.data import TrainBatch, TrainDataset  # noqa: E402
 from Recformer.encoding import TOKENS_PER_BATCH  # noqa: E402
 from Recformer.model import RecformerModel  # noqa: E402
-from Recformer.text import ItemTokens, TokenBatch, item_sequences, tokenize_items  # noqa: E402
+from Recformer.text import ItemTokens, TokenBatch, item_sequences, load_item_tokens  # noqa: E402
 from seqrec.dataset import leave_one_out, load_dataset  # noqa: E402
 from seqrec.losses import full_softmax  # noqa: E402
 from seqrec.ragged import BatchKey, RowSampler  # noqa: E402
@@ -152,9 +152,7 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
     changes = {name: settings[name] for name in ("max_token_num", "pooler_type")}
     model, tokenizer = load_backbone(settings["model_name_or_path"], **changes)
     limit, size, config = settings["max_token_num"], settings["batch_size"], model.config
-    items = tokenize_items(
-        dataset.item_table(), dataset.attributes, tokenizer, config.max_attr_num, config.max_attr_length
-    )
+    items = load_item_tokens(dataset, tokenizer, config.max_attr_num, config.max_attr_length)
     ours, peer = RaggedRecformer(model).eval(), PaddedRecformer(model).eval()
     ids = draw_items(items, settings["num_items"], settings["seed"])
 

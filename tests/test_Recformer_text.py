@@ -1,7 +1,9 @@
 """Tokenisation of items and histories against a slow, literal form."""
 
+import shutil
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from Recformer import text
 from Recformer.backbone import find_backbone, load_tokenizer
 from Recformer.text import ItemTokens, TokenBatch, build_sequences, item_sequences, ragged_arange, tokenize_items
+from seqrec.dataset import load_dataset
 
 ATTRIBUTES = ("title", "brand", "category")
 
@@ -171,3 +175,27 @@ def test_a_batch_moves_as_a_whole() -> None:
 
 def test_ragged_arange_by_hand() -> None:
     assert ragged_arange(np.array([5, 9, 0]), np.array([2, 0, 3])).tolist() == [5, 6, 0, 1, 2]
+
+
+def test_tokens_of_a_dataset_are_made_once_in_parts(
+    tiny_path: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_path, tmp_path / "tiny")
+    dataset = load_dataset(tmp_path / "tiny")
+    monkeypatch.setattr(text, "CHUNK", 7)
+    whole = tokenize_items(dataset.item_table(), dataset.attributes, tokenizer, 3, 8)
+    for _ in range(2):
+        made = text.load_item_tokens(dataset, tokenizer, 3, 8)
+        for field in ("tokens", "types", "offsets"):
+            np.testing.assert_array_equal(getattr(made, field), getattr(whole, field))
+        monkeypatch.setattr(text, "tokenize_items", None)  # the second time nothing is tokenised
+
+
+def test_other_texts_or_limits_are_other_tokens(tiny_path: Path, tokenizer: Any, tmp_path: Path) -> None:
+    shutil.copytree(tiny_path, tmp_path / "tiny")
+    dataset = load_dataset(tmp_path / "tiny")
+    first = text.load_item_tokens(dataset, tokenizer, 3, 8)
+    assert text.load_item_tokens(dataset, tokenizer, 3, 2).lengths.max() == 2 < first.lengths.max()
+    table = dataset.item_table().with_columns(title=pl.lit("Cup"))
+    table.write_parquet(dataset.path / "items.parquet")
+    assert len(set(text.load_item_tokens(dataset, tokenizer, 3, 8).lengths[1:].tolist())) == 1

@@ -1,0 +1,73 @@
+"""Arrays that are computed once, part by part, and memory-mapped from then on.
+
+The folder is named by a hash of everything that decides the arrays, so a cache can't be out of date. A kill costs the
+part that was being made; two processes that make the same cache at once do the work twice and agree.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from seqrec.files import write_atomically
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def cached_arrays(
+    root: Path, key: Mapping[str, Any], num_parts: int, make_part: Callable[[int], Arrays], description: str
+) -> Arrays:
+    """Return arrays by name, each the concatenation of its parts along the first axis, memory-mapped.
+
+    Args:
+        root: Folder of the caches.
+        key: Everything that decides the arrays, as JSON can hold it.
+        num_parts: At least 1.
+        make_part: Gives the arrays of part 0, 1, ...; all parts have the same names, dtypes and further axes.
+        description: What is done, for the progress bar.
+    """
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    folder, parts = root / name, root / f".{name}.parts"
+    if not folder.is_dir():
+        for part in tqdm(range(num_parts), desc=description, unit="part", leave=False, delay=2):
+            path = parts / f"{part}.npz"
+            if not path.is_file():
+                with write_atomically(path) as file:
+                    np.savez(file, allow_pickle=False, **make_part(part))
+        whole = root / f".{name}.{os.getpid()}"
+        shutil.rmtree(whole, ignore_errors=True)
+        whole.mkdir()
+        _concatenate([parts / f"{part}.npz" for part in range(num_parts)], whole)
+        try:
+            whole.rename(folder)
+        except OSError:  # another process was first
+            shutil.rmtree(whole)
+        shutil.rmtree(parts, ignore_errors=True)
+    return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in folder.glob("*.npy")}
+
+
+def _concatenate(parts: list[Path], folder: Path) -> None:
+    """Write <name>.npy for every array of the parts, holding one part in memory at a time."""
+    with np.load(parts[0], allow_pickle=False) as first:
+        names = first.files
+    for name in names:
+        shapes = []
+        for path in parts:
+            with np.load(path, allow_pickle=False) as part:
+                shapes.append(part[name].shape)
+                dtype = part[name].dtype
+        total = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        out = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=total)
+        at = 0
+        for path, shape in zip(parts, shapes, strict=True):
+            with np.load(path, allow_pickle=False) as part:
+                out[at : at + shape[0]] = part[name]
+            at += shape[0]
+        out.flush()
