@@ -2,9 +2,14 @@
 
 `python Recformer/encode.py --dataset demo --init_type mine --checkpoint WEIGHTS`; without a checkpoint, the backbone's
 own vectors. `finetune.py` writes `longformer` and `finetune` by itself.
+
+Items are encoded part by part, and a part is on disk before the next begins: memory does not grow with the catalogue,
+and after a kill the same command goes on. `torchrun --nproc_per_node K Recformer/encode.py ...` shares the parts out.
 """
 
+import hashlib
 import logging
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +17,14 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from Recformer.backbone import load_backbone, load_weights
-from Recformer.encoding import describe, encode_items, weights_sha256
+from Recformer.encoding import describe, encode_some, weights_sha256
 from Recformer.text import load_item_tokens
+from seqrec.cache import CachedArrays
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, find_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
@@ -52,6 +60,8 @@ class Config:
     """A text's vector: its first token's, or the mean over its tokens. By default what the backbone was trained for."""
     max_tokens: int = 8192
     """Tokens per batch."""
+    part_items: int = 16384
+    """Items that are encoded, and kept in memory, at a time."""
     embedding_dir: Path = ROOT / "embedding"
     """Where item vectors go."""
 
@@ -70,13 +80,35 @@ def main(config: Config) -> None:
     model, tokenizer = load_backbone(config.model_name_or_path, config.longformer_ckpt, **changes)
     if config.checkpoint is not None:
         load_weights(model, config.checkpoint)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        torch.distributed.init_process_group("gloo")
+    cuda = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    model.to(cuda if torch.cuda.is_available() else "cpu")
     items = load_item_tokens(dataset, tokenizer, config.max_attr_num, config.max_attr_length)
-    vectors = encode_items(model, items, config.max_tokens).cpu().numpy()
-    options = describe(model.config, config.model_name_or_path)
-    path = embedding_path(dataset, config.init_type, config.embedding_dir)
-    save_embeddings(path, vectors, dataset, Producer("Recformer/encode.py", weights_sha256(model), options))
-    log.info("item vectors `%s` are in %s", config.init_type, path)
+    options, weights = describe(model.config, config.model_name_or_path), weights_sha256(model)
+
+    def make_part(part: int) -> dict[str, NDArray[np.float32]]:
+        ids = np.arange(part * config.part_items, min((part + 1) * config.part_items, dataset.num_items + 1))
+        vectors = encode_some(model, items, ids[ids > 0], config.max_tokens).cpu().numpy()
+        return {"vectors": vectors if part else np.pad(vectors, ((1, 0), (0, 0)))}  # row 0 is padding
+
+    key = options | {"weights": weights, "items": dataset.item_ids_sha256, "tokens": _sha256(items.tokens)}
+    cache = CachedArrays(
+        config.embedding_dir / ".parts", key | {"part": config.part_items}, dataset.num_items // config.part_items + 1
+    )
+    cache.make(make_part, f"encoding {dataset.name}", rank, processes)
+    if processes > 1:
+        torch.distributed.barrier()
+    if rank == 0:
+        path = embedding_path(dataset, config.init_type, config.embedding_dir)
+        save_embeddings(path, cache.join()["vectors"], dataset, Producer("Recformer/encode.py", weights, options))
+        cache.remove()
+        log.info("item vectors `%s` are in %s", config.init_type, path)
+
+
+def _sha256(array: NDArray[np.int32]) -> str:
+    return hashlib.sha256(array.data).hexdigest()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -16,30 +17,38 @@ from seqrec.ragged import RowSampler
 TOKENS_PER_BATCH = 8192
 
 
-@torch.no_grad()
 def encode_items(model: RecformerModel, items: ItemTokens, max_tokens: int = TOKENS_PER_BATCH) -> Tensor:
-    """Return the vectors of all items, (N+1, D) float32 on the model's device, row 0 zero.
+    """Return the vectors of all items, (N+1, D) float32 on the model's device, row 0 zero; see `encode_some`."""
+    vectors = encode_some(model, items, np.arange(1, items.num_items + 1), max_tokens)
+    return torch.cat([vectors.new_zeros(1, vectors.shape[1]), vectors])
+
+
+@torch.no_grad()
+def encode_some(
+    model: RecformerModel, items: ItemTokens, ids: NDArray[np.int64], max_tokens: int = TOKENS_PER_BATCH
+) -> Tensor:
+    """Return the vectors of some items, (n, D) float32 on the model's device.
 
     Items of like length share a batch, so a batch is one rectangle or few. The model is left in the mode it was in.
 
     Args:
         model: The encoder.
         items: The catalogue.
+        ids: (n,) items in 1..N.
         max_tokens: Tokens per batch.
     """
     device = next(model.parameters()).device
-    vectors = torch.zeros(items.num_items + 1, model.config.hidden_size, device=device)
+    vectors = torch.zeros(len(ids), model.config.hidden_size, device=device)
     limit = model.config.max_token_num
-    batches = RowSampler(np.minimum(items.lengths[1:] + 1, limit), max_tokens=max_tokens, shuffle=False).batches()
+    lengths = np.minimum(items.lengths[ids] + 1, limit)
+    batches = RowSampler(lengths, max_tokens=max_tokens, shuffle=False).batches()
     was_training = model.training
     model.eval()
     dtype = autocast_dtype(device)
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
         for rows in tqdm(batches, desc="encoding items", unit="batch", leave=False, delay=2):
-            ids = rows + 1  # row r of the lengths is item r + 1
-            vectors[torch.from_numpy(ids).to(device)] = model(
-                item_sequences(ids, items, limit).to(device)
-            ).pooled.float()
+            texts = item_sequences(ids[rows], items, limit).to(device)
+            vectors[torch.from_numpy(rows).to(device)] = model(texts).pooled.float()
     model.train(was_training)
     return vectors
 

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seqrec.cache import cached_arrays
+from seqrec.cache import CachedArrays
 from seqrec.dataset import Dataset
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,9 @@ def load_item_tokens(dataset: Dataset, tokenizer: Any, max_attr_num: int = 3, ma
         return {"tokens": made.tokens, "types": made.types, "lengths": made.lengths[1:].astype(np.int32)}
 
     parts = max(1, -(-len(table) // CHUNK))
-    arrays = cached_arrays(dataset.path.parent / ".tokens", key, parts, make_part, f"tokenising {dataset.name}")
+    cache = CachedArrays(dataset.path.parent / ".tokens", key, parts)
+    cache.make(make_part, f"tokenising {dataset.name}")
+    arrays = cache.join()
     lengths = arrays["lengths"]
     if empty := int((lengths == 0).sum()):
         log.warning("%d of %d items have no text: their vectors are all the same", empty, len(table))

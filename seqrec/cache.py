@@ -21,36 +21,55 @@ from seqrec.files import write_atomically
 Arrays = dict[str, NDArray[Any]]
 
 
-def cached_arrays(
-    root: Path, key: Mapping[str, Any], num_parts: int, make_part: Callable[[int], Arrays], description: str
-) -> Arrays:
-    """Return arrays by name, each the concatenation of its parts along the first axis, memory-mapped.
+class CachedArrays:
+    """Arrays by name, each the concatenation of its parts along the first axis."""
 
-    Args:
-        root: Folder of the caches.
-        key: Everything that decides the arrays, as JSON can hold it.
-        num_parts: At least 1.
-        make_part: Gives the arrays of part 0, 1, ...; all parts have the same names, dtypes and further axes.
-        description: What is done, for the progress bar.
-    """
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    folder, parts = root / name, root / f".{name}.parts"
-    if not folder.is_dir():
-        for part in tqdm(range(num_parts), desc=description, unit="part", leave=False, delay=2):
-            path = parts / f"{part}.npz"
+    def __init__(self, root: Path, key: Mapping[str, Any], num_parts: int) -> None:
+        """Name the cache.
+
+        Args:
+            root: Folder of the caches.
+            key: Everything that decides the arrays, as JSON can hold it.
+            num_parts: At least 1.
+        """
+        self.name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+        self.root, self.num_parts = root, num_parts
+        self.folder, self.parts = root / self.name, root / f".{self.name}.parts"
+
+    def make(self, make_part: Callable[[int], Arrays], description: str, first: int = 0, step: int = 1) -> None:
+        """Make every `step`-th part from `first` on that is not there yet.
+
+        Args:
+            make_part: Gives the arrays of part 0, 1, ...; all parts have the same names, dtypes and further axes.
+            description: What is done, for the progress bar.
+            first: This process's first part, where several share them out.
+            step: How many processes there are.
+        """
+        if self.folder.is_dir():
+            return
+        for part in tqdm(range(first, self.num_parts, step), desc=description, unit="part", leave=False, delay=2):
+            path = self.parts / f"{part}.npz"
             if not path.is_file():
                 with write_atomically(path) as file:
                     np.savez(file, allow_pickle=False, **make_part(part))
-        whole = root / f".{name}.{os.getpid()}"
-        shutil.rmtree(whole, ignore_errors=True)
-        whole.mkdir()
-        _concatenate([parts / f"{part}.npz" for part in range(num_parts)], whole)
-        try:
-            whole.rename(folder)
-        except OSError:  # another process was first
-            shutil.rmtree(whole)
-        shutil.rmtree(parts, ignore_errors=True)
-    return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in folder.glob("*.npy")}
+
+    def join(self) -> Arrays:
+        """Return the arrays, memory-mapped, once all parts are made."""
+        if not self.folder.is_dir():
+            whole = self.root / f".{self.name}.{os.getpid()}"
+            shutil.rmtree(whole, ignore_errors=True)
+            whole.mkdir()
+            _concatenate([self.parts / f"{part}.npz" for part in range(self.num_parts)], whole)
+            try:
+                whole.rename(self.folder)
+            except OSError:  # another process was first
+                shutil.rmtree(whole)
+            shutil.rmtree(self.parts, ignore_errors=True)
+        return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in self.folder.glob("*.npy")}
+
+    def remove(self) -> None:
+        """Delete the arrays."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _concatenate(parts: list[Path], folder: Path) -> None:

@@ -21,6 +21,8 @@ from seqrec.files import write_atomically
 
 log = logging.getLogger(__name__)
 NONE = "none"
+_CHECKED_ROWS = 65_536
+"""Rows that are looked at in one go, so that a memory-mapped file stays on disk."""
 Transform = Literal["none", "standardise"]
 
 
@@ -132,7 +134,8 @@ def _check_vectors(vectors: NDArray[np.float32], dataset: Dataset, name: str) ->
             f"{name} has shape {vectors.shape}, but {dataset.name} has {dataset.num_items} items and needs "
             f"({expected}, width){hint}; export the vectors again for this dataset"
         )
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    blocks = np.split(vectors, range(_CHECKED_ROWS, len(vectors), _CHECKED_ROWS))
+    bad = np.flatnonzero(np.concatenate([~np.isfinite(block).all(axis=1) for block in blocks]))
     if len(bad):
         raise ValueError(f"{name} is not finite in {len(bad)} rows, the first is item {bad[0]}; export it again")
     if vectors[0].any():

@@ -1,6 +1,8 @@
 """Two-stage finetuning and encoding, run whole on a tiny random backbone."""
 
 import json
+import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from seqrec.dataset import Dataset, leave_one_out
 from seqrec.embeddings import load_embeddings
 from seqrec.ragged import BatchKey
 from seqrec.training import load_state
+from tests import forked
 from tests.forked import run_script, start_script
 
 LIMITS: dict[str, Any] = {"max_token_num": 40, "max_attr_length": 8}
@@ -101,6 +104,32 @@ def test_encode_writes_the_vectors_of_a_checkpoint(
     )
     mine = load_embeddings("mine", tiny, tmp_path)
     np.testing.assert_allclose(mine, load_embeddings("finetune", tiny, finished / "embedding"), atol=1e-6)
+
+
+def encode_as_one_of_two(rank: int, port: int, flags: list[str]) -> None:
+    """Run encode.py as torchrun would."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    forked.run_as_main(str(forked.ROOT / "Recformer/encode.py"), flags)
+
+
+def test_encoding_in_parts_by_two_processes_is_encoding(
+    finished: Path, tiny: Dataset, tiny_path: Path, backbone: Path, tmp_path: Path
+) -> None:
+    limits = [text for key, value in LIMITS.items() for text in (f"--{key}", str(value))]
+    where = ["--data_path", str(tiny_path), "--model_name_or_path", str(backbone), "--embedding_dir", str(tmp_path)]
+    flags = ["--init_type", "both", *where, "--part_items", "7", *limits]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [
+        forked.start(encode_as_one_of_two, rank, port, flags, output=tmp_path / f"said.{rank}") for rank in range(2)
+    ]
+    for rank, process in enumerate(processes):
+        process.join(60)
+        assert process.exitcode == 0, (tmp_path / f"said.{rank}").read_text()
+    both = load_embeddings("both", tiny, tmp_path)
+    np.testing.assert_allclose(both, load_embeddings("longformer", tiny, finished / "embedding"), atol=1e-6)
+    assert not list((tmp_path / ".parts").iterdir())
 
 
 def test_zero_shot_leaves_the_weights_alone(tiny_path: Path, backbone: Path, tmp_path: Path) -> None:

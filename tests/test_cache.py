@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqrec.cache import Arrays, cached_arrays
+from seqrec.cache import Arrays, CachedArrays
 
 
 class Maker:
@@ -22,8 +22,26 @@ class Maker:
         return {"flat": np.arange(part * 10, part * 10 + part + 1), "rows": np.full((2, 3), part, dtype=np.int8)}
 
 
+def cached_arrays(root: Path, key: dict[str, int], num_parts: int, maker: Maker) -> Arrays:
+    cache = CachedArrays(root, key, num_parts)
+    cache.make(maker, "making")
+    return cache.join()
+
+
+def test_several_processes_share_the_parts_out(tmp_path: Path) -> None:
+    for first in (1, 0):
+        maker = Maker()
+        cache = CachedArrays(tmp_path, {"a": 1}, 5)
+        cache.make(maker, "making", first, 2)
+        assert maker.made == list(range(first, 5, 2))
+    arrays = cache.join()
+    assert arrays["flat"].tolist() == [p * 10 + i for p in range(5) for i in range(p + 1)]
+    cache.remove()
+    assert not list(tmp_path.iterdir())
+
+
 def test_parts_are_joined_and_mapped(tmp_path: Path) -> None:
-    arrays = cached_arrays(tmp_path, {"a": 1}, 3, Maker(), "making")
+    arrays = cached_arrays(tmp_path, {"a": 1}, 3, Maker())
     assert arrays["flat"].tolist() == [0, 10, 11, 20, 21, 22]
     assert arrays["rows"].dtype == np.int8
     assert arrays["rows"][:, 0].tolist() == [0, 0, 1, 1, 2, 2]
@@ -31,10 +49,10 @@ def test_parts_are_joined_and_mapped(tmp_path: Path) -> None:
 
 
 def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
-    cached_arrays(tmp_path, {"a": 1}, 3, Maker(), "making")
+    cached_arrays(tmp_path, {"a": 1}, 3, Maker())
     again, other = Maker(), Maker()
-    cached_arrays(tmp_path, {"a": 1}, 3, again, "making")
-    cached_arrays(tmp_path, {"a": 2}, 3, other, "making")
+    cached_arrays(tmp_path, {"a": 1}, 3, again)
+    cached_arrays(tmp_path, {"a": 2}, 3, other)
     assert (again.made, other.made) == ([], [0, 1, 2])
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -42,7 +60,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
 def test_a_kill_costs_the_part_that_was_being_made(tmp_path: Path) -> None:
     first, second = Maker(fails_at=2), Maker()
     with pytest.raises(KeyboardInterrupt):
-        cached_arrays(tmp_path, {"a": 1}, 4, first, "making")
-    arrays = cached_arrays(tmp_path, {"a": 1}, 4, second, "making")
+        cached_arrays(tmp_path, {"a": 1}, 4, first)
+    arrays = cached_arrays(tmp_path, {"a": 1}, 4, second)
     assert (first.made, second.made) == ([0, 1], [2, 3])
     assert arrays["flat"].tolist() == [0, 10, 11, 20, 21, 22, 30, 31, 32, 33]
