@@ -11,9 +11,8 @@ import hashlib
 import logging
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from Recformer.backbone import load_backbone, load_weights
 from Recformer.encoding import describe, encode_some, weights_sha256
+from Recformer.options import EncoderOptions
 from Recformer.text import load_item_tokens
 from seqrec.cache import CachedArrays
 from seqrec.command import run_command
@@ -42,42 +42,21 @@ class Config:
     """Name of a prepared dataset in data/; demo, unless --data_path is given."""
     data_path: Path | None = None
     """Folder of a prepared dataset elsewhere."""
-    model_name_or_path: str = "minilm"
-    """Backbone: minilm, a local folder, or the name of a Longformer, RoBERTa or BERT on the Hugging Face hub."""
-    longformer_ckpt: Path | None = None
-    """Backbone as save_longformer_ckpt.py wrote it; instead of converting --model_name_or_path anew."""
     checkpoint: Path | None = None
     """Recformer weights to encode with, such as checkpoints/best.ckpt of a finetuning stage."""
-    max_token_num: int = 512
-    """Tokens of an item that are read."""
-    max_attr_num: int = 3
-    """Attributes of an item that are read."""
-    max_attr_length: int = 32
-    """Tokens of an attribute, name and value together."""
-    attention_window: int = 64
-    """Tokens that a token sees, both sides together."""
-    pooler_type: Literal["cls", "mean"] | None = None
-    """A text's vector: its first token's, or the mean over its tokens. By default what the backbone was trained for."""
     max_tokens: int = 8192
     """Tokens per batch."""
     part_items: int = 16384
     """Items that are encoded, and kept in memory, at a time."""
     embedding_dir: Path = ROOT / "embedding"
     """Where item vectors go."""
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
 
 def main(config: Config) -> None:
     """Encode all items and write their vectors."""
     dataset = find_dataset(config.dataset, config.data_path)
-    changes = {
-        "max_token_num": config.max_token_num,
-        "max_attr_num": config.max_attr_num,
-        "max_attr_length": config.max_attr_length,
-        "attention_window": config.attention_window,
-    }
-    if config.pooler_type is not None:
-        changes["pooler_type"] = config.pooler_type  # type: ignore[assignment]
-    model, tokenizer = load_backbone(config.model_name_or_path, config.longformer_ckpt, **changes)
+    model, tokenizer = load_backbone(*config.encoder.source, **config.encoder.changes)
     if config.checkpoint is not None:
         load_weights(model, config.checkpoint)
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -85,8 +64,8 @@ def main(config: Config) -> None:
         torch.distributed.init_process_group("gloo")
     cuda = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     model.to(cuda if torch.cuda.is_available() else "cpu")
-    items = load_item_tokens(dataset, tokenizer, config.max_attr_num, config.max_attr_length)
-    options, weights = describe(model.config, config.model_name_or_path), weights_sha256(model)
+    items = load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
+    options, weights = describe(model.config, config.encoder.model_name_or_path), weights_sha256(model)
 
     def make_part(part: int) -> dict[str, NDArray[np.float32]]:
         ids = np.arange(part * config.part_items, min((part + 1) * config.part_items, dataset.num_items + 1))

@@ -11,7 +11,7 @@ import re
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -28,6 +28,7 @@ from Recformer.data import TrainBatch, TrainDataset, history_tokens
 from Recformer.encoding import describe, encode_items, weights_sha256
 from Recformer.model import RecformerModel
 from Recformer.optimization import configure_adamw
+from Recformer.options import EncoderOptions
 from Recformer.text import ItemTokens, TokenBatch, build_sequences, load_item_tokens
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, Histories, find_dataset, split_dataset
@@ -49,26 +50,10 @@ class Config:
     """Name of a prepared dataset in data/; demo, unless --data_path is given."""
     data_path: Path | None = None
     """Folder of a prepared dataset elsewhere."""
-    model_name_or_path: str = "minilm"
-    """Backbone: minilm, a local folder, or the name of a Longformer, RoBERTa or BERT on the Hugging Face hub."""
-    longformer_ckpt: Path | None = None
-    """Backbone as save_longformer_ckpt.py wrote it; instead of converting --model_name_or_path anew."""
     pretrain_ckpt: Path | None = None
     """Weights of a pretrained Recformer to start from; without it, finetuning starts from the backbone."""
     embedding_dir: Path = ROOT / "embedding"
     """Where item vectors are exported to."""
-    max_token_num: int = 512
-    """Tokens of a history that are read, the most recent items first."""
-    max_attr_num: int = 3
-    """Attributes of an item that are read."""
-    max_attr_length: int = 32
-    """Tokens of an attribute, name and value together."""
-    attention_window: int = 64
-    """Tokens that a token sees, both sides together; the first token sees and is seen by all."""
-    pooler_type: Literal["cls", "mean"] | None = None
-    """A text's vector: its first token's, or the mean over its tokens. By default what the backbone was trained for."""
-    temp: float = 0.05
-    """Cosine similarities are divided by this."""
     fix_word_embedding: bool = False
     """Keep the word embeddings as they are."""
     finetune_negative_sample_size: int = -1
@@ -91,6 +76,7 @@ class Config:
     """At most so many epochs in stage 2; by default as many as in stage 1, 0 leaves it out."""
     test_only: bool = False
     """Do not train: test the weights given (zero-shot) and export their vectors."""
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(num_epochs=16, patience=5))
     protocol: Protocol = field(default_factory=Protocol)
 
@@ -134,7 +120,7 @@ class RecformerModule(NextItemModule):
     def user_vectors(self, inputs: TokenBatch) -> Tensor:
         """Return (B, D) normalised and divided by the temperature."""
         pooled: Tensor = self.model(inputs).pooled
-        return F.normalize(pooled.float(), dim=1) / self.config.temp
+        return F.normalize(pooled.float(), dim=1) / self.config.encoder.temp
 
     def item_vectors(self) -> Tensor:
         """Return (N+1, D) normalised rows of the table."""
@@ -174,24 +160,10 @@ class RecformerModule(NextItemModule):
         return configure_adamw(self, self.config.lr, self.config.weight_decay, self.config.warmup_steps)
 
 
-def load_model(config: Config) -> tuple[RecformerModel, Any]:
-    """Return the backbone under this run's limits, and its tokenizer."""
-    changes: dict[str, Any] = {
-        "max_token_num": config.max_token_num,
-        "max_attr_num": config.max_attr_num,
-        "max_attr_length": config.max_attr_length,
-        "temp": config.temp,
-        "attention_window": config.attention_window,
-    }
-    if config.pooler_type is not None:
-        changes["pooler_type"] = config.pooler_type
-    return load_backbone(config.model_name_or_path, config.longformer_ckpt, **changes)
-
-
 def export(module: RecformerModule, dataset: Dataset, init_type: str) -> None:
     """Write the item table as `embedding/<dataset>/<init_type>.npy`."""
     path = embedding_path(dataset, init_type, module.config.embedding_dir)
-    options = describe(module.model.config, module.config.model_name_or_path)
+    options = describe(module.model.config, module.config.encoder.model_name_or_path)
     producer = Producer("Recformer/finetune.py", weights_sha256(module.model), options)
     save_embeddings(path, module.item_table.cpu().numpy(), dataset, producer)
     log.info("item vectors `%s` are in %s", init_type, path)
@@ -245,8 +217,8 @@ def main(config: Config) -> None:
     if not run.open(config):
         return
     pl.seed_everything(config.training.seed, verbose=False)
-    model, tokenizer = load_model(config)
-    items = load_item_tokens(dataset, tokenizer, config.max_attr_num, config.max_attr_length)
+    model, tokenizer = load_backbone(*config.encoder.source, **config.encoder.changes)
+    items = load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
     module = RecformerModule(model, items, config, dataset.num_users)
     if torch.cuda.is_available() and config.training.accelerator != "cpu":
         module.to("cuda")
@@ -270,16 +242,16 @@ def make_batches(config: Config, dataset: Dataset, items: ItemTokens) -> BatchMo
     training = TrainDataset(
         split.train,
         items,
-        config.max_token_num,
+        config.encoder.max_token_num,
         config.finetune_negative_sample_size,
         config.training.seed,
         config.train_items,
     )
-    lengths = history_tokens(training.sequences, items, config.max_token_num)
+    lengths = history_tokens(training.sequences, items, config.encoder.max_token_num)
 
     def make_inputs(histories: Histories, rows: NDArray[np.int64]) -> TokenBatch:
         starts, ends = histories.starts[rows], histories.ends[rows]
-        return build_sequences(histories.items, starts, ends, items, config.max_token_num)
+        return build_sequences(histories.items, starts, ends, items, config.encoder.max_token_num)
 
     return BatchModule(
         dataset,
@@ -288,7 +260,7 @@ def make_batches(config: Config, dataset: Dataset, items: ItemTokens) -> BatchMo
         training,
         RowSampler(lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
         make_inputs,
-        eval_lengths=lambda histories: history_tokens(histories, items, config.max_token_num),
+        eval_lengths=lambda histories: history_tokens(histories, items, config.encoder.max_token_num),
         eval_max_tokens=config.eval_max_tokens,
         valid_users=config.training.valid_users,
         num_workers=config.training.dataloader_num_workers,

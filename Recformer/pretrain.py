@@ -8,7 +8,7 @@ import logging
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -25,6 +25,7 @@ from Recformer.data import history_tokens
 from Recformer.encoding import encode_items
 from Recformer.masking import WordMasker
 from Recformer.optimization import configure_adamw
+from Recformer.options import EncoderOptions
 from Recformer.pretraining import MlmPass, PretrainBatch, PretrainDataset, RecformerForPretraining, contrast
 from Recformer.text import ItemTokens, TokenBatch, build_sequences, load_item_tokens
 from seqrec.command import run_command
@@ -49,22 +50,6 @@ class Config:
     """Name of the prepared dataset of a held-out domain, which chooses the best weights."""
     valid_path: Path | None = None
     """Its folder, where it lies elsewhere."""
-    model_name_or_path: str = "minilm"
-    """Backbone: minilm, a local folder, or the name of a Longformer, RoBERTa or BERT on the Hugging Face hub."""
-    longformer_ckpt: Path | None = None
-    """Backbone as save_longformer_ckpt.py wrote it; instead of converting --model_name_or_path anew."""
-    max_token_num: int = 1024
-    """Tokens of a history that are read, the most recent items first."""
-    max_attr_num: int = 3
-    """Attributes of an item that are read."""
-    max_attr_length: int = 32
-    """Tokens of an attribute, name and value together."""
-    attention_window: int = 64
-    """Tokens that a token sees, both sides together; the first token sees and is seen by all."""
-    pooler_type: Literal["cls", "mean"] | None = None
-    """A text's vector: its first token's, or the mean over its tokens. By default what the backbone was trained for."""
-    temp: float = 0.05
-    """Cosine similarities are divided by this."""
     mlm_weight: float = 0.1
     """Weight of masked language modelling beside the contrast; 0 leaves it out."""
     mlm_probability: float = 0.15
@@ -87,6 +72,7 @@ class Config:
     """Training batches between validations, at each of which --resume can continue; by default an epoch's."""
     eval_max_tokens: int = 8192
     """Tokens per batch in validation and item encoding."""
+    encoder: EncoderOptions = field(default_factory=lambda: EncoderOptions(max_token_num=1024))
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(num_epochs=32, patience=1000, gradient_clip_val=1.0)
     )
@@ -140,7 +126,7 @@ class PretrainModule(NextItemModule):
         # Lightning averages gradients over processes: shares are scaled so that their mean is the batch's mean.
         scale = len(counts) / total.clamp(min=1)
         rows, ids, first = self._gather(targets, batch.target_ids, counts[:, 0])
-        losses, hits = contrast(histories, rows, batch.target_ids, ids, first, self.config.temp)
+        losses, hits = contrast(histories, rows, batch.target_ids, ids, first, self.config.encoder.temp)
         contrastive = losses.sum() * scale[0]
         mlm = history_loss * scale[1] + target_loss * scale[2]
         loss: Tensor = contrastive + self.config.mlm_weight * mlm
@@ -191,7 +177,7 @@ def make_batches(
     training_data = PretrainDataset(
         Histories(corpus.items, users, corpus.offsets[:-1], corpus.offsets[1:]),
         corpus_items,
-        config.max_token_num,
+        config.encoder.max_token_num,
         WordMasker.of(tokenizer) if config.mlm_weight else None,
         config.mlm_probability,
         config.batch_size,
@@ -203,7 +189,7 @@ def make_batches(
 
     def make_inputs(histories: Histories, chosen: NDArray[np.int64]) -> TokenBatch:
         starts, ends = histories.starts[chosen], histories.ends[chosen]
-        return build_sequences(histories.items, starts, ends, valid_items, config.max_token_num)
+        return build_sequences(histories.items, starts, ends, valid_items, config.encoder.max_token_num)
 
     return BatchModule(
         valid,
@@ -212,7 +198,7 @@ def make_batches(
         training_data,
         rows if config.valid_step is None else Rounds(rows, config.valid_step, training.num_epochs),
         make_inputs,
-        eval_lengths=lambda histories: history_tokens(histories, valid_items, config.max_token_num),
+        eval_lengths=lambda histories: history_tokens(histories, valid_items, config.encoder.max_token_num),
         eval_max_tokens=config.eval_max_tokens,
         valid_users=training.valid_users,
         num_workers=training.dataloader_num_workers,
@@ -229,13 +215,9 @@ def main(config: Config) -> None:
     if not run.open(config):
         return
     pl.seed_everything(config.training.seed, verbose=False)
-    changes: dict[str, Any] = {
-        key: getattr(config, key)
-        for key in ("max_token_num", "max_attr_num", "max_attr_length", "temp", "attention_window", "pooler_type")
-        if getattr(config, key) is not None
-    }
-    model, tokenizer = load_pretraining(config.model_name_or_path, config.longformer_ckpt, config.mlm_pass, **changes)
-    limits = config.max_attr_num, config.max_attr_length
+    encoder = config.encoder
+    model, tokenizer = load_pretraining(*encoder.source, config.mlm_pass, **encoder.changes)
+    limits = encoder.max_attr_num, encoder.max_attr_length
     corpus_items, valid_items = (load_item_tokens(data, tokenizer, *limits) for data in (corpus, valid))
     module = PretrainModule(model, valid_items, config, valid.num_users)
     data = make_batches(config, corpus, corpus_items, valid, valid_items, tokenizer)

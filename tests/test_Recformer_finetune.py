@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from Recformer.backbone import find_backbone, load_backbone, load_weights
 from Recformer.data import TrainDataset, history_tokens
 from Recformer.encoding import encode_items
-from Recformer.finetune import Config, RecformerModule, load_model
+from Recformer.finetune import Config, RecformerModule
 from Recformer.optimization import learning_rate_factor
+from Recformer.options import EncoderOptions
 from Recformer.text import item_sequences, tokenize_items
 from seqrec.dataset import Dataset, leave_one_out
 from seqrec.embeddings import load_embeddings
@@ -205,9 +206,10 @@ def test_learning_rate_rises_to_one_and_falls_to_zero_without_a_jump() -> None:
 @pytest.fixture(scope="module")
 def module(tiny: Dataset, backbone: Path) -> RecformerModule:
     """A model over the tiny catalogue that trains its items too, without dropout."""
-    config = Config(model_name_or_path=str(backbone), train_items=True, item_refresh="steps:3", **LIMITS)
+    encoder = EncoderOptions(str(backbone), **LIMITS)
+    config = Config(train_items=True, item_refresh="steps:3", encoder=encoder)
     torch.manual_seed(0)
-    model, tokenizer = load_model(config)
+    model, tokenizer = load_backbone(*encoder.source, **encoder.changes)
     items = tokenize_items(tiny.item_table(), tiny.attributes, tokenizer, 3, LIMITS["max_attr_length"])
     module = RecformerModule(model, items, config, tiny.num_users)
     module.encode()

@@ -165,7 +165,7 @@ def test_a_target_is_drawn_from_the_later_half_and_its_history_precedes_it(tiny:
 def pretrain_module(backbone: Path, items: ItemTokens, mlm_pass: Any = "shared", **flags: Any) -> PretrainModule:
     torch.manual_seed(0)
     model, _ = load_pretraining(str(backbone), None, mlm_pass, attention_window=64, **LIMITS)
-    config = Config(valid_dataset="other", model_name_or_path=str(backbone), mlm_weight=0.1, mlm_pass=mlm_pass, **flags)
+    config = Config(valid_dataset="other", mlm_pass=mlm_pass, **flags)
     module = PretrainModule(model, items, config, 1)
     module.model.eval()
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
