@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from Recformer.lora import merge_lora
 from Recformer.model import RecformerForSeqRec
 from seqrec.files import write_atomically
 
@@ -72,7 +73,8 @@ def load_folder(folder: Path) -> dict[str, Tensor]:
 def load_weights(model: torch.nn.Module, path: Path) -> None:
     """Load an encoder's weights in place; every parameter must be there, with its shape.
 
-    Takes the bare encoder (`embeddings.*`, `encoder.*`) and any model around it (`longformer.*` beside
+    Low-rank updates are added to the model's own weights, which are then to be those that they are updates of. Takes
+    the bare encoder (`embeddings.*`, `encoder.*`) and any model around it (`longformer.*` beside
     `lm_head.*` or an item table, which are left out and logged).
 
     Args:
@@ -83,6 +85,8 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         ValueError: If names or shapes don't fit; the message lists them.
     """
     state = load_checkpoint(path)
+    prefix = "longformer." if any(name.startswith("longformer.") for name in state) else ""
+    state = merge_lora(state, {prefix + name: tensor for name, tensor in model.state_dict().items()})
     inner = {name.removeprefix("longformer."): value for name, value in state.items() if name.startswith("longformer.")}
     outside = [name for name in state if inner and not name.startswith("longformer.")]
     load_strictly(model, inner or state, str(path), outside)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from Recformer.backbone import MINILM, find_backbone, load_pretraining, load_tokenizer, read_config
 from Recformer.checkpoint import IGNORED, load_checkpoint, save_checkpoint, strip_wrappers
+from Recformer.lora import merge_lora
 from seqrec.command import run_command
 from seqrec.files import write_json
 from seqrec.sharding import consolidate
@@ -134,9 +135,9 @@ def main(config: Config) -> None:
         )
     found = read_pretrained(source)
     if not any(name.startswith(PREFIX) for name in found):
-        found = {PREFIX + name: tensor for name, tensor in found.items()}
+        found = {name if IGNORED.match(name) else PREFIX + name: tensor for name, tensor in found.items()}
     model, tokenizer = load_pretraining(config.longformer_type, config.longformer_ckpt_path, **_limits(config, found))
-    state = complete(found, model.state_dict(), source)
+    state = complete(merge_lora(found, model.state_dict()), model.state_dict(), source)
     encoder = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
     save_checkpoint(encoder_path, encoder)
     save_checkpoint(whole_path, state)
@@ -149,11 +150,12 @@ def main(config: Config) -> None:
 def _limits(config: Config, found: dict[str, Tensor]) -> dict[str, Any]:
     """Return the longest sequence that the checkpoint's positions are made for."""
     positions = found.get(PREFIX + "embeddings.position_embeddings.weight")
-    if positions is None or config.longformer_ckpt_path is not None:
+    if config.longformer_ckpt_path is not None:
         return {}
     folder = find_backbone(config.longformer_type)
     plain = read_config(folder, load_tokenizer(folder), max_token_num=1)
-    return {"max_token_num": len(positions) - plain.position_offset}
+    rows = plain.max_position_embeddings if positions is None else len(positions)
+    return {"max_token_num": rows - plain.position_offset}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import re
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -19,7 +18,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,14 +25,14 @@ from Recformer.backbone import load_backbone, load_weights
 from Recformer.data import TrainBatch, TrainDataset, history_tokens
 from Recformer.encoding import describe, encode_items, weights_sha256
 from Recformer.model import RecformerModel
-from Recformer.optimization import configure_adamw
-from Recformer.options import EncoderOptions
+from Recformer.module import EncoderModule
+from Recformer.options import EncoderOptions, LearningOptions
 from Recformer.text import ItemTokens, TokenBatch, build_sequences, load_item_tokens
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, Histories, find_dataset, split_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
 from seqrec.losses import batch_softmax, full_softmax, sampled_softmax
-from seqrec.module import BatchModule, NextItemModule, Protocol
+from seqrec.module import BatchModule, Protocol
 from seqrec.ragged import RowSampler
 from seqrec.run import Run, RunRecord, TrainingConfig
 from seqrec.training import fit, report, test
@@ -54,20 +52,12 @@ class Config:
     """Weights of a pretrained Recformer to start from; without it, finetuning starts from the backbone."""
     embedding_dir: Path = ROOT / "embedding"
     """Where item vectors are exported to."""
-    fix_word_embedding: bool = False
-    """Keep the word embeddings as they are."""
     finetune_negative_sample_size: int = -1
     """Negatives of the training softmax, shared by a batch; below 1 takes all items."""
     batch_size: int = 16
     """Users per training batch; each gives one target per epoch."""
     eval_max_tokens: int = 8192
     """Tokens per batch in evaluation and item encoding."""
-    lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 5e-5
-    """Highest learning rate of AdamW."""
-    weight_decay: float = 0.0
-    """Decoupled weight decay, for weights that are no bias and no norm."""
-    warmup_steps: int = 100
-    """Optimiser steps of each stage in which the rate rises; then it falls linearly to zero."""
     item_refresh: str = "epoch"
     """How often stage 1 encodes the items anew: epoch, steps:N (optimiser steps), or never."""
     train_items: bool = False
@@ -77,6 +67,7 @@ class Config:
     test_only: bool = False
     """Do not train: test the weights given (zero-shot) and export their vectors."""
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    learning: LearningOptions = field(default_factory=lambda: LearningOptions(warmup_steps=100))
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(num_epochs=16, patience=5))
     protocol: Protocol = field(default_factory=Protocol)
 
@@ -95,21 +86,20 @@ class Config:
         return int(steps) if mode == "steps" else None
 
 
-class RecformerModule(NextItemModule):
+class RecformerModule(EncoderModule):
     """The text encoder for histories over a table of encoded items, with loss and optimiser."""
 
     item_table: Tensor
+    model: RecformerModel
 
     def __init__(self, model: RecformerModel, items: ItemTokens, config: Config, num_users: int) -> None:
-        super().__init__(num_users, config.protocol.metric_ks)
-        self.model, self.items, self.config = model.train(), items, config
+        super().__init__(model, model, config.learning, num_users, config.protocol.metric_ks)
+        self.items, self.config = items, config
         self.refresh_items = True
         self.train_items = False
         self._encoded_at: int | None = None
         self.register_buffer("item_table", torch.zeros(items.num_items + 1, model.config.hidden_size))
-        self.model.freeze_unread()
-        if config.fix_word_embedding:
-            self.model.embeddings.word_embeddings.weight.requires_grad_(False)
+        model.freeze_unread()
 
     def encode(self, again: bool = False) -> None:
         """Bring the item table up to date with the weights, unless it is or is to stay as it was."""
@@ -154,10 +144,6 @@ class RecformerModule(NextItemModule):
         rows = F.pad(F.normalize(self.item_table[ids], dim=1), (0, 0, 1, 0))
         targets, negatives = (place + 1).split([len(batch.targets), len(batch.negatives)])
         return sampled_softmax(users, rows, targets, negatives, self.items.num_items)
-
-    def configure_optimizers(self) -> Any:
-        """Return AdamW and its schedule."""
-        return configure_adamw(self, self.config.lr, self.config.weight_decay, self.config.warmup_steps)
 
 
 def export(module: RecformerModule, dataset: Dataset, init_type: str) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from Recformer.attention import Plan, attend_globally, attend_locally, average_tokens, plan_batch
 from Recformer.config import ACTIVATIONS, RecformerConfig
+from Recformer.lora import effective_weight
 from Recformer.text import TokenBatch
 from seqrec.dropout import dropout
 
@@ -90,7 +91,7 @@ class SelfAttention(nn.Module):
         E = x.shape[1] // self.heads
         q = self.query_global(x.index_select(0, plan.first)).view(-1, self.heads, E) * E**-0.5  # (B, H, E)
         key, value = (
-            layer.weight.view(self.heads, E, -1) for layer in (self.key_global, self.value_global)
+            effective_weight(layer).view(self.heads, E, -1) for layer in (self.key_global, self.value_global)
         )  # (H, E, D)
         probe = torch.einsum("bhe,hed->bhd", q, key)
         bias = (q * self.key_global.bias.view(self.heads, E)).sum(-1)  # (B, H)

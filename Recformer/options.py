@@ -1,8 +1,10 @@
-"""Which encoder, and how much text it reads: the flags that pretraining, finetuning and encoding share."""
+"""Which encoder, how much text it reads, and how it learns: the flags that pretraining and finetuning share."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +44,32 @@ class EncoderOptions:
             "temp": self.temp,
         }
         return fixed if self.pooler_type is None else fixed | {"pooler_type": self.pooler_type}
+
+
+@dataclass(frozen=True, slots=True)
+class LearningOptions:
+    """What of the encoder learns, and how fast."""
+
+    lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 5e-5
+    """Highest learning rate of AdamW."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay, for weights that are no bias and no norm."""
+    warmup_steps: int = 0
+    """Optimiser steps in which the rate rises, in each stage; then it falls linearly to zero."""
+    fix_word_embedding: bool = False
+    """Keep the word embeddings as they are."""
+    lora_r: int = 0
+    """Rank of low-rank updates that are learnt in place of the weights themselves; 0 learns the weights."""
+    lora_alpha: int = 16
+    """A low-rank update counts alpha / r times."""
+    lora_dropout: float = 0.1
+    """Share dropped of what the low-rank updates read."""
+    lora_targets: tuple[str, ...] = ("query", "key", "value", "query_global", "key_global", "value_global", "dense")
+    """Projections of the encoder's layers that get a low-rank update."""
+
+    def __post_init__(self) -> None:
+        if self.lora_r < 0 or self.lora_alpha < 1 or not 0 <= self.lora_dropout < 1 or not self.lora_targets:
+            raise ValueError(
+                "--lora_r must be 0 or more, --lora_alpha at least 1, --lora_dropout in [0, 1) and --lora_targets not "
+                f"empty, got {self.lora_r}, {self.lora_alpha}, {self.lora_dropout} and {list(self.lora_targets)}"
+            )

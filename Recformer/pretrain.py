@@ -8,7 +8,7 @@ import logging
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -16,7 +16,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,13 +23,13 @@ from Recformer.backbone import load_pretraining
 from Recformer.data import history_tokens
 from Recformer.encoding import encode_items
 from Recformer.masking import WordMasker
-from Recformer.optimization import configure_adamw
-from Recformer.options import EncoderOptions
+from Recformer.module import EncoderModule
+from Recformer.options import EncoderOptions, LearningOptions
 from Recformer.pretraining import MlmPass, PretrainBatch, PretrainDataset, RecformerForPretraining, contrast
 from Recformer.text import ItemTokens, TokenBatch, build_sequences, load_item_tokens
 from seqrec.command import run_command
 from seqrec.dataset import Dataset, Histories, find_dataset, split_dataset
-from seqrec.module import BatchModule, NextItemModule, Protocol
+from seqrec.module import BatchModule, Protocol
 from seqrec.ragged import Rounds, RowSampler
 from seqrec.run import Run, TrainingConfig
 from seqrec.training import fit, report, test
@@ -56,23 +55,16 @@ class Config:
     """Share of a text's tokens that are hidden, in whole words."""
     mlm_pass: MlmPass = "shared"
     """Read a text once, with hidden words, for both losses; or once plain for the contrast and once more masked."""
-    fix_word_embedding: bool = False
-    """Keep the word embeddings as they are."""
     batch_size: int = 16
     """Histories, each with its target, whose activations are held at one time."""
     contrast_batch: int | None = None
     """Histories whose targets are one another's negatives, over all processes; by default one batch of each."""
-    lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 5e-5
-    """Highest learning rate of AdamW."""
-    weight_decay: float = 0.0
-    """Decoupled weight decay, for weights that are no bias and no norm."""
-    warmup_steps: int = 0
-    """Optimiser steps in which the rate rises; then it falls linearly to zero."""
     valid_step: int | None = None
     """Training batches between validations, at each of which --resume can continue; by default an epoch's."""
     eval_max_tokens: int = 8192
     """Tokens per batch in validation and item encoding."""
     encoder: EncoderOptions = field(default_factory=lambda: EncoderOptions(max_token_num=1024))
+    learning: LearningOptions = field(default_factory=LearningOptions)
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(num_epochs=32, patience=1000, gradient_clip_val=1.0)
     )
@@ -96,18 +88,18 @@ class Config:
         return self.contrast_batch or self.batch_size * self.training.devices * self.training.num_nodes
 
 
-class PretrainModule(NextItemModule):
+class PretrainModule(EncoderModule):
     """The two losses, and validation by ranking."""
+
+    model: RecformerForPretraining
 
     def __init__(self, model: RecformerForPretraining, items: ItemTokens, config: Config, num_users: int) -> None:
         """Take a model and the items of the held-out domain."""
-        super().__init__(num_users, config.protocol.metric_ks)
-        self.model, self.items, self.config = model.train(), items, config
+        super().__init__(model, model.longformer, config.learning, num_users, config.protocol.metric_ks)
+        self.items, self.config = items, config
         if config.mlm_weight == 0:
-            self.model.longformer.freeze_unread()
-            self.model.lm_head.requires_grad_(False)
-        if config.fix_word_embedding:
-            self.model.longformer.embeddings.word_embeddings.weight.requires_grad_(False)
+            model.longformer.freeze_unread()
+            model.lm_head.requires_grad_(False)
 
     def user_vectors(self, inputs: TokenBatch) -> Tensor:
         """Return (B, D), normalised."""
@@ -162,10 +154,6 @@ class PretrainModule(NextItemModule):
         rows = self._all(F.pad(vectors, (0, 0, 0, filling)), sync_grads=True)
         items = self._all(F.pad(ids, (0, filling)))
         return rows.flatten(0, 1), items.flatten(), height * self.global_rank
-
-    def configure_optimizers(self) -> Any:
-        """Return AdamW and its schedule."""
-        return configure_adamw(self, self.config.lr, self.config.weight_decay, self.config.warmup_steps)
 
 
 def make_batches(
