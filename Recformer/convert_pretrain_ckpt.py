@@ -2,8 +2,8 @@
 
 Reads a Lightning `.ckpt`, a DeepSpeed checkpoint folder, the folder or file that DeepSpeed's `zero_to_fp32.py` makes of
 one, and the published `.bin` layouts. Writes the bare encoder, the encoder with its language-model head, and beside the
-first a folder of its name with configuration and tokenizer. Nothing is left out in silence: what the checkpoint lacks
-and cannot have been frozen, and what nobody needs, is an error.
+first a folder of its name with configuration, tokenizer and weights, which --model_name_or_path takes anywhere. Nothing
+is left out in silence: what the checkpoint lacks and cannot have been frozen, and what nobody needs, is an error.
 """
 
 import logging
@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import safetensors.torch
 import tyro
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from Recformer.backbone import MINILM, find_backbone, load_pretraining, load_tok
 from Recformer.checkpoint import IGNORED, load_checkpoint, save_checkpoint, strip_wrappers
 from Recformer.lora import merge_lora
 from seqrec.command import run_command
-from seqrec.files import write_json
+from seqrec.files import write_atomically, write_json
 from seqrec.sharding import consolidate
 
 log = logging.getLogger(__name__)
@@ -144,7 +145,9 @@ def main(config: Config) -> None:
     beside = encoder_path.with_suffix("")
     write_json(beside / "config.json", model.longformer.config.to_dict())
     tokenizer.save_pretrained(beside)
-    log.info("wrote %s and %s; configuration and tokenizer are in %s", encoder_path, whole_path, beside)
+    with write_atomically(beside / "model.safetensors") as file:
+        file.write(safetensors.torch.save(encoder))
+    log.info("wrote %s, %s and the folder %s", encoder_path, whole_path, beside)
 
 
 def _limits(config: Config, found: dict[str, Tensor]) -> dict[str, Any]:

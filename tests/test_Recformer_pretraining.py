@@ -390,6 +390,8 @@ def test_zero_2_to_a_finetuned_model(
     for output in outputs:
         for name, tensor in output.items():
             assert torch.equal(tensor, expected[f"model.longformer.{name}"]), name
+    folder_model, _ = load_backbone(str(tmp_path / "0"), **LIMITS)
+    assert all(torch.equal(tensor, outputs[0][name]) for name, tensor in folder_model.state_dict().items())
     limits = [text for key, value in LIMITS.items() for text in (f"--{key}", str(value))]
     forked.run_script(
         "Recformer/finetune.py",
