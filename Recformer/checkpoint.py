@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from Recformer.config import RecformerConfig
 from Recformer.lora import merge_lora
 from Recformer.model import RecformerForSeqRec
-from seqrec.files import write_atomically
+from seqrec.files import write_atomically, write_json
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,13 @@ def save_checkpoint(path: Path, state: Mapping[str, Tensor]) -> None:
         torch.save(tensors, file)
 
 
+def save_folder(folder: Path, config: RecformerConfig, state: Mapping[str, Tensor]) -> None:
+    """Write an encoder's config.json and model.safetensors, each whole or not at all."""
+    write_json(folder / "config.json", config.to_dict())
+    with write_atomically(folder / "model.safetensors") as file:
+        file.write(safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()}))
+
+
 def load_checkpoint(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, floating ones as float32, on the CPU.
 
@@ -42,7 +50,7 @@ def load_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}: give the path of a .bin, .pt, .ckpt or .safetensors file")
-    content: Any = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+    content: Any = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
     while isinstance(content, dict) and (outer := [key for key in NESTINGS if isinstance(content.get(key), dict)]):
         content = content[outer[0]]
     tensors = {name: value for name, value in dict(content).items() if isinstance(value, Tensor)}

@@ -79,6 +79,14 @@ class RecformerConfig:
             )
 
     @classmethod
+    def from_pretrained(cls, name_or_path: str, **changes: Any) -> "RecformerConfig":
+        """Return the configuration of a backbone or of a saved Recformer, with some fields set; see `load_backbone`."""
+        from Recformer.backbone import find_backbone, load_tokenizer, read_config
+
+        folder = find_backbone(name_or_path)
+        return read_config(folder, load_tokenizer(folder), **changes)
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RecformerConfig":
         """Return the configuration in a mapping that may hold other keys as well."""
         names = {f.name for f in fields(cls)}

@@ -15,15 +15,13 @@ from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import safetensors.torch
 import tyro
 from torch import Tensor
 
 from Recformer.backbone import MINILM, find_backbone, load_pretraining, load_tokenizer, read_config
-from Recformer.checkpoint import IGNORED, load_checkpoint, save_checkpoint, strip_wrappers
+from Recformer.checkpoint import IGNORED, load_checkpoint, save_checkpoint, save_folder, strip_wrappers
 from Recformer.lora import merge_lora
 from seqrec.command import run_command
-from seqrec.files import write_atomically, write_json
 from seqrec.sharding import consolidate
 
 log = logging.getLogger(__name__)
@@ -143,10 +141,8 @@ def main(config: Config) -> None:
     save_checkpoint(encoder_path, encoder)
     save_checkpoint(whole_path, state)
     beside = encoder_path.with_suffix("")
-    write_json(beside / "config.json", model.longformer.config.to_dict())
+    save_folder(beside, model.longformer.config, encoder)
     tokenizer.save_pretrained(beside)
-    with write_atomically(beside / "model.safetensors") as file:
-        file.write(safetensors.torch.save(encoder))
     log.info("wrote %s, %s and the folder %s", encoder_path, whole_path, beside)
 
 

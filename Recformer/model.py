@@ -9,7 +9,8 @@ Shapes: T tokens, B sequences, D width, H heads, E = D / H, N items, C candidate
 Source: Li et al. (2023), https://arxiv.org/abs/2305.13731; Beltagy et al. (2020), https://arxiv.org/abs/2004.05150.
 """
 
-from typing import NamedTuple, cast
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -184,6 +185,20 @@ class RecformerModel(nn.Module):
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
         self.apply(self._initialise)
+        self.register_load_state_dict_pre_hook(_forget_position_ids)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str, **changes: Any) -> "RecformerModel":
+        """Return the encoder of a backbone or of a saved Recformer; see `Recformer.backbone.load_backbone`."""
+        from Recformer.backbone import load_backbone
+
+        return load_backbone(name_or_path, **changes)[0]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write configuration and weights into a folder that `from_pretrained` takes once it has a tokenizer too."""
+        from Recformer.checkpoint import save_folder
+
+        save_folder(Path(folder), self.config, self.state_dict())
 
     def _initialise(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
@@ -222,13 +237,28 @@ class RecformerModel(nn.Module):
 
 
 class RecformerForSeqRec(nn.Module):
-    """Scores items by the cosine of their vectors with the history's, divided by the temperature."""
+    """Scores items by the cosine of their vectors with the history's, divided by the temperature.
+
+    Published weights load by `load_state_dict(..., strict=False)`, which leaves their language-model head aside.
+    """
 
     def __init__(self, config: RecformerConfig) -> None:
         super().__init__()
         self.config = config
         self.longformer = RecformerModel(config)
         self.item_embedding: nn.Embedding | None = None
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str, **changes: Any) -> "RecformerForSeqRec":
+        """Return a recommender with the encoder of a backbone or of a saved Recformer; items are set separately."""
+        longformer = RecformerModel.from_pretrained(name_or_path, **changes)
+        model = cls(longformer.config)
+        model.longformer = longformer
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the encoder into a folder, as `RecformerModel.save_pretrained` does."""
+        self.longformer.save_pretrained(folder)
 
     def init_item_embedding(self, vectors: Tensor | None = None) -> None:
         """Set the item table: given vectors are frozen, None makes a new table that is learnt.
@@ -288,6 +318,11 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     if device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
         return torch.bfloat16
     return None
+
+
+def _forget_position_ids(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Drop the table of positions that published checkpoints hold and nobody reads."""
+    state.pop(f"{prefix}embeddings.position_ids", None)
 
 
 def _unsort(values: Tensor, order: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ Source: Li et al. (2023), "Text Is All You Need", section 2.2, https://arxiv.org
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from Recformer.config import RecformerConfig
 from seqrec.cache import CachedArrays
 from seqrec.dataset import Dataset
 
@@ -193,6 +195,47 @@ def load_item_tokens(dataset: Dataset, tokenizer: Any, max_attr_num: int = 3, ma
     offsets = np.zeros(len(lengths) + 2, dtype=np.int64)
     np.cumsum(lengths, out=offsets[2:])
     return ItemTokens(arrays["tokens"], arrays["types"], offsets, int(tokenizer.cls_token_id))
+
+
+class RecformerTokenizer:
+    """Turns histories of items, each an object of attributes, into what the model reads."""
+
+    def __init__(self, tokenizer: Any, config: RecformerConfig) -> None:
+        """Take a Hugging Face tokenizer and the limits of a configuration."""
+        self.tokenizer, self.config = tokenizer, config
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str, config: RecformerConfig | None = None) -> "RecformerTokenizer":
+        """Return the tokenizer of a backbone or of a saved Recformer, with its limits or those of a configuration."""
+        from Recformer.backbone import find_backbone, load_tokenizer
+
+        tokenizer = load_tokenizer(find_backbone(name_or_path))
+        return cls(tokenizer, RecformerConfig.from_pretrained(name_or_path) if config is None else config)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the tokenizer's files beside a saved model."""
+        self.tokenizer.save_pretrained(folder)
+
+    def __call__(self, histories: Sequence[Sequence[Mapping[str, str]]]) -> TokenBatch:
+        """Return histories, oldest item first, as one batch; an item alone is a history of one.
+
+        Raises:
+            ValueError: If no item has any text.
+        """
+        items = list(chain.from_iterable(histories))
+        attributes = list(dict.fromkeys(chain.from_iterable(items)))
+        if not attributes:
+            raise ValueError(
+                "no item has any attribute: give items as objects such as {'title': '...', 'brand': '...'}"
+            )
+        columns = {name: [str(item.get(name) or "") for item in items] for name in attributes}
+        table = pl.DataFrame({"item": np.arange(1, len(items) + 1), **columns})
+        limits = self.config.max_attr_num, self.config.max_attr_length
+        tokens = tokenize_items(table, attributes, self.tokenizer, *limits)
+        ends = np.cumsum([len(history) for history in histories])
+        starts = np.concatenate([[0], ends[:-1]])
+        longest = self.config.max_item_embeddings - 1
+        return build_sequences(np.arange(1, len(items) + 1), starts, ends, tokens, self.config.max_token_num, longest)
 
 
 def build_sequences(
