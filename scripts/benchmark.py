@@ -269,7 +269,7 @@ def benchmark_recformer(config: RecformerBenchmark, dataset: Dataset) -> dict[st
     """Print the table and return everything measured; both sides take turns in one process."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        tqdm(total=4 * config.repeats, desc="Recformer", unit="turn", leave=False) as bar,
+        tqdm(total=7 * config.repeats, desc="Recformer", unit="turn", leave=False) as bar,
     ):
         settings = Path(folder) / "settings.json"
         write_json(settings, asdict(config) | {"data_path": str(dataset.path)})
@@ -283,8 +283,12 @@ def benchmark_recformer(config: RecformerBenchmark, dataset: Dataset) -> dict[st
         for name, what, count in (
             ("item encoding, items", "encoding", "items"),
             ("finetuning step, sequences", "training", "sequences"),
+            ("pretraining step, sequences", "pretraining", "sequences"),
         )
     ]
+    pretraining = measured["pretraining"]
+    shared = Comparison("  the same in one pass", pretraining["shared"], pretraining["peer"], measured["sequences"])
+    comparisons.append(shared)
     print_table("Longformer", comparisons)
     print(f"largest difference of a vector's component between the two: {measured['difference']:.1e}")
     return {"comparisons": summarise(comparisons)} | measured

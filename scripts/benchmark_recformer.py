@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,26 @@ from transformers import LongformerConfig, LongformerModel
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from Recformer.backbone import load_backbone  # noqa: E402
+from Recformer.backbone import load_backbone, load_pretraining  # noqa: E402
 from Recformer.config import RecformerConfig  # noqa: E402
 from Recformer.data import TrainBatch, TrainDataset  # noqa: E402
 from Recformer.encoding import TOKENS_PER_BATCH  # noqa: E402
+from Recformer.masking import WordMasker  # noqa: E402
 from Recformer.model import RecformerModel  # noqa: E402
+from Recformer.pretraining import (  # noqa: E402
+    MlmPass,
+    PretrainBatch,
+    PretrainDataset,
+    RecformerForPretraining,
+    Side,
+    contrast,
+)
 from Recformer.text import ItemTokens, TokenBatch, item_sequences, load_item_tokens  # noqa: E402
-from seqrec.dataset import leave_one_out, load_dataset  # noqa: E402
+from seqrec.dataset import Dataset, leave_one_out, load_dataset  # noqa: E402
 from seqrec.losses import full_softmax  # noqa: E402
 from seqrec.ragged import BatchKey, RowSampler  # noqa: E402
 
-LR = 5e-5
+LR, MLM_WEIGHT = 5e-5, 0.1
 
 
 class PaddedRecformer(nn.Module):
@@ -53,6 +64,10 @@ class PaddedRecformer(nn.Module):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Return one vector per sequence, (B, D)."""
+        return self.read(batch)[0]
+
+    def read(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """Return one vector per sequence, (B, D), and one per token and padding, (B, L, D)."""
         fields = batch.padded(self.config.pad_token_id, self.config.max_item_embeddings)
         ids, item_positions = fields.pop("input_ids"), fields.pop("item_position_ids")
         words = self.encoder.embeddings.word_embeddings(ids) + self.item_position_embeddings(item_positions)
@@ -61,9 +76,56 @@ class PaddedRecformer(nn.Module):
             inputs_embeds=words, position_ids=positions.expand_as(ids), **fields
         ).last_hidden_state
         if self.config.pooler_type == "cls":
-            return hidden[:, 0]
+            return hidden[:, 0], hidden
         real = fields["attention_mask"][:, :, None]
-        return (hidden * real).sum(dim=1) / real.sum(dim=1)
+        return (hidden * real).sum(dim=1) / real.sum(dim=1), hidden
+
+
+class PaddedPretraining(nn.Module):
+    """The published pretraining: four padded passes, and the language model's scores at every position."""
+
+    def __init__(self, ours: RecformerForPretraining) -> None:
+        super().__init__()
+        self.encoder, self.head = PaddedRecformer(ours.longformer), copy.deepcopy(ours.lm_head)
+
+    def forward(self, batch: PretrainBatch) -> Tensor:
+        """Return the loss."""
+        (part,) = batch.parts
+        (histories, history_loss), (targets, target_loss) = map(self._read, part)
+        contrastive, _ = contrast(histories, targets, batch.target_ids, batch.target_ids, 0, self.encoder.config.temp)
+        return contrastive.mean() + MLM_WEIGHT * (history_loss + target_loss)
+
+    def _read(self, side: Side) -> tuple[Tensor, Tensor]:
+        assert side.masked is not None
+        hidden = self.encoder.read(replace(side.plain, input_ids=side.masked.input_ids))[1]
+        labels = torch.full((len(side.plain.input_ids),), -100)
+        labels[side.masked.asked] = side.masked.labels
+        padded = torch.nn.utils.rnn.pad_sequence(
+            labels.split(side.plain.lengths.tolist()), batch_first=True, padding_value=-100
+        )
+        words = self.encoder.encoder.embeddings.word_embeddings.weight
+        states = self.head.layer_norm(self.head.activation(self.head.dense(hidden)))
+        scores = F.linear(states, words, self.head.bias)
+        return self.encoder(side.plain), F.cross_entropy(scores.flatten(0, 1), padded.flatten())
+
+
+class RaggedPretraining(nn.Module):
+    """The project's pretraining."""
+
+    def __init__(self, model: RecformerForPretraining, mlm_pass: MlmPass) -> None:
+        super().__init__()
+        self.model = model
+        self.model.shared = mlm_pass == "shared"
+
+    def forward(self, batch: PretrainBatch) -> Tensor:
+        """Return the loss."""
+        histories, targets, history_loss, target_loss = self.model(batch.parts)
+        temp = self.model.longformer.config.temp
+        contrastive, _ = contrast(histories, targets, batch.target_ids, batch.target_ids, 0, temp)
+        (part,) = batch.parts
+        assert part.histories.masked is not None and part.targets.masked is not None
+        mlm: Tensor = history_loss / len(part.histories.masked.labels) + target_loss / len(part.targets.masked.labels)
+        return contrastive.mean() + MLM_WEIGHT * mlm
 
 
 class RaggedRecformer(nn.Module):
@@ -131,17 +193,48 @@ def train(
         optimizer.zero_grad()
 
 
-def take_turns(what: str, repeats: int, ours: Callable[[], None], peer: Callable[[], None]) -> dict[str, list[float]]:
-    """Return the seconds of each turn, after one turn that is not counted."""
-    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
+def pretrain(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[PretrainBatch]) -> None:
+    """Take one step per batch: both losses, gradient, AdamW."""
+    for batch in batches:
+        model(batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def take_turns(what: str, repeats: int, **sides: Callable[[], None]) -> dict[str, list[float]]:
+    """Return the seconds of each side's turns, after one turn that is not counted."""
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
     for turn in range(repeats + 1):
-        for side, work in (("ours", ours), ("peer", peer)):
+        for side, work in sides.items():
             start = time.perf_counter()
             work()
             if turn:
                 seconds[side].append(time.perf_counter() - start)
                 print(f"turn of {what}, {side}: {seconds[side][-1]:.2f} s", flush=True)
     return seconds
+
+
+def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    """Return AdamW over everything that learns."""
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], LR, fused=True)
+
+
+def pretraining_model(settings: dict[str, Any]) -> RecformerForPretraining:
+    """Return the backbone with a language-model head, the same every time."""
+    torch.manual_seed(settings["seed"])
+    changes = {name: settings[name] for name in ("max_token_num", "pooler_type")}
+    return load_pretraining(settings["model_name_or_path"], **changes)[0]
+
+
+def pretraining_batches(
+    dataset: Dataset, items: ItemTokens, tokenizer: Any, settings: dict[str, Any]
+) -> list[PretrainBatch]:
+    """Return as many histories as are finetuned on, each with a target and hidden words."""
+    size, seed = settings["batch_size"], settings["seed"]
+    view = leave_one_out(dataset).train
+    data = PretrainDataset(view, items, settings["max_token_num"], WordMasker.of(tokenizer), 0.15, size, seed)
+    rows = np.random.default_rng(seed).permutation(len(data.sequences))[: settings["num_users"]]
+    return [data[BatchKey(rows[i : i + size], 0, i)] for i in range(0, len(rows), size)]
 
 
 def main(settings: dict[str, Any]) -> dict[str, Any]:
@@ -169,15 +262,29 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
             difference = float((ours(steps[0].inputs) - peer(steps[0].inputs)).abs().max())
         ragged, padded = (item_batches(items, ids, limit, b) for b in (None, size))
         encoding = take_turns(
-            "encoding", settings["repeats"], lambda: encode(ours, ragged), lambda: encode(peer, padded)
+            "encoding", settings["repeats"], ours=lambda: encode(ours, ragged), peer=lambda: encode(peer, padded)
         )
-        turns = []
-        for side in (ours, peer):
-            side.train()
-            optimizer = torch.optim.AdamW([p for p in side.parameters() if p.requires_grad], LR, fused=True)
-            turns.append(lambda side=side, optimizer=optimizer: train(side, optimizer, steps, table, config.temp))
-        training = take_turns("training", settings["repeats"], *turns)
+        turns: dict[str, Callable[[], None]] = {}
+        for name, side in (("ours", ours), ("peer", peer)):
+            turns[name] = partial(train, side.train(), make_optimizer(side), steps, table, config.temp)
+        training = take_turns("training", settings["repeats"], **turns)
+
+        batches = pretraining_batches(dataset, items, tokenizer, settings)
+        models = {
+            "ours": RaggedPretraining(pretraining_model(settings), "separate"),
+            "peer": PaddedPretraining(pretraining_model(settings)),
+            "shared": RaggedPretraining(pretraining_model(settings), "shared"),
+        }
+        with torch.no_grad():
+            losses = [float(models[name].eval()(batches[0])) for name in ("ours", "peer")]
+        pretraining = take_turns(
+            "pretraining",
+            settings["repeats"],
+            **{name: partial(pretrain, side.train(), make_optimizer(side), batches) for name, side in models.items()},
+        )
     return {
+        "pretraining": pretraining,
+        "loss_difference": abs(losses[0] - losses[1]),
         "encoding": encoding,
         "training": training,
         "items": len(ids),

@@ -170,6 +170,23 @@ def test_the_padded_longformer_gives_recformers_vectors(pooler_type: str, offset
 
 
 @needs_recformer
+def test_the_padded_pretraining_has_the_loss_of_recformers(tiny: Dataset) -> None:
+    from Recformer.backbone import load_backbone
+    from Recformer.text import load_item_tokens
+    from scripts.benchmark_recformer import PaddedPretraining, RaggedPretraining, pretraining_batches, pretraining_model
+
+    settings = {"model_name_or_path": "minilm", "max_token_num": 24, "pooler_type": "mean", "seed": 1}
+    settings |= {"batch_size": 4, "num_users": 6}
+    items = load_item_tokens(tiny, tokenizer := load_backbone("minilm")[1])
+    batches = pretraining_batches(tiny, items, tokenizer, settings)
+    assert [len(batch.target_ids) for batch in batches] == [4, 2]
+    ours = RaggedPretraining(pretraining_model(settings), "separate").eval()
+    peer = PaddedPretraining(pretraining_model(settings)).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(ours(batches[0]), peer(batches[0]), rtol=1e-3, atol=1e-3)
+
+
+@needs_recformer
 def test_items_are_all_encoded_once_and_turns_alternate() -> None:
     from Recformer.text import ItemTokens
     from scripts.benchmark_recformer import draw_items, item_batches, take_turns
@@ -186,6 +203,6 @@ def test_items_are_all_encoded_once_and_turns_alternate() -> None:
         assert [len(batch) for batch in batches] == sizes
         assert sum(len(batch.input_ids) for batch in batches) == total
     order: list[str] = []
-    seconds = take_turns("x", 2, lambda: order.append("ours"), lambda: order.append("peer"))
+    seconds = take_turns("x", 2, ours=lambda: order.append("ours"), peer=lambda: order.append("peer"))
     assert order == ["ours", "peer"] * 3  # the first turn warms up
     assert [len(seconds[side]) for side in ("ours", "peer")] == [2, 2]
