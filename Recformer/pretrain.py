@@ -59,6 +59,8 @@ class Config:
     """Histories, each with its target, whose activations are held at one time."""
     contrast_batch: int | None = None
     """Histories whose targets are one another's negatives, over all processes; by default one batch of each."""
+    ckpt: Path | None = None
+    """Go on from another run's `checkpoints/last.ckpt`, with its optimiser and epoch; its own takes --resume alone."""
     valid_step: int | None = None
     """Training batches between validations, at each of which --resume can continue; by default an epoch's."""
     eval_max_tokens: int = 8192
@@ -212,7 +214,7 @@ def main(config: Config) -> None:
     training = config.training
     if isinstance(data.train_sampler, Rounds):
         training = replace(training, num_epochs=data.train_sampler.count)
-    module, record = fit(module, data, training, run.folder)
+    module, record = fit(module, data, training, run.folder, start=config.ckpt)
     report(run, module, record, test(module, data, training))
 
 

@@ -82,7 +82,12 @@ def build_trainer(config: TrainingConfig, folder: Path, record: RunRecord, to_be
 
 
 def fit(
-    module: Module, data: pl.LightningDataModule, config: TrainingConfig, folder: Path, to_beat: float = -1.0
+    module: Module,
+    data: pl.LightningDataModule,
+    config: TrainingConfig,
+    folder: Path,
+    to_beat: float = -1.0,
+    start: Path | None = None,
 ) -> tuple[Module, RunRecord]:
     """Train until the validation score stops rising, continuing from `last.ckpt` under --resume.
 
@@ -92,15 +97,18 @@ def fit(
         config: How to train.
         folder: Where checkpoints and logs go.
         to_beat: A score that an epoch must exceed to count against early stopping.
+        start: Another training's `last.ckpt` to go on from.
 
     Returns:
         A module with the weights of the best epoch, and the record of the training.
     """
     record = RunRecord(folder, config)
     trainer = build_trainer(config, folder, record, to_beat)
-    resume_from = find_checkpoint(folder / "checkpoints" / "last.ckpt") if config.resume else None
+    own = find_checkpoint(folder / "checkpoints" / "last.ckpt") if config.resume else None
+    if own is None and start is not None and not start.exists():
+        raise FileNotFoundError(f"--ckpt {start} does not exist: give checkpoints/last.ckpt of an earlier run")
     whole = copy.deepcopy(module) if is_sharded(config.strategy) else module
-    trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    trainer.fit(module, datamodule=data, ckpt_path=own or start, weights_only=True)
     whole.load_state_dict(load_state(folder / "checkpoints" / "best.ckpt"))
     return whole, record
 

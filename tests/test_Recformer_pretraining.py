@@ -459,6 +459,23 @@ def test_frozen_word_embeddings_come_from_the_backbone_only_where_they_are_missi
         assert torch.equal(found, state[word] if kept else plain)
 
 
+def test_pretraining_goes_on_from_another_run(
+    pretrained: Path, tiny_path: Path, held_out_path: Path, backbone: Path, tmp_path: Path
+) -> None:
+    last = pretrained / NAME / "checkpoints/last.ckpt"
+    given = flags(tiny_path, held_out_path, backbone, tmp_path, "--num_epochs", "3", "--ckpt", str(last))
+    forked.run_script("Recformer/pretrain.py", *given, output=tmp_path / "log")
+    curves = [
+        [line.split(",") for line in (folder / NAME / "logs/metrics.csv").read_text().splitlines()]
+        for folder in (pretrained, tmp_path)
+    ]
+    assert len(curves[0]) < len(curves[1])
+    assert curves[1][: len(curves[0])] == curves[0]
+    with pytest.raises(RuntimeError, match=r"--ckpt .*nowhere does not exist: give checkpoints/last.ckpt"):
+        given = [*given, "--overwrite", "--ckpt", str(tmp_path / "nowhere")]
+        forked.run_script("Recformer/pretrain.py", *given, output=tmp_path / "log")
+
+
 def test_a_round_goes_on_where_the_last_one_ended() -> None:
     rows = RowSampler(np.ones(23, dtype=np.int64), batch_size=5, shuffle=True, seed=3)
     whole = []
