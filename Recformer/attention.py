@@ -74,6 +74,16 @@ class Plan:
     groups: tuple[Group, ...]
     masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     """What is added to scores, by (length, reach): 0 or -inf; filled when first needed."""
+    rotations: dict[float, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Cosine and sine of rotary positions, by base; filled when first needed."""
+
+    def rotation(self, theta: float, width: int) -> tuple[Tensor, Tensor]:
+        """Return cosine and sine, (T, width / 2) each, of each row's position in each of the width / 2 planes."""
+        if theta not in self.rotations:
+            planes = torch.arange(0, width, 2, dtype=torch.float32, device=self.positions.device)
+            angles = self.positions[:, None] * theta ** (-planes / width)
+            self.rotations[theta] = angles.cos(), angles.sin()
+        return self.rotations[theta]
 
     def split(self, flat: Tensor) -> tuple[Tensor, ...]:
         """Return each group's rows of a (T, ...) tensor."""
@@ -134,6 +144,25 @@ def attend_locally(query: Tensor, key: Tensor, value: Tensor, plan: Plan, reach:
         else:
             out = _blocked_attention(q, k, v, plan, group, reach, drop)
         pieces.append(group.flatten(out.transpose(1, 2)))  # (tokens, H, E)
+    return torch.cat(pieces).flatten(1)
+
+
+def attend_freely(query: Tensor, key: Tensor, value: Tensor, plan: Plan, reach: int | None, drop: float) -> Tensor:
+    """Return what each token reads from the tokens at most `reach` away, from all where it is None, (T, H * E).
+
+    Arguments are those of `attend_locally`; the first token is one like any other.
+    """
+    pieces = []
+    for group, parts in _by_group(plan, query, key, value):
+        q, k, v = (part.transpose(1, 2) for part in parts)  # (b, H, L, E)
+        mask = None
+        if reach is not None and group.length > reach + 1:
+            at = torch.arange(group.length, device=q.device)
+            mask = _closed((at[:, None] - at).abs() > reach)
+        if group.real is not None:
+            padding = _closed(~group.real)[:, None, None, :]
+            mask = padding if mask is None else mask + padding
+        pieces.append(group.flatten(_weigh(q, k, v, mask, drop).transpose(1, 2)))
     return torch.cat(pieces).flatten(1)
 
 

@@ -42,13 +42,28 @@ MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 ROBERTA_LIKE = ("longformer", "roberta", "xlm-roberta", "camembert")  # their positions start after the padding's id
-MODEL_TYPES = ("bert", *ROBERTA_LIKE)
-PREFIXES = re.compile(r"^(longformer|roberta|bert)\.")
+MODERN = "modernbert"
+MODEL_TYPES = ("bert", MODERN, *ROBERTA_LIKE)
+PREFIXES = re.compile(r"^(longformer|roberta|bert|model)\.")
 RENAMED = (
     (re.compile(r"\.gamma$"), ".weight"),
     (re.compile(r"\.beta$"), ".bias"),
     (re.compile(r"^cls\.predictions\.transform\.LayerNorm\."), "lm_head.layer_norm."),
     (re.compile(r"^cls\.predictions\.(transform\.)?"), "lm_head."),
+)
+RENAMED_MODERN = (
+    (re.compile(r"^embeddings\.tok_embeddings\."), "embeddings.word_embeddings."),
+    (re.compile(r"^embeddings\.norm\."), "embeddings.LayerNorm."),
+    (re.compile(r"^layers\.(\d+)\.attn_norm\."), r"encoder.layer.\1.attention_norm."),
+    (re.compile(r"^layers\.(\d+)\.attn\.Wqkv\."), r"encoder.layer.\1.qkv."),
+    (re.compile(r"^layers\.(\d+)\.attn\.Wo\."), r"encoder.layer.\1.attention_out."),
+    (re.compile(r"^layers\.(\d+)\.mlp_norm\."), r"encoder.layer.\1.feed_forward_norm."),
+    (re.compile(r"^layers\.(\d+)\.mlp\.Wi\."), r"encoder.layer.\1.feed_forward_in."),
+    (re.compile(r"^layers\.(\d+)\.mlp\.Wo\."), r"encoder.layer.\1.feed_forward_out."),
+    (re.compile(r"^head\.norm\."), "lm_head.layer_norm."),
+    (re.compile(r"^head\."), "lm_head."),
+    (re.compile(r"^decoder\.bias$"), "lm_head.bias"),
+    (re.compile(r"^decoder\.weight$"), "lm_head.decoder.weight"),
 )
 LEFT_OUT = re.compile(
     r"pooler\.|cls\.seq_relationship\.|classifier\.|embeddings\.position_ids$|lm_head\.decoder\.bias$"
@@ -116,6 +131,8 @@ def load_pretraining(
     own = model.lm_head.state_dict()
     found = {name.removeprefix("lm_head."): tensor for name, tensor in head.items()}
     if found:
+        # ModernBERT's head has no biases but the last; new ones are zero.
+        found = {name: own[name] for name in ("dense.bias", "layer_norm.bias")} | found
         missing = [name for name in own if name not in found or found[name].shape != own[name].shape]
         if missing:
             raise ValueError(
@@ -212,10 +229,13 @@ def read_config(folder: Path, tokenizer: Any, **changes: Any) -> RecformerConfig
             f"{folder} holds a model of type {kind!r}, expected one of {list(MODEL_TYPES)} with absolute positions"
         )
     converted = "position_offset" in source  # save_longformer_ckpt.py wrote it
+    if not converted and kind == MODERN:
+        source |= _read_modern(source)
     if not converted:
         source["pad_token_id"] = source.get("pad_token_id", tokenizer.pad_token_id)
         source["position_offset"] = source["pad_token_id"] + 1 if kind in ROBERTA_LIKE else 0
-        source["attention_window"] = 64
+        if kind != MODERN:
+            source["attention_window"] = 64
         source["pooler_type"] = "mean" if _was_trained_on_means(folder) else "cls"
         source.setdefault("max_token_num", 1024)
     values = source | {"cls_token_id": tokenizer.cls_token_id} | changes
@@ -224,7 +244,34 @@ def read_config(folder: Path, tokenizer: Any, **changes: Any) -> RecformerConfig
         values["max_position_embeddings"] = max(source["max_position_embeddings"], rows)
     if isinstance(values["attention_window"], int):
         values["attention_window"] = (values["attention_window"],) * values["num_hidden_layers"]
-    return RecformerConfig.from_dict(values | {"attention_window": tuple(values["attention_window"])})
+    return RecformerConfig.from_dict(values)
+
+
+def _read_modern(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a Recformer's configuration from a ModernBERT's, as today's or as older files hold them."""
+    layers = range(source["num_hidden_layers"])
+    every = source.get("global_attn_every_n_layers", 3)
+    kinds = source.get("layer_types") or ["sliding" if index % every else "full_attention" for index in layers]
+    ropes = source.get("rope_parameters") or {}
+    theta = {
+        name: ropes.get(key, {}).get("rope_theta", source.get(old, default))
+        for name, key, old, default in (
+            ("rope_theta", "full_attention", "global_rope_theta", 160_000.0),
+            ("local_rope_theta", "sliding_attention", "local_rope_theta", 10_000.0),
+        )
+    }
+    return theta | {
+        "architecture": MODERN,
+        "full_attention_layers": tuple(index for index in layers if kinds[index] == "full_attention"),
+        "attention_window": source.get("local_attention", 128),
+        "layer_norm_eps": source.get("norm_eps", 1e-5),
+        "hidden_act": source.get("hidden_activation", "gelu"),
+        "hidden_dropout_prob": source.get("mlp_dropout", 0.0),
+        "attention_probs_dropout_prob": source.get("attention_dropout", 0.0),
+        "norm_bias": source.get("norm_bias", False),
+        "attention_bias": source.get("attention_bias", False),
+        "feed_forward_bias": source.get("mlp_bias", False),
+    }
 
 
 def convert(source: Mapping[str, Tensor], config: RecformerConfig, seed: int = 42) -> Conversion:
@@ -276,6 +323,8 @@ def _make(
         generator = torch.Generator().manual_seed(seed)
         std = config.initializer_range
         return torch.normal(0.0, std, shape, generator=generator), f"new, normal(0, {std}) from seed {seed}"
+    if name == "embeddings.token_type_embeddings.weight" and config.architecture == MODERN:
+        return torch.zeros(shape), "new, zeros"
     if table is None or table.shape[1:] != shape[1:]:
         return None
     if name == "embeddings.token_type_embeddings.weight":
@@ -290,7 +339,7 @@ def _make(
 
 def _rename(name: str) -> str:
     name = PREFIXES.sub("", name)
-    for pattern, replacement in RENAMED:
+    for pattern, replacement in (*RENAMED, *RENAMED_MODERN):
         name = pattern.sub(replacement, name)
     return name
 

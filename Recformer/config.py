@@ -55,10 +55,22 @@ class RecformerConfig:
     """Cosine similarities are divided by this."""
     item_num: int = 0
     """Items of the catalogue, for an item table that is learnt."""
+    architecture: Literal["longformer", "modernbert"] = "longformer"
+    """Whose layers: Longformer's, which RoBERTa and BERT are turned into, or ModernBERT's."""
+    full_attention_layers: tuple[int, ...] = ()
+    """ModernBERT: the layers, from 0, in which every token sees all of its sequence."""
+    rope_theta: float = 160_000.0
+    """ModernBERT: base of the rotary positions in those layers."""
+    local_rope_theta: float = 10_000.0
+    """ModernBERT: base of the rotary positions in the other layers."""
+    norm_bias: bool = True
+    attention_bias: bool = True
+    feed_forward_bias: bool = True
 
     def __post_init__(self) -> None:
         windows = tuple(self.attention_window) or (64,) * self.num_hidden_layers
         object.__setattr__(self, "attention_window", windows)
+        object.__setattr__(self, "full_attention_layers", tuple(self.full_attention_layers))
         if len(windows) != self.num_hidden_layers or any(w < 2 or w % 2 for w in windows):
             raise ValueError(
                 f"attention_window must be {self.num_hidden_layers} even numbers, one per layer, got {windows}"
@@ -94,4 +106,5 @@ class RecformerConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
-        return asdict(self) | {"attention_window": list(self.attention_window), "model_type": "longformer"}
+        lists = {name: list(getattr(self, name)) for name in ("attention_window", "full_attention_layers")}
+        return asdict(self) | lists | {"model_type": self.architecture}

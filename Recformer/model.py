@@ -5,6 +5,8 @@ It runs on ragged batches: embeddings, projections and feed-forward see the (T, 
 Where only the first token of the last layer is read, only that is computed. Parameters have the names of
 `transformers`' Longformer, so its checkpoints load.
 
+ModernBERT's layers take the place of Longformer's where the configuration says so.
+
 Shapes: T tokens, B sequences, D width, H heads, E = D / H, N items, C candidates.
 Source: Li et al. (2023), https://arxiv.org/abs/2305.13731; Beltagy et al. (2020), https://arxiv.org/abs/2004.05150.
 """
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from Recformer.attention import Plan, attend_globally, attend_locally, average_tokens, plan_batch
 from Recformer.config import ACTIVATIONS, RecformerConfig
 from Recformer.lora import effective_weight
+from Recformer.modern import ModernEmbeddings, ModernLayer
 from Recformer.text import TokenBatch
 from seqrec.dropout import dropout
 
@@ -168,12 +171,15 @@ class Encoder(nn.Module):
 
     def __init__(self, config: RecformerConfig) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(Layer(config, window) for window in config.attention_window)
+        if config.architecture == "modernbert":
+            self.layer = nn.ModuleList(ModernLayer(config, index) for index in range(config.num_hidden_layers))
+        else:
+            self.layer = nn.ModuleList(Layer(config, window) for window in config.attention_window)
 
     @property
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[Layer | ModernLayer]:
         """Return the layers under their own type, first to last."""
-        return cast(list[Layer], list(self.layer))
+        return cast(list[Layer | ModernLayer], list(self.layer))
 
 
 class RecformerModel(nn.Module):
@@ -182,8 +188,11 @@ class RecformerModel(nn.Module):
     def __init__(self, config: RecformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.embeddings = Embeddings(config)
+        modern = config.architecture == "modernbert"
+        self.embeddings = ModernEmbeddings(config) if modern else Embeddings(config)
         self.encoder = Encoder(config)
+        final = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.norm_bias)
+        self.final_norm = final if modern else nn.Identity()
         self.apply(self._initialise)
         self.register_load_state_dict_pre_hook(_forget_position_ids)
 
@@ -203,7 +212,7 @@ class RecformerModel(nn.Module):
     def _initialise(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
     def forward(self, batch: TokenBatch, all_tokens: bool = False) -> Encoded:
@@ -223,15 +232,16 @@ class RecformerModel(nn.Module):
         for layer in body:
             x = layer(x, plan)
         if self.config.pooler_type == "cls" and not all_tokens:
-            return Encoded(_unsort(last.first_tokens(x, plan), plan.order), None)
-        x = last(x, plan)
+            return Encoded(_unsort(self.final_norm(last.first_tokens(x, plan)), plan.order), None)
+        x = self.final_norm(last(x, plan))
         pooled = x.index_select(0, plan.first) if self.config.pooler_type == "cls" else average_tokens(x, plan)
         return Encoded(_unsort(pooled, plan.order), _unsort(x, plan.token_order) if all_tokens else None)
 
     def freeze_unread(self) -> None:
         """Freeze what no pooled vector depends on: the last layer's local projections, with `cls` pooling."""
-        if self.config.pooler_type == "cls":
-            attention = self.encoder.layers[-1].attention.self
+        last = self.encoder.layers[-1]
+        if self.config.pooler_type == "cls" and isinstance(last, Layer):
+            attention = last.attention.self
             for layer in (attention.query, attention.key, attention.value):
                 layer.requires_grad_(False)
 

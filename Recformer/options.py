@@ -12,7 +12,7 @@ class EncoderOptions:
     """The backbone and its limits."""
 
     model_name_or_path: str = "minilm"
-    """Backbone: minilm, a local folder, or the name of a Longformer, RoBERTa or BERT on the Hugging Face hub."""
+    """Backbone: minilm, a folder, or the name of a Longformer, RoBERTa, BERT or ModernBERT on the Hugging Face hub."""
     longformer_ckpt: Path | None = None
     """Backbone as save_longformer_ckpt.py wrote it; instead of converting --model_name_or_path anew."""
     max_token_num: int = 512
@@ -21,8 +21,8 @@ class EncoderOptions:
     """Attributes of an item that are read."""
     max_attr_length: int = 32
     """Tokens of an attribute, name and value together."""
-    attention_window: int = 64
-    """Tokens that a token sees, both sides together; the first token sees and is seen by all."""
+    attention_window: int | None = None
+    """Tokens that a token sees, both sides together; by default 64, and in a ModernBERT what it was trained with."""
     pooler_type: Literal["cls", "mean"] | None = None
     """A text's vector: its first token's, or the mean over its tokens. By default what the backbone was trained for."""
     temp: float = 0.05
@@ -40,10 +40,10 @@ class EncoderOptions:
             "max_token_num": self.max_token_num,
             "max_attr_num": self.max_attr_num,
             "max_attr_length": self.max_attr_length,
-            "attention_window": self.attention_window,
             "temp": self.temp,
         }
-        return fixed if self.pooler_type is None else fixed | {"pooler_type": self.pooler_type}
+        chosen = {"attention_window": self.attention_window, "pooler_type": self.pooler_type}
+        return fixed | {name: value for name, value in chosen.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,7 @@ def test_unknown_and_changed_backbones_are_refused(tmp_path: Path, monkeypatch: 
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         find_backbone(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(ValueError, match=r"type 'gpt2', expected one of \['bert', 'longformer'"):
+    with pytest.raises(ValueError, match=r"type 'gpt2', expected one of \['bert', 'modernbert', 'longformer'"):
         read_config(tmp_path, None)
     with pytest.raises(FileNotFoundError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
         load_folder(tmp_path)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import Recformer.attention
 from Recformer.config import RecformerConfig
-from Recformer.model import RecformerForSeqRec, RecformerModel, autocast_dtype
+from Recformer.model import Layer, RecformerForSeqRec, RecformerModel, autocast_dtype
 from Recformer.text import TokenBatch
 from seqrec.dropout import dropout
 
@@ -167,7 +167,9 @@ def test_dropout_keeps_the_mean_and_the_share() -> None:
 def test_dropout_averages_out_in_every_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     model = RecformerModel(small_config(attention_probs_dropout_prob=0.2, num_hidden_layers=1, attention_window=(W,)))
     torch.manual_seed(0)
-    attention = model.encoder.layers[0].attention.self
+    layer = model.encoder.layers[0]
+    assert isinstance(layer, Layer)
+    attention = layer.attention.self
     x = torch.randn(50, 24)
     for dense in (0, 64):
         monkeypatch.setattr(Recformer.attention, "DENSE_LENGTH", dense)
