@@ -73,6 +73,10 @@ class ZeroStrategy(DeepSpeedStrategy):
         if self.root_device.type != "cpu":
             super().setup_distributed()
             return
+        import deepspeed
+
+        # Gloo does what DeepSpeed would compile an extension for, with tools that need not be there.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         reset_seed()
         self.set_world_ranks()
         self._init_deepspeed_distributed()
