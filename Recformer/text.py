@@ -187,8 +187,7 @@ def load_item_tokens(dataset: Dataset, tokenizer: Any, max_attr_num: int = 3, ma
 
     parts = max(1, -(-len(table) // CHUNK))
     cache = CachedArrays(dataset.path.parent / ".tokens", key, parts)
-    cache.make(make_part, f"tokenising {dataset.name}")
-    arrays = cache.join()
+    arrays = cache.load(make_part, f"tokenising {dataset.name}")
     lengths = arrays["lengths"]
     if empty := int((lengths == 0).sum()):
         log.warning("%d of %d items have no text: their vectors are all the same", empty, len(table))

@@ -1,7 +1,7 @@
 """Arrays that are computed once, part by part, and memory-mapped from then on.
 
 The folder is named by a hash of everything that decides the arrays, so a cache can't be out of date. A kill costs the
-part that was being made; two processes that make the same cache at once do the work twice and agree.
+part that was being made.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from seqrec.files import write_atomically
+from seqrec.files import exclusive, write_atomically
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -53,18 +53,21 @@ class CachedArrays:
                 with write_atomically(path) as file:
                     np.savez(file, allow_pickle=False, **make_part(part))
 
+    def load(self, make_part: Callable[[int], Arrays], description: str) -> Arrays:
+        """Return the arrays, made first where they are not there; a process that comes meanwhile waits for them."""
+        with exclusive(self.root / f".{self.name}.lock"):
+            self.make(make_part, description)
+            return self.join()
+
     def join(self) -> Arrays:
-        """Return the arrays, memory-mapped, once all parts are made."""
+        """Return the arrays, memory-mapped, once all parts are made; for one process at a time."""
         if not self.folder.is_dir():
             whole = self.root / f".{self.name}.{os.getpid()}"
             shutil.rmtree(whole, ignore_errors=True)
             whole.mkdir()
             _concatenate([self.parts / f"{part}.npz" for part in range(self.num_parts)], whole)
-            try:
-                whole.rename(self.folder)
-            except OSError:  # another process was first
-                shutil.rmtree(whole)
-            shutil.rmtree(self.parts, ignore_errors=True)
+            whole.rename(self.folder)
+            shutil.rmtree(self.parts)
         return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in self.folder.glob("*.npy")}
 
     def remove(self) -> None:

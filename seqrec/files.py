@@ -1,5 +1,6 @@
 """Files that are whole or absent: written under a temporary name, then renamed."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -19,6 +20,15 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Let one process at a time into the block, by a lock on a file of that name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_json(path: Path, value: Any) -> None:
