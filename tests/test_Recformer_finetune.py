@@ -210,6 +210,8 @@ def module(tiny: Dataset, backbone: Path) -> RecformerModule:
     config = Config(train_items=True, item_refresh="steps:3", encoder=encoder)
     torch.manual_seed(0)
     model, tokenizer = load_backbone(*encoder.source, **encoder.changes)
+    for parameter in model.parameters():  # as it comes, all texts have nearly one vector, and gradients nearly cancel
+        torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=0.3)
     items = tokenize_items(tiny.item_table(), tiny.attributes, tokenizer, 3, LIMITS["max_attr_length"])
     module = RecformerModule(model, items, config, tiny.num_users)
     module.encode()
@@ -246,10 +248,8 @@ def test_trained_items_give_the_gradient_of_the_plain_formula(
             scores.append(score)
         total = total + torch.stack(scores).logsumexp(0) - own
     (expected,) = torch.autograd.grad(total / len(targets), weight)
-    # The class token's row is a sum of some thousand terms that all but cancel: it is left to float32's noise.
-    actual[module.items.cls_token_id] = expected[module.items.cls_token_id]
-    assert actual.abs().max() > 1e-6
-    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    assert actual.abs().max() > 1e-3
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_the_chance_of_an_item_is_how_often_batches_have_it(tiny: Dataset, module: RecformerModule) -> None:

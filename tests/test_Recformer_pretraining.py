@@ -165,6 +165,8 @@ def test_a_target_is_drawn_from_the_later_half_and_its_history_precedes_it(tiny:
 def pretrain_module(backbone: Path, items: ItemTokens, mlm_pass: Any = "shared", **flags: Any) -> PretrainModule:
     torch.manual_seed(0)
     model, _ = load_pretraining(str(backbone), None, mlm_pass, attention_window=64, **LIMITS)
+    for parameter in model.parameters():  # as it comes, all texts have nearly one vector, and gradients nearly cancel
+        torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=0.3)
     config = Config(valid_dataset="other", mlm_pass=mlm_pass, **flags)
     module = PretrainModule(model, items, config, 1)
     module.model.eval()
@@ -210,9 +212,11 @@ def gradients(module: PretrainModule, batch: PretrainBatch) -> dict[str, Tensor]
 
 def assert_close_gradients(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
     assert left.keys() == right.keys()
+    largest = max(float(gradient.abs().max()) for gradient in right.values())
     for name in left:
         off, scale = float((left[name] - right[name]).abs().max()), float(right[name].abs().max())
-        assert off <= 1e-3 * scale + 1e-6, f"{name}: off by {off} of {scale}"
+        # A key's bias shifts all scores of a query alike: its gradient is zero, and what is left of it is rounding.
+        assert off <= 1e-3 * scale + 1e-7 * largest, f"{name}: off by {off} of {scale}"
 
 
 def cut_tokens(batch: TokenBatch, rows: range) -> TokenBatch:
