@@ -25,39 +25,31 @@ from seqrec.command import run_command
 from seqrec.sharding import consolidate
 
 log = logging.getLogger(__name__)
-FOLDER = Path(__file__).resolve().parent
+OUTPUTS = Path(__file__).resolve().parent / "pretrain_ckpt"
 PREFIX = "longformer."
 
 
-def _given(constant: str, default: Path | None = None) -> Path | None:
-    """Return the path in the environment variable that has the published script's name for it, or a default."""
+def _path(constant: str) -> Path | None:
+    """Return the path in the environment variable that has the published script's name for it."""
     value = os.environ.get(constant)
-    return Path(value) if value else default
+    return Path(value) if value else None
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """One conversion; each option may be given as the environment variable of its name in capitals, too."""
 
-    pretrained_ckpt_path: Path | None = field(default_factory=lambda: _given("PRETRAINED_CKPT_PATH"))
+    pretrained_ckpt_path: Path | None = field(default_factory=lambda: _path("PRETRAINED_CKPT_PATH"))
     """What pretraining left: `checkpoints/best.ckpt`, a DeepSpeed folder, or what zero_to_fp32.py made of it."""
-    longformer_ckpt_path: Path | None = field(default_factory=lambda: _given("LONGFORMER_CKPT_PATH"))
+    longformer_ckpt_path: Path | None = field(default_factory=lambda: _path("LONGFORMER_CKPT_PATH"))
     """Backbone as save_longformer_ckpt.py wrote it: gives what was frozen and is therefore missing."""
-    longformer_type: Annotated[str, tyro.conf.arg(aliases=["--model_name_or_path"])] = os.environ.get(
-        "LONGFORMER_TYPE", MINILM
+    longformer_type: Annotated[str, tyro.conf.arg(aliases=["--model_name_or_path"])] = (
+        os.environ.get("LONGFORMER_TYPE") or MINILM
     )
     """Backbone that was pretrained: minilm, a local folder, or a model's name on the Hugging Face hub."""
-    recformer_output_path: Path | None = field(
-        default_factory=lambda: _given(
-            "RECFORMER_OUTPUT_PATH", FOLDER / "pretrain_ckpt" / "recformer_pretrain_ckpt.bin"
-        )
-    )
+    recformer_output_path: Path = _path("RECFORMER_OUTPUT_PATH") or OUTPUTS / "recformer_pretrain_ckpt.bin"
     """The encoder alone."""
-    recformerseqrec_output_path: Path | None = field(
-        default_factory=lambda: _given(
-            "RECFORMERSEQREC_OUTPUT_PATH", FOLDER / "pretrain_ckpt" / "seqrec_pretrain_ckpt.bin"
-        )
-    )
+    recformerseqrec_output_path: Path = _path("RECFORMERSEQREC_OUTPUT_PATH") or OUTPUTS / "seqrec_pretrain_ckpt.bin"
     """The encoder as `longformer.*` and the language-model head."""
 
 
@@ -122,12 +114,8 @@ def complete(found: dict[str, Tensor], backbone: dict[str, Tensor], source: Path
 
 def main(config: Config) -> None:
     """Convert one checkpoint."""
-    source, encoder_path, whole_path = (
-        config.pretrained_ckpt_path,
-        config.recformer_output_path,
-        config.recformerseqrec_output_path,
-    )
-    if encoder_path is None or whole_path is None or source is None or not source.exists():
+    source, encoder_path = config.pretrained_ckpt_path, config.recformer_output_path
+    if source is None or not source.exists():
         raise FileNotFoundError(
             f"--pretrained_ckpt_path {source} does not exist: give checkpoints/best.ckpt of a pretraining run, or the "
             "folder or file that zero_to_fp32.py wrote"
@@ -139,11 +127,11 @@ def main(config: Config) -> None:
     state = complete(merge_lora(found, model.state_dict()), model.state_dict(), source)
     encoder = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
     save_checkpoint(encoder_path, encoder)
-    save_checkpoint(whole_path, state)
+    save_checkpoint(config.recformerseqrec_output_path, state)
     beside = encoder_path.with_suffix("")
     save_folder(beside, model.longformer.config, encoder)
     tokenizer.save_pretrained(beside)
-    log.info("wrote %s, %s and the folder %s", encoder_path, whole_path, beside)
+    log.info("wrote %s, %s and the folder %s", encoder_path, config.recformerseqrec_output_path, beside)
 
 
 def _limits(config: Config, found: dict[str, Tensor]) -> dict[str, Any]:

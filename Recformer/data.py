@@ -1,5 +1,6 @@
 """Recformer's batches: histories as text. Shapes: B users, T tokens of all of them."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -36,13 +37,26 @@ class TrainBatch(NamedTuple):
     classes: Classes | None
 
 
-def history_tokens(histories: Histories, item_tokens: ItemTokens, max_token_num: int) -> NDArray[np.int64]:
-    """Return (n,) how many tokens each history gives the model, the class token included."""
-    if not len(histories):
-        return np.zeros(0, dtype=np.int64)
-    total = np.concatenate(([0], np.cumsum(item_tokens.lengths[histories.items])))
-    lengths: NDArray[np.int64] = np.minimum(1 + total[histories.ends] - total[histories.starts], max_token_num)
-    return lengths
+@dataclass(frozen=True, slots=True)
+class HistoryReader:
+    """Histories as their items' texts."""
+
+    items: ItemTokens
+    max_token_num: int
+
+    def __call__(self, histories: Histories, rows: NDArray[np.int64]) -> TokenBatch:
+        """Return what the model reads of some histories."""
+        return build_sequences(
+            histories.items, histories.starts[rows], histories.ends[rows], self.items, self.max_token_num
+        )
+
+    def count_tokens(self, histories: Histories) -> NDArray[np.int64]:
+        """Return (n,) how many tokens each history gives the model, the class token included."""
+        if not len(histories):
+            return np.zeros(0, dtype=np.int64)
+        total = np.concatenate(([0], np.cumsum(self.items.lengths[histories.items])))
+        lengths: NDArray[np.int64] = np.minimum(1 + total[histories.ends] - total[histories.starts], self.max_token_num)
+        return lengths
 
 
 class TrainDataset(Dataset[TrainBatch]):

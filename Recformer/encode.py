@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from Recformer.backbone import load_backbone, load_weights
+from Recformer.backbone import load_backbone
+from Recformer.checkpoint import load_weights
 from Recformer.encoding import describe, encode_some, weights_sha256
 from Recformer.options import EncoderOptions
 from Recformer.text import load_item_tokens

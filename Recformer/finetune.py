@@ -14,22 +14,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from Recformer.backbone import load_backbone, load_weights
-from Recformer.data import TrainBatch, TrainDataset, history_tokens
+from Recformer.backbone import load_backbone
+from Recformer.checkpoint import load_weights
+from Recformer.data import HistoryReader, TrainBatch, TrainDataset
 from Recformer.encoding import describe, encode_items, weights_sha256
 from Recformer.model import RecformerModel
 from Recformer.module import EncoderModule
 from Recformer.options import EncoderOptions, LearningOptions
-from Recformer.text import ItemTokens, TokenBatch, build_sequences, load_item_tokens
+from Recformer.text import ItemTokens, TokenBatch, load_item_tokens
 from seqrec.command import run_command
-from seqrec.dataset import ROOT, Dataset, Histories, find_dataset, split_dataset
+from seqrec.dataset import ROOT, Dataset, find_dataset, split_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
 from seqrec.losses import batch_softmax, full_softmax, sampled_softmax
 from seqrec.module import BatchModule, Protocol
@@ -233,20 +232,16 @@ def make_batches(config: Config, dataset: Dataset, items: ItemTokens) -> BatchMo
         config.training.seed,
         config.train_items,
     )
-    lengths = history_tokens(training.sequences, items, config.encoder.max_token_num)
-
-    def make_inputs(histories: Histories, rows: NDArray[np.int64]) -> TokenBatch:
-        starts, ends = histories.starts[rows], histories.ends[rows]
-        return build_sequences(histories.items, starts, ends, items, config.encoder.max_token_num)
-
+    reader = HistoryReader(items, config.encoder.max_token_num)
+    lengths = reader.count_tokens(training.sequences)
     return BatchModule(
         dataset,
         split,
         config.protocol,
         training,
         RowSampler(lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
-        make_inputs,
-        eval_lengths=lambda histories: history_tokens(histories, items, config.encoder.max_token_num),
+        reader,
+        eval_lengths=reader.count_tokens,
         eval_max_tokens=config.eval_max_tokens,
         valid_users=config.training.valid_users,
         num_workers=config.training.dataloader_num_workers,

@@ -16,17 +16,16 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from Recformer.backbone import load_pretraining
-from Recformer.data import history_tokens
+from Recformer.data import HistoryReader
 from Recformer.encoding import encode_items
 from Recformer.masking import WordMasker
 from Recformer.module import EncoderModule
 from Recformer.options import EncoderOptions, LearningOptions
 from Recformer.pretraining import MlmPass, PretrainBatch, PretrainDataset, RecformerForPretraining, contrast
-from Recformer.text import ItemTokens, TokenBatch, build_sequences, load_item_tokens
+from Recformer.text import ItemTokens, TokenBatch, load_item_tokens
 from seqrec.command import run_command
 from seqrec.dataset import Dataset, Histories, find_dataset, split_dataset
 from seqrec.module import BatchModule, Protocol
@@ -80,8 +79,9 @@ class Config:
                 f"--mlm_probability must lie in (0, 1) and --mlm_weight be 0 or more, got {self.mlm_probability} and "
                 f"{self.mlm_weight}"
             )
-        for name in ("batch_size", "contrast_batch", "valid_step"):
-            if (value := getattr(self, name)) is not None and value < 1:
+        sizes = {"batch_size": self.batch_size, "contrast_batch": self.contrast_batch, "valid_step": self.valid_step}
+        for name, value in sizes.items():
+            if value is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}")
 
     @property
@@ -177,18 +177,15 @@ def make_batches(
         training_data.sequences.lengths, batch_size=config.rows_per_step, shuffle=True, seed=training.seed
     )
 
-    def make_inputs(histories: Histories, chosen: NDArray[np.int64]) -> TokenBatch:
-        starts, ends = histories.starts[chosen], histories.ends[chosen]
-        return build_sequences(histories.items, starts, ends, valid_items, config.encoder.max_token_num)
-
+    reader = HistoryReader(valid_items, config.encoder.max_token_num)
     return BatchModule(
         valid,
         split_dataset(valid, training.split),
         config.protocol,
         training_data,
         rows if config.valid_step is None else Rounds(rows, config.valid_step, training.num_epochs),
-        make_inputs,
-        eval_lengths=lambda histories: history_tokens(histories, valid_items, config.encoder.max_token_num),
+        reader,
+        eval_lengths=reader.count_tokens,
         eval_max_tokens=config.eval_max_tokens,
         valid_users=training.valid_users,
         num_workers=training.dataloader_num_workers,

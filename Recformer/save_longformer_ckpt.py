@@ -12,8 +12,9 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from Recformer.backbone import MINILM, convert, find_backbone, load_tokenizer, read_config
+from Recformer.backbone import MINILM, find_backbone, load_tokenizer, read_config
 from Recformer.checkpoint import load_folder, save_checkpoint
+from Recformer.conversion import convert
 from seqrec.command import run_command
 from seqrec.files import write_json
 

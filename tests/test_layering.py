@@ -47,9 +47,9 @@ def imported_folders(module: Path, on_import: bool = False) -> set[str]:
 
 
 def named_family(module: Path) -> set[str]:
-    """Return the family that a test or a script carries in its name: it belongs to it and goes with it."""
+    """Return the family that a test's folder or a script's name tells of: it belongs to it and goes with it."""
     words = module.stem.lower().split("_")
-    return {family for family in FAMILIES if family.lower() in words}
+    return {family for family in FAMILIES if family.lower() in words or family in module.parts}
 
 
 @pytest.mark.parametrize("folder", [*FAMILIES, *sorted(SHARED)])
@@ -123,7 +123,8 @@ def test_deleting_a_family_breaks_nothing_else(family: str, tmp_path: Path) -> N
     copy = tmp_path / "copy"
     shutil.copytree(ROOT, copy, ignore=lambda _, names: [n for n in names if n in WORKING or n.startswith(".")])
     shutil.rmtree(copy / family)
-    for its_own in (*copy.glob(f"tests/test_{family}*.py"), *copy.glob(f"scripts/*_{family.lower()}.py")):
+    shutil.rmtree(copy / "tests" / family)
+    for its_own in copy.glob(f"scripts/*_{family.lower()}.py"):
         its_own.unlink()
     said = tmp_path / "said"
     process = forked.start(

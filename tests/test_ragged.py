@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seqrec.ragged import BatchKey, RowSampler, attend, block_bounds, longest_first, make_layout
+from seqrec.ragged import BatchKey, Rounds, RowSampler, attend, block_bounds, longest_first, make_layout
 
 Sees = Literal["past", "all"]
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=12)
@@ -176,3 +176,19 @@ def test_one_of_two_sizes() -> None:
     for sizes in ({}, both):
         with pytest.raises(ValueError, match="give one of batch_size and max_tokens"):
             RowSampler(np.array([1]), **sizes, shuffle=False)
+
+
+def test_a_round_goes_on_where_the_last_one_ended() -> None:
+    rows = RowSampler(np.ones(23, dtype=np.int64), batch_size=5, shuffle=True, seed=3)
+    whole = []
+    for epoch in range(3):
+        rows.set_epoch(epoch)
+        whole += [(key.epoch, key.number, key.rows.tolist()) for key in rows]
+    rounds = Rounds(RowSampler(np.ones(23, dtype=np.int64), batch_size=5, shuffle=True, seed=3), 4, 3)
+    cut = []
+    for number in range(rounds.count):
+        rounds.set_epoch(number)
+        keys = list(rounds)
+        assert len(keys) == len(rounds)
+        cut += [(key.epoch, key.number, key.rows.tolist()) for key in keys]
+    assert cut == whole

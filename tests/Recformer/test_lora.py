@@ -2,52 +2,32 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from Recformer.backbone import find_backbone, load_backbone, load_pretraining, load_weights
+from Recformer.backbone import load_backbone, load_pretraining
+from Recformer.checkpoint import load_weights
 from Recformer.encoding import encode_items
 from Recformer.lora import add_lora, drop_frozen, merge_lora
 from Recformer.model import RecformerModel
 from Recformer.options import LearningOptions
-from Recformer.text import ItemTokens, load_item_tokens
+from Recformer.text import ItemTokens
 from seqrec.dataset import Dataset
 from seqrec.embeddings import load_embeddings
 from seqrec.training import load_state
 from tests import forked
 from tests.conftest import write_dataset
+from tests.Recformer.conftest import LIMIT_FLAGS, LIMITS
 
-LIMITS: dict[str, Any] = {"max_token_num": 40, "max_attr_length": 8}
 OPTIONS = LearningOptions(lora_r=2, lora_alpha=8, lora_dropout=0.0)
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of random weights with MiniLM's tokenizer."""
-    from transformers import AutoTokenizer, BertConfig, BertModel
-
-    folder = tmp_path_factory.mktemp("backbone")
-    torch.manual_seed(0)
-    config = BertConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=64
-    )
-    BertModel(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(find_backbone("minilm")).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
 def model(backbone: Path) -> RecformerModel:
     return load_backbone(str(backbone), **LIMITS)[0]
-
-
-@pytest.fixture
-def items(backbone: Path, tiny: Dataset) -> ItemTokens:
-    return load_item_tokens(tiny, load_backbone(str(backbone), **LIMITS)[1], 3, LIMITS["max_attr_length"])
 
 
 def shake(model: torch.nn.Module) -> None:
@@ -119,10 +99,9 @@ def test_errors(model: RecformerModel) -> None:
 
 
 def flags(tiny_path: Path, backbone: Path, folder: Path, *more: str | Path) -> list[str]:
-    limits = [text for key, value in LIMITS.items() for text in (f"--{key}", str(value))]
     where = ["--data_path", tiny_path, "--model_name_or_path", backbone, "--runs_dir", folder / "runs"]
     learn = ["--lr", "0.02", "--lora_r", "2", "--lora_dropout", "0.1", "--no-progress_bar", "--accelerator", "cpu"]
-    return [*map(str, where), *learn, *limits, *map(str, more)]
+    return [*map(str, where), *learn, *LIMIT_FLAGS, *map(str, more)]
 
 
 def changed(state: dict[str, Tensor], base: dict[str, Tensor]) -> set[str]:

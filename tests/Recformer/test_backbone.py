@@ -9,9 +9,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from Recformer import backbone
-from Recformer.backbone import convert, find_backbone, load_backbone, read_config
+from Recformer.backbone import find_backbone, load_backbone, read_config
 from Recformer.checkpoint import load_checkpoint, load_folder, load_recommender, load_weights, save_checkpoint
 from Recformer.config import RecformerConfig
+from Recformer.conversion import convert
 from Recformer.model import RecformerForSeqRec, RecformerModel
 from Recformer.save_longformer_ckpt import Config, main
 from Recformer.text import TokenBatch

@@ -5,15 +5,15 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from Recformer.backbone import find_backbone, load_backbone, load_weights
-from Recformer.data import TrainDataset, history_tokens
+from Recformer.backbone import load_backbone
+from Recformer.checkpoint import load_weights
+from Recformer.data import HistoryReader, TrainDataset
 from Recformer.encoding import encode_items
 from Recformer.finetune import Config, RecformerModule
 from Recformer.optimization import learning_rate_factor
@@ -25,28 +25,11 @@ from seqrec.ragged import BatchKey
 from seqrec.training import load_state
 from tests import forked
 from tests.forked import run_script, start_script
-
-LIMITS: dict[str, Any] = {"max_token_num": 40, "max_attr_length": 8}
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of random weights with MiniLM's tokenizer."""
-    from transformers import AutoTokenizer, BertConfig, BertModel
-
-    folder = tmp_path_factory.mktemp("backbone")
-    torch.manual_seed(0)
-    config = BertConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=64
-    )
-    BertModel(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(find_backbone("minilm")).save_pretrained(folder)
-    return folder
+from tests.Recformer.conftest import LIMIT_FLAGS, LIMITS
 
 
 def flags(data: Path, backbone: Path, folder: Path, *more: str) -> list[str | Path]:
-    limits = [text for key, value in LIMITS.items() for text in (f"--{key}", str(value))]
-    fixed = ["--num_epochs", "3", "--lr", "0.003", "--warmup_steps", "5", "--no-progress_bar", *limits]
+    fixed = ["--num_epochs", "3", "--lr", "0.003", "--warmup_steps", "5", "--no-progress_bar", *LIMIT_FLAGS]
     paths: list[str | Path] = ["--data_path", data, "--model_name_or_path", backbone, "--runs_dir", folder / "runs"]
     return [*paths, "--embedding_dir", folder / "embedding", *fixed, *more]
 
@@ -96,11 +79,10 @@ def test_encode_writes_the_vectors_of_a_checkpoint(
     finished: Path, tiny: Dataset, tiny_path: Path, backbone: Path, tmp_path: Path
 ) -> None:
     best = finished / "runs/Recformer/tiny/longformer-seed42/stage1/checkpoints/best.ckpt"
-    limits = [text for key, value in LIMITS.items() for text in (f"--{key}", str(value))]
     run_script(
         "Recformer/encode.py",
         *("--init_type", "mine", "--data_path", str(tiny_path), "--model_name_or_path", str(backbone)),
-        *("--checkpoint", str(best), "--embedding_dir", str(tmp_path), *limits),
+        *("--checkpoint", str(best), "--embedding_dir", str(tmp_path), *LIMIT_FLAGS),
         output=tmp_path / "log",
     )
     mine = load_embeddings("mine", tiny, tmp_path)
@@ -116,9 +98,8 @@ def encode_as_one_of_two(rank: int, port: int, flags: list[str]) -> None:
 def test_encoding_in_parts_by_two_processes_is_encoding(
     finished: Path, tiny: Dataset, tiny_path: Path, backbone: Path, tmp_path: Path
 ) -> None:
-    limits = [text for key, value in LIMITS.items() for text in (f"--{key}", str(value))]
     where = ["--data_path", str(tiny_path), "--model_name_or_path", str(backbone), "--embedding_dir", str(tmp_path)]
-    flags = ["--init_type", "both", *where, "--part_items", "7", *limits]
+    flags = ["--init_type", "both", *where, "--part_items", "7", *LIMIT_FLAGS]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -186,7 +167,7 @@ def test_a_target_is_any_training_event_but_the_first_and_its_history_precedes_i
     assert len(seen) == int((train.sequences.lengths[rows] - 1).sum())
 
 
-def test_history_tokens_counts_what_is_read(tiny: Dataset, backbone: Path) -> None:
+def test_tokens_are_counted_as_they_are_read(tiny: Dataset, backbone: Path) -> None:
     _, tokenizer = load_backbone(str(backbone), **LIMITS)
     items = tokenize_items(tiny.item_table(), tiny.attributes, tokenizer, 3, 8)
     histories = leave_one_out(tiny).test
@@ -194,7 +175,7 @@ def test_history_tokens_counts_what_is_read(tiny: Dataset, backbone: Path) -> No
         min(1 + sum(int(items.lengths[i]) for i in histories.items[a:b]), 30)
         for a, b in zip(histories.starts, histories.ends, strict=True)
     ]
-    assert history_tokens(histories, items, 30).tolist() == expected
+    assert HistoryReader(items, 30).count_tokens(histories).tolist() == expected
 
 
 def test_learning_rate_rises_to_one_and_falls_to_zero_without_a_jump() -> None:
