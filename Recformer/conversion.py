@@ -40,7 +40,7 @@ RENAMED_MODERN = (
     (re.compile(r"^decoder\.weight$"), "lm_head.decoder.weight"),
 )
 LEFT_OUT = re.compile(
-    r"pooler\.|cls\.seq_relationship\.|classifier\.|embeddings\.position_ids$|lm_head\.decoder\.bias$"
+    r"pooler\.|cls\.seq_relationship\.|classifier\.|embeddings\.position_ids$|lm_head\.decoder\.bias$|item_embedding\."
 )
 
 

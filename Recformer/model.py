@@ -260,15 +260,23 @@ class RecformerForSeqRec(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str, **changes: Any) -> "RecformerForSeqRec":
-        """Return a recommender with the encoder of a backbone or of a saved Recformer; items are set separately."""
+        """Return a recommender with the encoder of a backbone, or with that and the items of a saved recommender."""
+        from Recformer.backbone import find_backbone
+        from Recformer.checkpoint import load_folder
+
         longformer = RecformerModel.from_pretrained(name_or_path, **changes)
         model = cls(longformer.config)
         model.longformer = longformer
+        table = load_folder(find_backbone(name_or_path)).get("item_embedding.weight")
+        if table is not None:
+            model.init_item_embedding(table)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the encoder into a folder, as `RecformerModel.save_pretrained` does."""
-        self.longformer.save_pretrained(folder)
+        """Write configuration, encoder and item table into a folder, as `RecformerModel.save_pretrained` does."""
+        from Recformer.checkpoint import save_folder
+
+        save_folder(Path(folder), self.config, self.state_dict())
 
     def init_item_embedding(self, vectors: Tensor | None = None) -> None:
         """Set the item table: given vectors are frozen, None makes a new table that is learnt.

@@ -40,6 +40,19 @@ def test_an_encoder_is_saved_and_loaded(tmp_path: Path) -> None:
     assert RecformerForSeqRec.from_pretrained(str(tmp_path)).config == model.config
 
 
+def test_a_recommender_is_saved_and_loaded_with_its_items(tmp_path: Path) -> None:
+    model = RecformerForSeqRec.from_pretrained("minilm", max_token_num=64)
+    model.init_item_embedding(torch.cat([torch.zeros(1, 384), torch.randn(3, 384)]))
+    tokenizer = RecformerTokenizer.from_pretrained("minilm", model.config)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again = RecformerForSeqRec.from_pretrained(str(tmp_path))
+    with torch.no_grad():
+        assert torch.equal(again(tokenizer([ITEMS])), model(tokenizer([ITEMS])))
+    encoder = RecformerModel.from_pretrained(str(tmp_path)).state_dict()
+    assert all(torch.equal(tensor, encoder[name]) for name, tensor in model.longformer.state_dict().items())
+
+
 def test_published_weights_load_by_name() -> None:
     config = RecformerConfig.from_pretrained("minilm", max_attr_num=2, attention_window=32)
     assert (config.max_attr_num, config.attention_window) == (2, (32,) * 6)

@@ -1,0 +1,86 @@
+"""Draw the learning curves of runs, finished or not, as a PNG.
+
+python scripts/curves.py runs/SASRec/demo/none-seed1 runs/SASRec/demo/finetune-seed1
+"""
+
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import polars as pl
+import tyro
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from seqrec.command import run_command
+from seqrec.dataset import ROOT
+from seqrec.files import write_atomically
+from seqrec.formatting import name_run
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What to draw."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders; of a run in stages, a stage's folder."""
+    columns: tuple[str, ...] = ("train/loss", "valid/NDCG@10")
+    """Columns of logs/metrics.csv, a panel each."""
+    output: Path = ROOT / "runs" / "curves.png"
+    """The picture."""
+    by_time: bool = False
+    """Put minutes of training on the axis in place of validations."""
+
+    def __post_init__(self) -> None:
+        if not self.runs or not self.columns:
+            raise ValueError("give at least one run folder and one of --columns")
+
+
+def read_curves(run: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    """Return a run's validations in order, with the minutes that training had taken by then.
+
+    Raises:
+        FileNotFoundError: If the folder has no log.
+        ValueError: If the log lacks a column.
+    """
+    path = run / "logs" / "metrics.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: give a run's folder, or of a run in stages one of its stages'")
+    table = pl.read_csv(path)
+    if missing := [column for column in columns if column not in table.columns]:
+        raise ValueError(f"{path} has no column {missing[0]}, it has {', '.join(table.columns)}")
+    return table.with_columns(validation=pl.int_range(1, pl.len() + 1), minutes=pl.col("seconds").cum_sum() / 60)
+
+
+def draw_curves(curves: dict[str, pl.DataFrame], columns: tuple[str, ...], by_time: bool) -> bytes:
+    """Return a PNG with one panel per column and one line per run."""
+    figure = Figure(figsize=(4.6 * len(columns), 3.2), layout="constrained", facecolor="white")
+    for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+        for name, table in curves.items():
+            axes.plot(table["minutes" if by_time else "validation"], table[column], marker="o", ms=3, label=name)
+        axes.set_title(column, loc="left", fontsize=11, fontweight="bold")
+        axes.set_xlabel("minutes of training" if by_time else "validation", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=not by_time))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.3)
+    if len(curves) > 1:
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
+    return file.getvalue()
+
+
+def main(config: Config) -> None:
+    """Write the picture."""
+    curves = {name_run(run.resolve()): read_curves(run, config.columns) for run in config.runs}
+    image = draw_curves(curves, config.columns, config.by_time)
+    with write_atomically(config.output) as file:
+        file.write(image)
+    print(config.output)
+
+
+if __name__ == "__main__":
+    run_command(main, Config)
