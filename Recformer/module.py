@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from Recformer.lora import add_lora, drop_frozen
 from Recformer.model import RecformerModel
-from Recformer.optimization import configure_adamw
 from Recformer.options import LearningOptions
 from seqrec.module import NextItemModule
+from seqrec.optimization import schedule_rate
 
 
 class EncoderModule(NextItemModule):
@@ -45,6 +46,14 @@ class EncoderModule(NextItemModule):
         return super().load_state_dict(state_dict, strict, assign)
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW and its schedule."""
+        """Return AdamW, without decay of biases and norms, and its rate: a linear rise, then a linear fall."""
         learning = self.learning
-        return configure_adamw(self, learning.lr, learning.weight_decay, learning.warmup_steps)
+        groups: dict[bool, list[Tensor]] = {True: [], False: []}
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                groups[parameter.dim() > 1].append(parameter)
+        decayed = {"params": groups[True], "weight_decay": learning.weight_decay}
+        optimizer = torch.optim.AdamW(
+            [decayed, {"params": groups[False], "weight_decay": 0.0}], learning.lr, fused=True
+        )
+        return schedule_rate(optimizer, self, learning.warmup_steps)

@@ -20,6 +20,7 @@ from seqrec.dataset import ROOT, Histories, find_dataset, split_dataset
 from seqrec.embeddings import NONE, Transform, load_embeddings, transform_vectors
 from seqrec.losses import Loss, catalogue_loss
 from seqrec.module import BatchModule, NextItemModule, Protocol
+from seqrec.optimization import Schedule, schedule_rate
 from seqrec.ragged import RowSampler
 from seqrec.run import Run, TrainingConfig
 from seqrec.training import complete
@@ -54,6 +55,10 @@ class IdModelConfig:
     """Learning rate of Adam."""
     item_lr: float | None = None
     """Learning rate of the item table; by default a tenth of --lr for given vectors, which it would soon wash out."""
+    schedule: Schedule = "constant"
+    """Keep the learning rates, or let them fall linearly to zero at --num_epochs."""
+    warmup_steps: int = 0
+    """Optimiser steps in which the learning rates rise."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -71,6 +76,8 @@ class IdModelConfig:
             raise ValueError(
                 "--freeze_items with --init_type none would keep the item vectors random: give --init_type"
             )
+        if self.warmup_steps < 0:
+            raise ValueError(f"--warmup_steps must be 0 or more, got {self.warmup_steps}")
         if self.batch_size < 1 or self.num_negatives < 1:
             raise ValueError(
                 f"--batch_size and --num_negatives must be at least 1, got {self.batch_size} and {self.num_negatives}"
@@ -101,14 +108,16 @@ class IdModule(NextItemModule):
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.targets))
         return loss
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam over everything that learns."""
+    def configure_optimizers(self) -> Any:
+        """Return Adam over everything that learns, and its rates by step."""
         config, table = self.config, self.model.item_embedding.weight
         others = [p for p in self.parameters() if p.requires_grad and p is not table]
         groups: list[dict[str, Any]] = [{"params": others}]
         if table.requires_grad:
             groups.append({"params": [table], "lr": config.table_lr})
-        return torch.optim.AdamW(groups, config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True)
+        decay, betas = config.weight_decay, (0.9, 0.98)
+        optimizer = torch.optim.AdamW(groups, config.lr, betas=betas, weight_decay=decay, fused=True)
+        return schedule_rate(optimizer, self, config.warmup_steps, config.schedule)
 
 
 def train_id_model(

@@ -29,7 +29,10 @@ from tests.interrupted import (
 )
 
 # Under these the tiny dataset's run stops early.
-FLAGS = ("--num_epochs", "30", "--patience", "4", "--batch_size", "32", "--hidden_units", "16", "--lr", "0.003")
+FLAGS = (
+    *("--num_epochs", "30", "--patience", "4", "--batch_size", "32", "--hidden_units", "16", "--lr", "0.003"),
+    *("--schedule", "linear", "--warmup_steps", "5"),
+)
 MAXLEN = 8
 LENGTHS = [1, 8, 3, 2, 20, 7, 1, 5]
 

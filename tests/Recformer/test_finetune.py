@@ -16,7 +16,6 @@ from Recformer.checkpoint import load_weights
 from Recformer.data import HistoryReader, TrainDataset
 from Recformer.encoding import encode_items
 from Recformer.finetune import Config, RecformerModule
-from Recformer.optimization import learning_rate_factor
 from Recformer.options import EncoderOptions
 from Recformer.text import item_sequences, tokenize_items
 from seqrec.dataset import Dataset, leave_one_out
@@ -176,12 +175,6 @@ def test_tokens_are_counted_as_they_are_read(tiny: Dataset, backbone: Path) -> N
         for a, b in zip(histories.starts, histories.ends, strict=True)
     ]
     assert HistoryReader(items, 30).count_tokens(histories).tolist() == expected
-
-
-def test_learning_rate_rises_to_one_and_falls_to_zero_without_a_jump() -> None:
-    factor = learning_rate_factor(100, 1000)
-    assert [factor(s) for s in (0, 50, 100, 550, 1000)] == [0.0, 0.5, 1.0, 0.5, 0.0]
-    assert learning_rate_factor(100, 20)(10) == 1.0
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -198,9 +199,10 @@ def test_contradictions() -> None:
     ("flags", "expected"),
     [({}, 0.02), ({"init_type": "mine"}, 0.002), ({"init_type": "mine", "item_lr": 0.5}, 0.5), ({"item_lr": 0.1}, 0.1)],
 )
-def test_given_vectors_learn_slowly(flags: dict[str, Any], expected: float) -> None:
+def test_given_vectors_learn_slowly(monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any], expected: float) -> None:
+    monkeypatch.setattr(SASRecModule, "trainer", SimpleNamespace(estimated_stepping_batches=10))
     module = SASRecModule(SASRec(5, SASRecConfig()), Config(lr=0.02, **flags), 1)
-    others, table = module.configure_optimizers().param_groups
+    others, table = module.configure_optimizers()["optimizer"].param_groups
     assert (others["lr"], table["lr"]) == (0.02, pytest.approx(expected))
     assert [id(parameter) for parameter in table["params"]] == [id(module.model.item_embedding.weight)]
     assert len(others["params"]) == len(list(module.parameters())) - 1
