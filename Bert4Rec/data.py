@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seqrec.dataset import Histories
-from seqrec.losses import Loss
-from seqrec.negatives import draw_negatives
+from seqrec.losses import LossOptions
+from seqrec.negatives import Negatives, NegativeSampler
 from seqrec.ragged import BatchKey, Layout, block_bounds, longest_first, make_layout
 
 
@@ -34,7 +34,7 @@ class TrainBatch(NamedTuple):
 
     inputs: Inputs
     targets: Tensor
-    negatives: Tensor
+    negatives: Negatives
 
 
 def _inputs(
@@ -80,8 +80,7 @@ class TrainDataset(Dataset[TrainBatch]):
         maxlen: int,
         mask_prob: float,
         last_only_prob: float,
-        loss: Loss,
-        num_negatives: int,
+        options: LossOptions,
         seed: int,
     ) -> None:
         self.sequences = train.select(train.lengths >= 2)
@@ -89,7 +88,7 @@ class TrainDataset(Dataset[TrainBatch]):
             raise ValueError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
         self.num_items, self.maxlen, self.seed = num_items, maxlen, seed
         self.mask_prob, self.last_only_prob = mask_prob, last_only_prob
-        self.loss, self.num_negatives = loss, num_negatives
+        self.draw_negatives = NegativeSampler(options, self.sequences, num_items)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -108,13 +107,10 @@ class TrainDataset(Dataset[TrainBatch]):
         replaced = asked & (fate >= 0.9)
         items = np.where(replaced, generator.integers(1, self.num_items + 1, len(items)), items)
         counts = np.add.reduceat(asked.astype(np.int64), offsets[:-1])
-        negatives = draw_negatives(
-            self.loss, generator, self.sequences, key.rows[order], counts, self.num_items, self.num_negatives
-        )
         return TrainBatch(
             _inputs(items, masked, asked, offsets, self.maxlen, order),
             torch.from_numpy(targets),
-            torch.from_numpy(negatives),
+            self.draw_negatives(generator, key.rows[order], counts, targets),
         )
 
     def _choose(self, offsets: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.bool_]:

@@ -26,6 +26,8 @@ class Config(IdModelConfig):
 
     def __post_init__(self) -> None:
         IdModelConfig.__post_init__(self)
+        if self.objective.temp is not None and self.model.untied_output:
+            raise ValueError("--untied_output scores with a bias, which a cosine (--temp) has no place for: drop one")
         if not 0 < self.mask_prob < 1 or not 0 <= self.last_only_prob <= 1:
             raise ValueError(
                 f"--mask_prob must lie in (0, 1) and --last_only_prob in [0, 1], got {self.mask_prob} and "
@@ -46,7 +48,7 @@ class Bert4RecModule(IdModule):
         """Return the output of every asked event, (T, D)."""
         return self._asked(batch.inputs)
 
-    def user_vectors(self, inputs: Inputs) -> Tensor:
+    def read(self, inputs: Inputs) -> Tensor:
         """Return the appended event's output of each history, (B, D)."""
         return self._asked(inputs)[inputs.order]
 
@@ -61,7 +63,7 @@ def main(config: Config) -> None:
         make_model=lambda num_items, start: Bert4Rec(num_items, config.model, start),
         make_module=Bert4RecModule,
         make_train=lambda train, n: TrainDataset(
-            train, n, maxlen, config.mask_prob, config.last_only_prob, config.loss, config.num_negatives, seed
+            train, n, maxlen, config.mask_prob, config.last_only_prob, config.objective, seed
         ),
         make_inputs=make_inputs,
     )

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from Recformer.text import ItemTokens, TokenBatch, build_sequences, item_sequences, ragged_arange
 from seqrec.dataset import Histories
-from seqrec.losses import Loss
-from seqrec.negatives import draw_negatives
+from seqrec.losses import LossOptions
+from seqrec.negatives import Negatives, NegativeSampler, log_chance
 from seqrec.ragged import BatchKey
 
 
@@ -32,8 +32,7 @@ class TrainBatch(NamedTuple):
     inputs: TokenBatch
     targets: Tensor
     """(B,) int64."""
-    negatives: Tensor
-    """(K,) int64, empty for the full softmax."""
+    negatives: Negatives
     classes: Classes | None
 
 
@@ -76,8 +75,8 @@ class TrainDataset(Dataset[TrainBatch]):
         if not len(self.sequences):
             raise ValueError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
         self.item_tokens, self.max_token_num, self.seed = item_tokens, max_token_num, seed
-        self.num_negatives = num_negatives
-        self.loss: Loss = "sampled_softmax" if num_negatives > 0 else "ce"
+        loss = LossOptions("sampled_softmax", num_negatives) if num_negatives > 0 else LossOptions()
+        self.draw_negatives = NegativeSampler(loss, self.sequences, item_tokens.num_items)
         self.target_share = self._target_share() if with_classes else None
 
     def _target_share(self) -> NDArray[np.float64]:
@@ -92,13 +91,11 @@ class TrainDataset(Dataset[TrainBatch]):
         if self.target_share is None:
             return None
         items, place = np.unique(np.concatenate([targets, negatives]), return_inverse=True)
-        absent = (1 - self.target_share[items]) ** (len(targets) - 1) * (
-            1 - len(negatives) / self.item_tokens.num_items
-        )
+        share = self.target_share[items]
         return Classes(
             texts=item_sequences(items, self.item_tokens, self.max_token_num),
             own=torch.from_numpy(place[: len(targets)]),
-            log_chance=torch.from_numpy(np.log(np.maximum(1 - absent, 1e-12)).astype(np.float32)),
+            log_chance=log_chance(share, len(targets) - 1, len(negatives), self.item_tokens.num_items),
         )
 
     def __getitem__(self, key: BatchKey) -> TrainBatch:
@@ -106,12 +103,11 @@ class TrainDataset(Dataset[TrainBatch]):
         starts, ends = self.sequences.starts[key.rows], self.sequences.ends[key.rows]
         at = generator.integers(starts + 1, ends)
         one = np.ones(len(key.rows), dtype=np.int64)
-        num_items = self.item_tokens.num_items
-        negatives = draw_negatives(self.loss, generator, self.sequences, key.rows, one, num_items, self.num_negatives)
         targets = self.sequences.items[at].astype(np.int64)
+        negatives = self.draw_negatives(generator, key.rows, one, targets)
         return TrainBatch(
             inputs=build_sequences(self.sequences.items, starts, at, self.item_tokens, self.max_token_num),
             targets=torch.from_numpy(targets),
-            negatives=torch.from_numpy(negatives),
-            classes=self._classes(targets, negatives),
+            negatives=negatives,
+            classes=self._classes(targets, negatives.items.numpy()),
         )

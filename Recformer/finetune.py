@@ -30,7 +30,7 @@ from Recformer.text import ItemTokens, TokenBatch, load_item_tokens
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, find_dataset, split_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
-from seqrec.losses import batch_softmax, full_softmax, sampled_softmax
+from seqrec.losses import full_softmax, sampled_softmax
 from seqrec.module import BatchModule, Protocol
 from seqrec.ragged import RowSampler
 from seqrec.run import Run, RunRecord, TrainingConfig
@@ -135,14 +135,15 @@ class RecformerModule(EncoderModule):
     def _loss(self, users: Tensor, batch: TrainBatch) -> Tensor:
         if self.train_items and batch.classes is not None:
             # The table's items are no classes here: being older than the batch's, they would be told by that alone.
-            classes = self.model(batch.classes.texts).pooled.float()
-            return batch_softmax(users, F.normalize(classes, dim=1), batch.classes.own, batch.classes.log_chance)
-        if not len(batch.negatives):
+            classes = F.normalize(self.model(batch.classes.texts).pooled.float(), dim=1)
+            everything = torch.arange(len(classes), device=classes.device)
+            return sampled_softmax(users, classes, batch.classes.own, everything, batch.classes.log_chance)
+        items, log_chance = batch.negatives
+        if not len(items):
             return full_softmax(users, F.normalize(self.item_table, dim=1), batch.targets)
-        ids, place = torch.cat([batch.targets, batch.negatives]).unique(return_inverse=True)
-        rows = F.pad(F.normalize(self.item_table[ids], dim=1), (0, 0, 1, 0))
-        targets, negatives = (place + 1).split([len(batch.targets), len(batch.negatives)])
-        return sampled_softmax(users, rows, targets, negatives, self.items.num_items)
+        ids, place = torch.cat([batch.targets, items]).unique(return_inverse=True)
+        targets, negatives = place.split([len(batch.targets), len(items)])
+        return sampled_softmax(users, F.normalize(self.item_table[ids], dim=1), targets, negatives, log_chance)
 
 
 def export(module: RecformerModule, dataset: Dataset, init_type: str) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seqrec.dataset import Histories
-from seqrec.losses import Loss
-from seqrec.negatives import draw_negatives
+from seqrec.losses import LossOptions
+from seqrec.negatives import Negatives, NegativeSampler
 from seqrec.ragged import BatchKey, Layout, block_bounds, longest_first, make_layout
 
 
@@ -35,7 +35,7 @@ class TrainBatch(NamedTuple):
     positions: Tensor
     layout: Layout
     targets: Tensor
-    negatives: Tensor
+    negatives: Negatives
 
 
 def make_inputs(histories: Histories, rows: NDArray[np.int64], maxlen: int) -> Inputs:
@@ -62,14 +62,12 @@ def _positions(offsets: NDArray[np.int64], maxlen: int) -> NDArray[np.int64]:
 class TrainDataset(Dataset[TrainBatch]):
     """Training sequences with at least one transition."""
 
-    def __init__(
-        self, train: Histories, num_items: int, maxlen: int, loss: Loss, num_negatives: int, seed: int
-    ) -> None:
+    def __init__(self, train: Histories, num_items: int, maxlen: int, options: LossOptions, seed: int) -> None:
         self.sequences = train.select(train.lengths >= 2)
         if not len(self.sequences):
             raise ValueError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
-        self.num_items, self.maxlen, self.seed = num_items, maxlen, seed
-        self.loss, self.num_negatives = loss, num_negatives
+        self.maxlen, self.seed = maxlen, seed
+        self.draw_negatives = NegativeSampler(options, self.sequences, num_items)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -85,13 +83,11 @@ class TrainDataset(Dataset[TrainBatch]):
         is_first[offsets[:-1]] = True
         lengths = np.diff(offsets) - 1
         inside = np.concatenate(([0], np.cumsum(lengths)))
-        negatives = draw_negatives(
-            self.loss, key.generator(self.seed), self.sequences, rows, lengths, self.num_items, self.num_negatives
-        )
+        targets = items[~is_first]
         return TrainBatch(
             items=torch.from_numpy(items[~is_last]),
             positions=torch.from_numpy(_positions(inside, self.maxlen)),
             layout=make_layout(lengths),
-            targets=torch.from_numpy(items[~is_first]),
-            negatives=torch.from_numpy(negatives),
+            targets=torch.from_numpy(targets),
+            negatives=self.draw_negatives(key.generator(self.seed), rows, lengths, targets),
         )

@@ -29,7 +29,7 @@ class SASRecModule(IdModule):
         hidden: Tensor = self.model(batch.items, batch.positions, batch.layout)
         return hidden
 
-    def user_vectors(self, inputs: Inputs) -> Tensor:
+    def read(self, inputs: Inputs) -> Tensor:
         """Return the last event's output of each history, (B, D)."""
         hidden: Tensor = self.model(inputs.items, inputs.positions, inputs.layout, inputs.last)
         return hidden[inputs.order]
@@ -44,7 +44,7 @@ def main(config: Config) -> None:
         maxlen=maxlen,
         make_model=lambda num_items, start: SASRec(num_items, config.model, start),
         make_module=SASRecModule,
-        make_train=lambda train, n: TrainDataset(train, n, maxlen, config.loss, config.num_negatives, seed),
+        make_train=lambda train, n: TrainDataset(train, n, maxlen, config.objective, seed),
         make_inputs=make_inputs,
     )
 

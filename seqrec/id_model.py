@@ -12,13 +12,14 @@ from typing import Annotated, Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seqrec.dataset import ROOT, Histories, find_dataset, split_dataset
 from seqrec.embeddings import NONE, Transform, load_embeddings, transform_vectors
-from seqrec.losses import Loss, catalogue_loss
+from seqrec.losses import LossOptions, catalogue_loss
 from seqrec.module import BatchModule, NextItemModule, Protocol
 from seqrec.optimization import Schedule, schedule_rate
 from seqrec.ragged import RowSampler
@@ -45,10 +46,6 @@ class IdModelConfig:
     """Keep the item table as it was loaded (the projection, if any, still learns)."""
     embedding_dir: Path = ROOT / "embedding"
     """Where item vectors lie."""
-    loss: Loss = "ce"
-    """Full softmax, one unseen negative per target, or `num_negatives` shared by the batch."""
-    num_negatives: int = 256
-    """Negatives of sampled_softmax."""
     batch_size: int = 128
     """Users per training batch."""
     lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 1e-3
@@ -61,6 +58,7 @@ class IdModelConfig:
     """Optimiser steps in which the learning rates rise."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
+    objective: LossOptions = field(default_factory=LossOptions)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     protocol: Protocol = field(default_factory=Protocol)
 
@@ -78,10 +76,8 @@ class IdModelConfig:
             )
         if self.warmup_steps < 0:
             raise ValueError(f"--warmup_steps must be 0 or more, got {self.warmup_steps}")
-        if self.batch_size < 1 or self.num_negatives < 1:
-            raise ValueError(
-                f"--batch_size and --num_negatives must be at least 1, got {self.batch_size} and {self.num_negatives}"
-            )
+        if self.batch_size < 1:
+            raise ValueError(f"--batch_size must be at least 1, got {self.batch_size}")
 
 
 class IdModule(NextItemModule):
@@ -96,15 +92,28 @@ class IdModule(NextItemModule):
         """Return what the targets of a training batch are predicted with, (T, D)."""
         raise NotImplementedError
 
+    def read(self, inputs: Any) -> Tensor:
+        """Return what the next item of each history is predicted with, (B, D)."""
+        raise NotImplementedError
+
+    def user_vectors(self, inputs: Any) -> Tensor:
+        """Return what scores the next item of each history, (B, D)."""
+        return self._scaled(self.read(inputs))
+
     def item_vectors(self) -> Tensor:
         """Return the table that scores are taken with, (N+1, D)."""
         vectors: Tensor = self.model.item_vectors()
-        return vectors
+        return vectors if self.config.objective.temp is None else F.normalize(vectors, dim=1)
+
+    def _scaled(self, hidden: Tensor) -> Tensor:
+        """Return vectors whose dot products with the items' are scores."""
+        temp = self.config.objective.temp
+        return hidden if temp is None else F.normalize(hidden, dim=1) / temp
 
     def training_step(self, batch: Any) -> Tensor:
         """Return the mean loss over all targets of the batch."""
-        hidden, items = self.predict(batch), self.item_vectors()
-        loss = catalogue_loss(self.config.loss, hidden, items, batch.targets, batch.negatives)
+        hidden, items = self._scaled(self.predict(batch)), self.item_vectors()
+        loss = catalogue_loss(self.config.objective, hidden, items, batch.targets, *batch.negatives)
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.targets))
         return loss
 

@@ -4,13 +4,15 @@ Row i of the item vectors is item i; row 0 is padding and never a class. Cosine 
 the caller to the vectors; a bias is a further column of both sides.
 """
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Loss = Literal["ce", "bce", "sampled_softmax"]
+Loss = Literal["ce", "sampled_softmax", "gbce", "bce"]
+Source = Literal["uniform", "popularity", "in_batch", "mixed"]
 BLOCK_ELEMENTS = 1 << 23
 """Logits held at one time: 32 MiB of float32."""
 _CACHED_ELEMENTS = 1 << 19
@@ -20,13 +22,47 @@ _MIN_ROWS, _ROWS = 64, 1024
 _SAFE_EXPONENT = 60.0
 
 
-def catalogue_loss(loss: Loss, hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class LossOptions:
+    """What is learnt by; never a matter of how the evaluation ranks."""
+
+    loss: Loss = "ce"
+    """Softmax over all items, or over sampled ones; calibrated (gbce) or plain binary cross-entropy."""
+    num_negatives: int = 256
+    """Negatives that a batch shares, of sampled_softmax and gbce."""
+    negatives: Source = "uniform"
+    """How sampled_softmax draws them: uniform, by popularity, the batch's other targets, or those and uniform ones."""
+    gbce_t: float = 0.75
+    """Calibration of gbce: 0 is plain binary cross-entropy with several negatives, 1 undoes the sampling's bias."""
+    temp: float | None = None
+    """Score by cosine divided by this, in training and in use; by default by the plain dot product."""
+
+    def __post_init__(self) -> None:
+        if self.num_negatives < 1 or not 0 <= self.gbce_t <= 1 or (self.temp is not None and self.temp <= 0):
+            raise ValueError(
+                "--num_negatives must be at least 1, --gbce_t in [0, 1] and --temp above 0, got "
+                f"{self.num_negatives}, {self.gbce_t} and {self.temp}"
+            )
+        if self.negatives != "uniform" and self.loss != "sampled_softmax":
+            raise ValueError(f"--negatives {self.negatives} is for --loss sampled_softmax, not {self.loss}")
+
+    @property
+    def needs_popularity(self) -> bool:
+        """Return whether negatives are drawn by how often items occur."""
+        return self.loss == "sampled_softmax" and self.negatives != "uniform"
+
+
+def catalogue_loss(
+    options: LossOptions, hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor, log_chance: Tensor
+) -> Tensor:
     """Return the loss of that name; the arguments are those of the functions below."""
-    if loss == "ce":
+    if options.loss == "ce":
         return full_softmax(hidden, item_vectors, targets)
-    if loss == "bce":
+    if options.loss == "bce":
         return binary_cross_entropy(hidden, item_vectors, targets, negatives)
-    return sampled_softmax(hidden, item_vectors, targets, negatives)
+    if options.loss == "gbce":
+        return calibrated_cross_entropy(hidden, item_vectors, targets, negatives, options.gbce_t)
+    return sampled_softmax(hidden, item_vectors, targets, negatives, log_chance)
 
 
 def full_softmax(hidden: Tensor, item_vectors: Tensor, targets: Tensor, block_elements: int = BLOCK_ELEMENTS) -> Tensor:
@@ -150,49 +186,57 @@ def _normaliser(
 
 
 def sampled_softmax(
-    hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor, num_items: int | None = None
+    hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor, log_chance: Tensor
 ) -> Tensor:
-    """Return the mean cross-entropy of the target against negatives that the whole batch shares.
+    """Return the mean cross-entropy of each target against negatives that the whole batch shares.
 
-    A negative that is the position's own target is left out. Negatives are uniform, so each stands for (N-1)/K items:
-    log((N-1)/K) is added to its score, which makes the sum an unbiased estimate of the full softmax's.
+    A negative that is the position's own target is left out. The logarithm of the chance that an item is drawn at all
+    is taken from its score, so that the sum of exponentials estimates the full softmax's without bias.
+
+    Args:
+        hidden: (T, D).
+        item_vectors: (M, D).
+        targets: (T,) int64 rows of the item vectors.
+        negatives: (K,) distinct int64 rows.
+        log_chance: (K,) logarithm of the chance that a batch's negatives hold the item.
+
+    Source: Bengio & Senécal (2008), https://doi.org/10.1109/TNN.2007.912312; in-batch negatives as in Yi et al. (2019),
+    https://doi.org/10.1145/3298689.3346996.
+    """
+    own, scores, hits = _scores(hidden, item_vectors, targets, negatives)
+    scores = (scores - log_chance).masked_fill(hits, -torch.inf)
+    return F.cross_entropy(torch.cat([own[:, None], scores], dim=1), torch.zeros_like(targets))
+
+
+def calibrated_cross_entropy(
+    hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor, t: float
+) -> Tensor:
+    """Return gBCE: the mean loss of telling each target from K negatives, with the target's probability to the power b.
+
+    With a = K / (N - 1) and b = a (t (1 - 1/a) + 1/a), the loss of a position is
+    -(log sigmoid(own)^b + sum over negatives of log(1 - sigmoid(score))) / (K + 1).
 
     Args:
         hidden: (T, D).
         item_vectors: (N+1, D).
         targets: (T,) int64 in 1..N.
-        negatives: (K,) distinct int64 in 1..N, drawn uniformly.
-        num_items: N, where `item_vectors` holds the batch's items alone.
+        negatives: (K,) distinct int64 in 1..N, drawn uniformly and shared by all positions; a position leaves out the
+            one that is its own target.
+        t: Calibration in [0, 1].
 
-    Source: Bengio & Senécal (2008), https://doi.org/10.1109/TNN.2007.912312.
+    Source: Petrov & Macdonald (2023), https://doi.org/10.1145/3604915.3608783.
     """
-    num_items = num_items or len(item_vectors) - 1
+    own, scores, hits = _scores(hidden, item_vectors, targets, negatives)
+    rate = len(negatives) / max(1, len(item_vectors) - 2)
+    power = rate * (t * (1 - 1 / rate) + 1 / rate)
+    losses = power * F.softplus(-own) + F.softplus(scores).masked_fill(hits, 0.0).sum(dim=1)
+    return losses.mean() / (len(negatives) + 1)
+
+
+def _scores(hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (T,) the targets' scores, (T, K) the negatives', both float32, and where a negative is the own target."""
     own = (hidden * item_vectors[targets]).sum(dim=1).float()
-    hits = negatives[None, :] == targets[:, None]
-    kept = (len(negatives) - hits.sum(dim=1)).clamp(min=1)
-    scores = (hidden @ item_vectors[negatives].T).float() + torch.log((num_items - 1) / kept)[:, None]
-    scores = scores.masked_fill(hits, -torch.inf)
-    return F.cross_entropy(torch.cat([own[:, None], scores], dim=1), torch.zeros_like(targets))
-
-
-def batch_softmax(hidden: Tensor, classes: Tensor, own: Tensor, log_chance: Tensor) -> Tensor:
-    """Return the mean cross-entropy of each target against the items that happen to be in the batch.
-
-    An item is there with a chance of its own, popular ones more often; the logarithm of the chance is taken from its
-    score, except where it is the position's own target, so that the sum estimates the full softmax's without bias.
-
-    Args:
-        hidden: (T, D).
-        classes: (M, D) vectors of distinct items.
-        own: (T,) int64, which of them is each position's target.
-        log_chance: (M,) logarithm of the chance that the item is among the classes of another position's target.
-
-    Source: Bengio & Senécal (2008), https://doi.org/10.1109/TNN.2007.912312; in-batch classes as in Yi et al. (2019),
-    https://doi.org/10.1145/3298689.3346996.
-    """
-    scores = (hidden @ classes.T).float()
-    correction = log_chance.expand_as(scores).scatter(1, own[:, None], 0.0)
-    return F.cross_entropy(scores - correction, own)
+    return own, (hidden @ item_vectors[negatives].T).float(), negatives[None, :] == targets[:, None]
 
 
 def binary_cross_entropy(hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:

@@ -12,7 +12,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from seqrec.losses import binary_cross_entropy, catalogue_loss, full_softmax, sampled_softmax
+from seqrec.losses import (
+    LossOptions,
+    binary_cross_entropy,
+    calibrated_cross_entropy,
+    catalogue_loss,
+    full_softmax,
+    sampled_softmax,
+)
 
 
 def make_problem(count: int, num_items: int, width: int, scale: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -165,33 +172,68 @@ def test_sampled_softmax_of_all_items_is_the_full_softmax() -> None:
     hidden, items, targets = make_problem(30, 25, 6, 2.0, seed=1)
     hidden.requires_grad_()
     everything = torch.randperm(25, generator=torch.Generator().manual_seed(0)) + 1
-    sampled = sampled_softmax(hidden, items, targets, everything)
+    sampled = sampled_softmax(hidden, items, targets, everything, torch.zeros(25))
     full = full_softmax(hidden, items, targets)
     assert sampled.item() == pytest.approx(full.item(), rel=1e-6)
     torch.testing.assert_close(*(torch.autograd.grad(loss, hidden)[0] for loss in (sampled, full)))
 
 
 def test_sampled_softmax_by_hand() -> None:
-    # 5 items, 2 negatives. All scores are 0. Position one's target is among the negatives, so one is left and stands
-    # for the 4 other items; position two's two negatives stand for 2 each: both times exp(own) + 4 = 5.
-    hidden, items = torch.zeros(2, 3), torch.zeros(6, 3)
-    loss = sampled_softmax(hidden, items, torch.tensor([1, 2]), torch.tensor([1, 5]))
-    assert loss.item() == pytest.approx(math.log(5))
+    # All scores are 0. Position one's target is among the negatives and left out, so one is left, drawn with chance
+    # 1/4: exp(own) + 4. Position two's two negatives have chances 1/2 and 1/4: exp(own) + 2 + 4.
+    hidden, items, chance = torch.zeros(2, 3), torch.zeros(6, 3), torch.tensor([0.5, 0.25])
+    loss = sampled_softmax(hidden, items, torch.tensor([1, 2]), torch.tensor([1, 5]), chance.log())
+    assert loss.item() == pytest.approx((math.log(5) + math.log(7)) / 2)
 
 
 def test_sampled_softmax_estimates_the_full_one_without_bias() -> None:
     hidden, items, targets = make_problem(5, 12, 3, 0.7, seed=2)
     generator = torch.Generator().manual_seed(0)
-    negatives = [torch.randperm(12, generator=generator)[:4] + 1 for _ in range(1500)]
+    share = torch.rand(12, generator=generator) + 0.1
+    share /= share.sum()
+    log_chance = (1 - (1 - share) ** 6).log()
     # The sum of exponentials is unbiased; its logarithm is not.
-    mass = torch.stack([sampled_mass(hidden, items, targets, n) for n in negatives]).mean(0)
+    masses = []
+    for _ in range(1500):
+        drawn = torch.multinomial(share, 6, replacement=True, generator=generator).unique()
+        masses.append(sampled_mass(hidden, items, targets, drawn + 1, log_chance[drawn]))
+    mass = torch.stack(masses).mean(0)
     torch.testing.assert_close(mass, (hidden @ items[1:].T).exp().sum(1), rtol=0.05, atol=0)
 
 
-def sampled_mass(hidden: Tensor, items: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+def sampled_mass(hidden: Tensor, items: Tensor, targets: Tensor, negatives: Tensor, log_chance: Tensor) -> Tensor:
     own = (hidden * items[targets]).sum(1)
-    losses = [sampled_softmax(hidden[i : i + 1], items, targets[i : i + 1], negatives) for i in range(len(hidden))]
+    rows = [slice(i, i + 1) for i in range(len(hidden))]
+    losses = [sampled_softmax(hidden[row], items, targets[row], negatives, log_chance) for row in rows]
     return (torch.stack(losses) + own).exp()
+
+
+@pytest.mark.parametrize("t", [0.0, 0.75, 1.0])
+def test_calibrated_cross_entropy_is_that_of_the_equation(t: float) -> None:
+    hidden, items, targets = (x.double() if x.is_floating_point() else x for x in make_problem(7, 20, 4, 1.0, seed=3))
+    hidden.requires_grad_()
+    negatives = torch.tensor([3, 9, 14, int(targets[2])]).unique()
+    loss = calibrated_cross_entropy(hidden, items, targets, negatives, t)
+
+    K = len(negatives)
+    a = K / (20 - 1)
+    b = a * (t * (1 - 1 / a) + 1 / a)
+    total = torch.zeros((), dtype=torch.float64)
+    for h, target in zip(hidden, targets.tolist(), strict=True):
+        others = [h @ items[n] for n in negatives.tolist() if n != target]
+        total = total - ((h @ items[target]).sigmoid() ** b).log() - sum((1 - s.sigmoid()).log() for s in others)
+    expected = total / (len(targets) * (K + 1))
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0, check_dtype=False)
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, hidden)[0], torch.autograd.grad(expected, hidden)[0], rtol=1e-5, atol=1e-8
+    )
+
+
+def test_without_calibration_it_is_plain_binary_cross_entropy() -> None:
+    hidden, items, _ = make_problem(4, 9, 3, 1.0, seed=5)
+    targets, negatives = torch.tensor([1, 2, 3, 4]), torch.tensor([7])
+    plain = binary_cross_entropy(hidden, items, targets, negatives.expand(4))
+    assert calibrated_cross_entropy(hidden, items, targets, negatives, 0.0).item() == pytest.approx(plain.item() / 2)
 
 
 def test_binary_cross_entropy_by_hand() -> None:
@@ -204,13 +246,15 @@ def test_binary_cross_entropy_by_hand() -> None:
 
 def test_names() -> None:
     hidden, items, targets = make_problem(6, 9, 4, 1.0, seed=0)
-    negatives = torch.tensor([3, 1, 4, 1, 5, 9])
-    none = torch.zeros(0, dtype=torch.int64)
-    assert catalogue_loss("ce", hidden, items, targets, none) == full_softmax(hidden, items, targets)
-    bce = binary_cross_entropy(hidden, items, targets, negatives)
-    assert catalogue_loss("bce", hidden, items, targets, negatives) == bce
-    sampled = sampled_softmax(hidden, items, targets, negatives[2:])
-    assert catalogue_loss("sampled_softmax", hidden, items, targets, negatives[2:]) == sampled
+    negatives, chance = torch.tensor([3, 1, 4, 5, 9, 2]), torch.rand(6).log()
+    for loss, expected in (
+        ("ce", full_softmax(hidden, items, targets)),
+        ("bce", binary_cross_entropy(hidden, items, targets, negatives)),
+        ("gbce", calibrated_cross_entropy(hidden, items, targets, negatives, 0.75)),
+        ("sampled_softmax", sampled_softmax(hidden, items, targets, negatives, chance)),
+    ):
+        options = LossOptions(loss=loss)  # type: ignore[arg-type]
+        assert catalogue_loss(options, hidden, items, targets, negatives, chance) == expected
 
 
 def test_no_position() -> None:

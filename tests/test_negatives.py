@@ -1,12 +1,15 @@
-"""Training negatives: what each loss gets, never an item of the own sequence, uniform over the rest."""
+"""Training negatives: what each loss gets, and how likely each item is among them."""
+
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from seqrec.dataset import Histories
-from seqrec.losses import Loss
-from seqrec.negatives import draw_negatives
+from seqrec.losses import LossOptions, Source
+from seqrec.negatives import Negatives, NegativeSampler
 
 LISTS = [[1, 2, 2], [4], [3, 5, 6, 7, 8]]
 SEQUENCES = Histories(
@@ -15,30 +18,56 @@ SEQUENCES = Histories(
     np.array([0, 3, 4]),
     np.array([3, 4, 9]),
 )
+NO_TARGETS = np.zeros(0, dtype=np.int64)
 
 
 def draw(
-    loss: Loss, counts: list[int], num_items: int, num_negatives: int = 4, seed: int = 0, rows: tuple[int, ...] = (2, 0)
-) -> NDArray[np.int64]:
-    generator = np.random.default_rng(seed)
-    return draw_negatives(loss, generator, SEQUENCES, np.array(rows), np.array(counts), num_items, num_negatives)
+    num_items: int,
+    counts: list[int] | None = None,
+    rows: tuple[int, ...] = (2, 0),
+    seed: int = 0,
+    targets: NDArray[np.int64] = NO_TARGETS,
+    **options: Any,
+) -> Negatives:
+    sampler = NegativeSampler(LossOptions(**{"num_negatives": 4, **options}), SEQUENCES, num_items)
+    return sampler(np.random.default_rng(seed), np.array(rows), np.array(counts or [5, 3]), targets)
 
 
 def test_the_full_softmax_needs_none() -> None:
-    assert draw("ce", [5, 3], 10).shape == (0,)
+    assert draw(10, loss="ce").items.shape == (0,)
 
 
 def test_a_sampled_softmax_shares_distinct_items() -> None:
-    counts = np.bincount(np.concatenate([draw("sampled_softmax", [5, 3], 10, seed=seed) for seed in range(500)]))
+    drawn = [draw(10, loss="sampled_softmax", seed=seed).items for seed in range(500)]
+    counts = np.bincount(np.concatenate(drawn))
     assert counts[0] == 0
     assert len(counts) == 11
     assert counts[1:].min() > 150  # of 200 expected
-    assert all(len(set(draw("sampled_softmax", [5, 3], 10, seed=seed))) == 4 for seed in range(20))
-    assert sorted(draw("sampled_softmax", [5, 3], 3)) == [1, 2, 3]  # no more than there are
+    assert all(len(set(items.tolist())) == 4 for items in drawn)
+    assert sorted(draw(3, loss="sampled_softmax").items) == [1, 2, 3]  # no more than there are
+    assert draw(10, loss="gbce").items.shape == (4,)
+
+
+@pytest.mark.parametrize("source", ["uniform", "popularity", "in_batch", "mixed"])
+def test_the_chance_is_how_often_an_item_is_among_them(source: Source) -> None:
+    generator, events = np.random.default_rng(5), SEQUENCES.items
+    found, trials, chance = np.zeros(11), np.zeros(11), np.zeros(11)
+    for seed in range(5000):
+        targets = generator.choice(events, 4).astype(np.int64)
+        drawn = draw(10, seed=seed, targets=targets, loss="sampled_softmax", negatives=source, num_negatives=3)
+        items = drawn.items.numpy()
+        assert len(set(items.tolist())) == len(items)
+        chance[items] = drawn.log_chance.exp()
+        # For the first position: its own target is no negative, and the chance is that of the other draws.
+        trials[np.arange(11) != targets[0]] += 1
+        found[items[items != targets[0]]] += 1
+    drawable = np.flatnonzero(chance)
+    assert drawable.tolist() == list(range(1, 9 if source in ("popularity", "in_batch") else 11))
+    np.testing.assert_allclose(found[drawable] / trials[drawable], chance[drawable], atol=0.025)
 
 
 def test_binary_cross_entropy_gets_one_unseen_item_per_target() -> None:
-    negatives = draw("bce", [4000, 4000], 10)
+    negatives = draw(10, [4000, 4000], loss="bce").items
     first, second = np.bincount(negatives[:4000], minlength=11), np.bincount(negatives[4000:], minlength=11)
     assert first[[0, 3, 5, 6, 7, 8]].sum() == 0  # row 2's own, and padding
     assert second[[0, 1, 2]].sum() == 0
@@ -47,6 +76,19 @@ def test_binary_cross_entropy_gets_one_unseen_item_per_target() -> None:
 
 
 def test_who_has_everything_gets_something() -> None:
-    assert draw("bce", [3], 1, rows=(1,)).tolist() == [1, 1, 1]
-    one_left = draw("bce", [50], 8, rows=(2,))
+    assert draw(1, [3], rows=(1,), loss="bce").items.tolist() == [1, 1, 1]
+    one_left = draw(8, [50], rows=(2,), loss="bce").items
     assert set(one_left.tolist()) <= {1, 2, 4}
+
+
+def test_what_does_not_go_together() -> None:
+    with pytest.raises(ValueError, match="--negatives mixed is for --loss sampled_softmax, not gbce"):
+        LossOptions(loss="gbce", negatives="mixed")
+    with pytest.raises(ValueError, match="--num_negatives must be at least 1"):
+        LossOptions(num_negatives=0)
+
+
+def test_the_options_decide_alone() -> None:
+    first, again = (draw(10, loss="sampled_softmax", negatives="popularity", seed=3) for _ in range(2))
+    assert torch.equal(first.items, again.items)
+    assert torch.equal(first.log_chance, again.log_chance)

@@ -15,7 +15,7 @@ from Bert4Rec.finetune import Config
 from Bert4Rec.model import Bert4Rec, Bert4RecConfig
 from seqrec.dataset import Dataset, Histories
 from seqrec.embeddings import Producer, embedding_path, save_embeddings, transform_vectors
-from seqrec.losses import Loss
+from seqrec.losses import Loss, LossOptions
 from seqrec.ragged import BatchKey
 from seqrec.training import load_state
 from tests.conftest import write_dataset
@@ -154,7 +154,7 @@ def test_every_known_event_is_read(model: Bert4Rec) -> None:
 def make_train(
     lists: list[list[int]], mask_prob: float = 0.2, last_only_prob: float = 0.0, loss: Loss = "ce", seed: int = 0
 ) -> TrainDataset:
-    return TrainDataset(as_histories(lists), 30, MAXLEN, mask_prob, last_only_prob, loss, 7, seed)
+    return TrainDataset(as_histories(lists), 30, MAXLEN, mask_prob, last_only_prob, LossOptions(loss, 7), seed)
 
 
 def test_inputs_by_hand() -> None:
@@ -196,18 +196,19 @@ def test_some_sequences_ask_only_for_the_last() -> None:
     assert inputs.asked.tolist() == list(range(4, 250, 5))
 
 
-@pytest.mark.parametrize("loss", ["bce", "sampled_softmax"])
+@pytest.mark.parametrize("loss", ["bce", "gbce", "sampled_softmax"])
 def test_negatives(loss: Loss) -> None:
     lists = random_lists([12] * 20)
     train = make_train(lists, loss=loss)
     batch = train[BatchKey(np.arange(20), epoch=1, number=2)]
+    negatives = batch.negatives.items
     if loss == "bce":
         counts = batch.inputs.asked_layout.offsets.diff().numpy()
         rows = np.repeat(np.arange(20), counts)
-        assert all(item not in lists[row] for row, item in zip(rows, batch.negatives.tolist(), strict=True))
+        assert all(item not in lists[row] for row, item in zip(rows, negatives.tolist(), strict=True))
     else:
-        assert len(batch.negatives.unique()) == 7
-    assert 1 <= batch.negatives.min() <= batch.negatives.max() <= 30
+        assert len(negatives.unique()) == 7
+    assert 1 <= negatives.min() <= negatives.max() <= 30
 
 
 def test_given_vectors_are_the_table() -> None:
@@ -293,7 +294,7 @@ def test_candidates_do_not_touch_the_training(tiny_path: Path, tmp_path: Path) -
     assert_same_tensors(states[0], states[1])
 
 
-@pytest.mark.parametrize("flags", [("--loss", "bce"), ("--loss", "sampled_softmax"), ("--untied_output",)])
+@pytest.mark.parametrize("flags", [("--loss", "bce"), ("--loss", "gbce"), ("--loss", "sampled_softmax"), ("--untied_output",)])
 def test_other_losses_train(flags: tuple[str, ...], tiny_path: Path, tmp_path: Path) -> None:
     command = Command("Bert4Rec", tiny_path, tmp_path, (*FLAGS, "--num_epochs", "30", "--patience", "30", *flags))
     command.run()

@@ -208,7 +208,7 @@ def test_trained_items_give_the_gradient_of_the_plain_formula(
 
     assert train.target_share is not None
     targets = batch.targets.tolist()
-    classes = {*targets, *batch.negatives.tolist()}
+    classes = {*targets, *batch.negatives.items.tolist()}
     total = torch.zeros(())
     for user, target in zip(module.user_vectors(batch.inputs), targets, strict=True):
         scores, own = [], torch.zeros(())
@@ -232,11 +232,11 @@ def test_the_chance_of_an_item_is_how_often_batches_have_it(tiny: Dataset, modul
     seen = np.zeros(tiny.num_items + 1)
     for number in range(3000):
         batch = train[BatchKey(generator.integers(len(train.sequences), size=5), 0, number)]
-        seen[np.unique(np.concatenate([batch.targets[1:], batch.negatives]))] += 1 / 3000
+        seen[np.unique(np.concatenate([batch.targets[1:], batch.negatives.items]))] += 1 / 3000
     assert batch.classes is not None and train.target_share is not None
     chance = 1 - (1 - train.target_share) ** 4 * (1 - 3 / tiny.num_items)
     np.testing.assert_allclose(seen[1:], chance[1:], atol=0.05)
-    items = np.unique(np.concatenate([batch.targets, batch.negatives]))
+    items = np.unique(np.concatenate([batch.targets, batch.negatives.items]))
     np.testing.assert_allclose(batch.classes.log_chance.exp(), chance[items], rtol=1e-4)
 
 

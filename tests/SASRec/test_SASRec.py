@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from SASRec.data import TrainDataset, make_inputs
@@ -15,7 +16,7 @@ from SASRec.finetune import Config, SASRecModule
 from SASRec.model import SASRec, SASRecConfig
 from seqrec.dataset import Dataset, Histories, leave_one_out, load_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
-from seqrec.losses import Loss
+from seqrec.losses import Loss, LossOptions
 from seqrec.ragged import BatchKey
 from seqrec.training import load_state
 from tests.conftest import write_dataset
@@ -142,33 +143,34 @@ def test_only_the_most_recent_events_are_read(model: SASRec) -> None:
 
 
 def test_a_training_batch_by_hand() -> None:
-    train = TrainDataset(as_histories([[4, 5], [9], [1, 2, 3, 4, 5], [6, 7, 8]]), 30, 3, "ce", 0, seed=0)
+    train = TrainDataset(as_histories([[4, 5], [9], [1, 2, 3, 4, 5], [6, 7, 8]]), 30, 3, LossOptions(), seed=0)
     assert train.lengths.tolist() == [1, 3, 2]  # the user with one event has nothing to predict
     batch = train[BatchKey(np.array([0, 1, 2]), epoch=0, number=0)]
     assert batch.items.tolist() == [2, 3, 4, 6, 7, 4]  # longest first, at most 3 events and the one after them
     assert batch.targets.tolist() == [3, 4, 5, 7, 8, 5]
     assert batch.positions.tolist() == [0, 1, 2, 1, 2, 2]
     assert batch.layout.offsets.tolist() == [0, 3, 5, 6]
-    assert len(batch.negatives) == 0
+    assert len(batch.negatives.items) == 0
     with pytest.raises(ValueError, match="no training sequence has 2 items"):
-        TrainDataset(as_histories([[1], [2]]), 30, 3, "ce", 0, seed=0)
+        TrainDataset(as_histories([[1], [2]]), 30, 3, LossOptions(), seed=0)
 
 
-@pytest.mark.parametrize("loss", ["bce", "sampled_softmax"])
+@pytest.mark.parametrize("loss", ["bce", "gbce", "sampled_softmax"])
 def test_negatives_depend_on_the_batch_alone(loss: Loss) -> None:
     lists = random_lists([12] * 20)
-    train = TrainDataset(as_histories(lists), 30, 50, loss, 7, seed=3)
+    train = TrainDataset(as_histories(lists), 30, 50, LossOptions(loss, 7), seed=3)
     key = BatchKey(np.arange(20), epoch=1, number=2)
     batch = train[key]
-    assert torch.equal(batch.negatives, train[key].negatives)
-    assert not torch.equal(batch.negatives, train[key._replace(epoch=2)].negatives)
+    negatives = batch.negatives.items
+    assert torch.equal(negatives, train[key].negatives.items)
+    assert not torch.equal(negatives, train[key._replace(epoch=2)].negatives.items)
     if loss == "bce":  # one for each target, none that the user has
-        assert batch.negatives.shape == batch.targets.shape
+        assert negatives.shape == batch.targets.shape
         rows = np.repeat(np.arange(20), 11)
-        assert all(item not in lists[row] for row, item in zip(rows, batch.negatives.tolist(), strict=True))
+        assert all(item not in lists[row] for row, item in zip(rows, negatives.tolist(), strict=True))
     else:
-        assert len(batch.negatives.unique()) == 7
-    assert 1 <= batch.negatives.min() <= batch.negatives.max() <= 30
+        assert len(negatives.unique()) == 7
+    assert 1 <= negatives.min() <= negatives.max() <= 30
 
 
 def test_given_vectors_are_the_table() -> None:
@@ -206,6 +208,15 @@ def test_given_vectors_learn_slowly(monkeypatch: pytest.MonkeyPatch, flags: dict
     assert (others["lr"], table["lr"]) == (0.02, pytest.approx(expected))
     assert [id(parameter) for parameter in table["params"]] == [id(module.model.item_embedding.weight)]
     assert len(others["params"]) == len(list(module.parameters())) - 1
+
+
+def test_a_temperature_makes_scores_cosines() -> None:
+    module = SASRecModule(SASRec(40, SASRecConfig()), Config(objective=LossOptions(temp=0.05)), 1).eval()
+    inputs = make_inputs(as_histories([[3, 4, 5], [9]]), np.arange(2), 50)
+    with torch.no_grad():
+        scores = module.user_vectors(inputs) @ module.item_vectors().T
+        expected = F.cosine_similarity(module.read(inputs)[:, None], module.model.item_vectors()[None], dim=2) / 0.05
+    torch.testing.assert_close(scores, expected)
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +270,7 @@ def test_padding_stays_zero(straight: Command) -> None:
     assert not load_state(straight.folder / "checkpoints" / "last.ckpt")["model.item_embedding.weight"][0].any()
 
 
-@pytest.mark.parametrize("loss", ["bce", "sampled_softmax"])
+@pytest.mark.parametrize("loss", ["bce", "gbce", "sampled_softmax"])
 def test_other_losses_train(loss: str, tiny_path: Path, tmp_path: Path) -> None:
     command = Command("SASRec", tiny_path, tmp_path, (*FLAGS, "--num_epochs", "8", "--loss", loss))
     command.run()
