@@ -38,15 +38,15 @@ class Config(IdModelConfig):
 class Bert4RecModule(IdModule):
     """Hidden events of a training sequence are predicted; in use, one appended after the history is."""
 
-    def _asked(self, inputs: Inputs) -> Tensor:
+    def _asked(self, inputs: Inputs, table: Tensor | None = None) -> Tensor:
         hidden: Tensor = self.model(
-            inputs.items, inputs.masked, inputs.positions, inputs.layout, inputs.asked, inputs.asked_layout
+            inputs.items, inputs.masked, inputs.positions, inputs.layout, inputs.asked, inputs.asked_layout, table
         )
         return hidden
 
-    def predict(self, batch: TrainBatch) -> Tensor:
+    def predict(self, batch: TrainBatch, table: Tensor) -> Tensor:
         """Return the output of every asked event, (T, D)."""
-        return self._asked(batch.inputs)
+        return self._asked(batch.inputs, table)
 
     def read(self, inputs: Inputs) -> Tensor:
         """Return the appended event's output of each history, (B, D)."""

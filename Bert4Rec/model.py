@@ -14,6 +14,7 @@ import tyro
 from torch import Tensor, nn
 
 from seqrec.dropout import Dropout
+from seqrec.item_table import ItemTable, Start
 from seqrec.ragged import Layout, attend
 
 
@@ -85,22 +86,18 @@ class Block(nn.Module):
 class Bert4Rec(nn.Module):
     """Item table, a vector for "masked", positions and blocks."""
 
-    def __init__(self, num_items: int, config: Bert4RecConfig, item_vectors: Tensor | None = None) -> None:
+    def __init__(self, num_items: int, config: Bert4RecConfig, start: Start | None = None) -> None:
         """Start from random item vectors, or from given ones.
 
         Args:
             num_items: N.
             config: The architecture.
-            item_vectors: (N+1, V) to start from, row 0 zero; scaled by the caller.
+            start: Given item vectors.
         """
         super().__init__()
         self.config = config
         width = config.hidden_units
-        table_width = width if item_vectors is None else item_vectors.shape[1]
-        self.item_embedding = nn.Embedding(num_items + 1, table_width, padding_idx=0)
-        self.item_projection: nn.Module = nn.Identity()
-        if table_width != width:
-            self.item_projection = nn.Linear(table_width, width, bias=False)
+        self.item_embedding = ItemTable(num_items, width, 0.02, start)
         self.mask_embedding = nn.Parameter(torch.empty(width))
         self.position_embedding = nn.Embedding(config.maxlen, width)
         self.input_norm = nn.LayerNorm(width)
@@ -112,26 +109,32 @@ class Bert4Rec(nn.Module):
             self.output_embedding = nn.Embedding(num_items + 1, width, padding_idx=0)
             self.output_bias = nn.Parameter(torch.zeros(num_items + 1, 1))
         for name, parameter in self.named_parameters():
-            if name.startswith("item_projection"):
-                nn.init.xavier_normal_(parameter)
-            elif name == "mask_embedding" or (parameter.dim() > 1 and name != "output_bias"):
+            matrix = parameter.dim() > 1 and name != "output_bias" and not name.startswith("item_embedding.")
+            if matrix or name == "mask_embedding":
                 nn.init.normal_(parameter, std=0.02)
-        with torch.no_grad():
-            if item_vectors is not None:
-                self.item_embedding.weight.copy_(item_vectors)
-            self.item_embedding.weight[0] = 0
-            if config.untied_output:
+        if config.untied_output:
+            with torch.no_grad():
                 self.output_embedding.weight[0] = 0
 
-    def item_vectors(self) -> Tensor:
-        """Return what scores are taken with: (N+1, D), or (N+1, D+1) with a bias as the last column."""
+    def item_vectors(self, table: Tensor | None = None) -> Tensor:
+        """Return what scores are taken with: (N+1, D), or (N+1, D+1) with a bias as the last column.
+
+        Args:
+            table: (N+1, D) `item_embedding.vectors()`, where they are at hand.
+        """
         if self.config.untied_output:
             return torch.cat([self.output_embedding.weight, self.output_bias], dim=1)
-        vectors: Tensor = self.item_projection(self.item_embedding.weight)
-        return vectors
+        return self.item_embedding.vectors() if table is None else table
 
     def forward(
-        self, items: Tensor, masked: Tensor, positions: Tensor, layout: Layout, asked: Tensor, asked_layout: Layout
+        self,
+        items: Tensor,
+        masked: Tensor,
+        positions: Tensor,
+        layout: Layout,
+        asked: Tensor,
+        asked_layout: Layout,
+        table: Tensor | None = None,
     ) -> Tensor:
         """Return what the asked events are predicted with.
 
@@ -142,11 +145,12 @@ class Bert4Rec(nn.Module):
             layout: Where each history lies.
             asked: (Q,) int64 index of the events to predict, ascending, at least one of each history.
             asked_layout: Where each history's asked events lie in `asked`.
+            table: (N+1, D) `item_embedding.vectors()`, where they are at hand.
 
         Returns:
             (Q, D), or (Q, D+1) with a last column of ones for the bias.
         """
-        x = self.item_projection(self.item_embedding(items))
+        x = self.item_embedding(items) if table is None else F.embedding(items, table)
         x = torch.where(masked[:, None], self.mask_embedding, x) + self.position_embedding(positions)
         x = self.dropout(self.input_norm(x))
         for block in self.blocks[:-1]:

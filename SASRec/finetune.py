@@ -24,9 +24,9 @@ class Config(IdModelConfig):
 class SASRecModule(IdModule):
     """Every event of a training sequence predicts the next; in use, the last one does."""
 
-    def predict(self, batch: TrainBatch) -> Tensor:
+    def predict(self, batch: TrainBatch, table: Tensor) -> Tensor:
         """Return the output of every event, (T, D)."""
-        hidden: Tensor = self.model(batch.items, batch.positions, batch.layout)
+        hidden: Tensor = self.model(batch.items, batch.positions, batch.layout, table=table)
         return hidden
 
     def read(self, inputs: Inputs) -> Tensor:

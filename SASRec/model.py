@@ -1,16 +1,17 @@
-"""SASRec. Shapes: B users, T events of all, D hidden width, V width of the item vectors, N items.
+"""SASRec. Shapes: B users, T events of all, D hidden width, N items.
 
 Source: Kang & McAuley (2018), https://doi.org/10.1109/ICDM.2018.00035. Deviations: histories are ragged, so nothing is
-computed for padding and nothing attends to it; the item table may have another width than the model (V), and is then
-projected, for input and output alike.
+computed for padding and nothing attends to it; the item table may start from given vectors.
 """
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqrec.dropout import Dropout
+from seqrec.item_table import ItemTable, Start
 from seqrec.ragged import Layout, attend
 
 
@@ -78,40 +79,41 @@ class Block(nn.Module):
 
 
 class SASRec(nn.Module):
-    """Item table, positions and blocks; scores are dot products with the (projected) item table."""
+    """Item table, positions and blocks; scores are dot products with the item table."""
 
-    def __init__(self, num_items: int, config: SASRecConfig, item_vectors: Tensor | None = None) -> None:
+    def __init__(self, num_items: int, config: SASRecConfig, start: Start | None = None) -> None:
         """Start from random item vectors, or from given ones.
 
         Args:
             num_items: N.
             config: The architecture.
-            item_vectors: (N+1, V) to start from, row 0 zero; scaled by the caller.
+            start: Given item vectors.
         """
         super().__init__()
         self.config = config
         width = config.hidden_units
-        table_width = width if item_vectors is None else item_vectors.shape[1]
-        self.item_embedding = nn.Embedding(num_items + 1, table_width, padding_idx=0)
-        self.item_projection = nn.Linear(table_width, width, bias=False) if table_width != width else nn.Identity()
+        # Xavier's deviation, as of all matrices here.
+        self.item_embedding = ItemTable(num_items, width, (2 / (num_items + 1 + width)) ** 0.5, start)
         self.position_embedding = nn.Embedding(config.maxlen, width)
         self.dropout = Dropout(config.dropout_rate)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.last_norm = nn.LayerNorm(width, eps=1e-8)
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1 and not name.startswith("item_embedding."):
                 nn.init.xavier_normal_(parameter)
-        with torch.no_grad():
-            if item_vectors is not None:
-                self.item_embedding.weight.copy_(item_vectors)
-            self.item_embedding.weight[0] = 0
 
-    def item_vectors(self) -> Tensor:
-        """Return (N+1, D) what scores are taken with."""
-        vectors: Tensor = self.item_projection(self.item_embedding.weight)
-        return vectors
+    def item_vectors(self, table: Tensor | None = None) -> Tensor:
+        """Return what scores are taken with, (N+1, D), from the item table where that is at hand."""
+        return self.item_embedding.vectors() if table is None else table
 
-    def forward(self, items: Tensor, positions: Tensor, layout: Layout, last: Layout | None = None) -> Tensor:
+    def forward(
+        self,
+        items: Tensor,
+        positions: Tensor,
+        layout: Layout,
+        last: Layout | None = None,
+        table: Tensor | None = None,
+    ) -> Tensor:
         """Return what each event predicts the next one with.
 
         Args:
@@ -119,12 +121,13 @@ class SASRec(nn.Module):
             positions: (T,) int64 in 0..maxlen-1; the last event of a history has maxlen-1.
             layout: Where each history lies.
             last: If given, only the last event of each history is asked.
+            table: (N+1, D) `item_embedding.vectors()`, where they are at hand.
 
         Returns:
             (T, D), or (B, D) under `last`.
         """
         width = self.config.hidden_units
-        vectors = self.item_projection(self.item_embedding(items))
+        vectors = self.item_embedding(items) if table is None else F.embedding(items, table)
         x = torch.add(self.position_embedding(positions), vectors, alpha=width**0.5)
         x = self.dropout(x)
         for block in self.blocks[:-1]:

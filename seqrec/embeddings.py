@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 NONE = "none"
 _CHECKED_ROWS = 65_536
 """Rows that are looked at in one go, so that a memory-mapped file stays on disk."""
-Transform = Literal["none", "standardise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,17 +158,3 @@ def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def transform_vectors(vectors: NDArray[np.float32], transform: Transform) -> NDArray[np.float32]:
-    """Return (N+1, D) vectors as a model starts from them; row 0 stays zero.
-
-    "standardise" subtracts the mean item and divides by the standard deviation of all entries times the square root of
-    D, so that items have unit length on average: what language models give shares one large direction, and its scale
-    is not that of a model trained from random vectors.
-    """
-    if transform == "none":
-        return vectors
-    items = vectors[1:] - vectors[1:].mean(axis=0)
-    scale = float(items.std()) * vectors.shape[1] ** 0.5
-    return np.concatenate([vectors[:1], items / max(scale, 1e-12)]).astype(np.float32)

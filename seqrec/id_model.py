@@ -1,7 +1,7 @@
 """What models over item ids have in common: how they start from item vectors, their flags, and their run.
 
 A family brings a model with an `item_embedding` and `item_vectors()`, its batches, and what a batch is predicted with.
-Shapes: N items, V width of the given item vectors, B users, T targets of a batch, D width of the model.
+Shapes: N items, B users, T targets of a batch, D width of the model.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seqrec.dataset import ROOT, Histories, find_dataset, split_dataset
-from seqrec.embeddings import NONE, Transform, load_embeddings, transform_vectors
+from seqrec.embeddings import NONE, load_embeddings
+from seqrec.item_table import Start, TableOptions
 from seqrec.losses import LossOptions, catalogue_loss
 from seqrec.module import BatchModule, NextItemModule, Protocol
 from seqrec.optimization import Schedule, schedule_rate
@@ -40,10 +41,6 @@ class IdModelConfig:
     """Folder of a prepared dataset elsewhere."""
     init_type: str = NONE
     """Item vectors to start from: none (random), longformer, pretrain, finetune, or any file of embedding/DATASET/."""
-    init_transform: Transform = "standardise"
-    """What is done to those vectors first: nothing, or centre them and give them unit length on average."""
-    freeze_items: bool = False
-    """Keep the item table as it was loaded (the projection, if any, still learns)."""
     embedding_dir: Path = ROOT / "embedding"
     """Where item vectors lie."""
     batch_size: int = 128
@@ -58,6 +55,7 @@ class IdModelConfig:
     """Optimiser steps in which the learning rates rise."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
+    table: TableOptions = field(default_factory=TableOptions)
     objective: LossOptions = field(default_factory=LossOptions)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     protocol: Protocol = field(default_factory=Protocol)
@@ -70,9 +68,9 @@ class IdModelConfig:
         return self.lr if self.init_type == NONE else self.lr / 10
 
     def __post_init__(self) -> None:
-        if self.freeze_items and self.init_type == NONE:
+        if self.table.mode != "init" and self.init_type == NONE:
             raise ValueError(
-                "--freeze_items with --init_type none would keep the item vectors random: give --init_type"
+                f"--init_mode {self.table.mode} with --init_type none would keep item vectors random: give --init_type"
             )
         if self.warmup_steps < 0:
             raise ValueError(f"--warmup_steps must be 0 or more, got {self.warmup_steps}")
@@ -88,8 +86,8 @@ class IdModule(NextItemModule):
         super().__init__(num_users, config.protocol.metric_ks)
         self.model, self.config = model, config
 
-    def predict(self, batch: Any) -> Tensor:
-        """Return what the targets of a training batch are predicted with, (T, D)."""
+    def predict(self, batch: Any, table: Tensor) -> Tensor:
+        """Return what the targets of a training batch are predicted with, (T, D), given the (N+1, D) item table."""
         raise NotImplementedError
 
     def read(self, inputs: Any) -> Tensor:
@@ -101,8 +99,11 @@ class IdModule(NextItemModule):
         return self._scaled(self.read(inputs))
 
     def item_vectors(self) -> Tensor:
-        """Return the table that scores are taken with, (N+1, D)."""
-        vectors: Tensor = self.model.item_vectors()
+        """Return the vectors that scores are taken with, (N+1, D)."""
+        return self._classes(None)
+
+    def _classes(self, table: Tensor | None) -> Tensor:
+        vectors: Tensor = self.model.item_vectors(table)
         return vectors if self.config.objective.temp is None else F.normalize(vectors, dim=1)
 
     def _scaled(self, hidden: Tensor) -> Tensor:
@@ -112,8 +113,9 @@ class IdModule(NextItemModule):
 
     def training_step(self, batch: Any) -> Tensor:
         """Return the mean loss over all targets of the batch."""
-        hidden, items = self._scaled(self.predict(batch)), self.item_vectors()
-        loss = catalogue_loss(self.config.objective, hidden, items, batch.targets, *batch.negatives)
+        table = self.model.item_embedding.vectors()
+        hidden, classes = self._scaled(self.predict(batch, table)), self._classes(table)
+        loss = catalogue_loss(self.config.objective, hidden, classes, batch.targets, *batch.negatives)
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.targets))
         return loss
 
@@ -126,7 +128,8 @@ class IdModule(NextItemModule):
             groups.append({"params": [table], "lr": config.table_lr})
         decay, betas = config.weight_decay, (0.9, 0.98)
         optimizer = torch.optim.AdamW(groups, config.lr, betas=betas, weight_decay=decay, fused=True)
-        return schedule_rate(optimizer, self, config.warmup_steps, config.schedule)
+        starts = [0, config.table.unfreeze_at or 0][: len(groups)]
+        return schedule_rate(optimizer, self, config.warmup_steps, config.schedule, starts)
 
 
 def train_id_model(
@@ -134,7 +137,7 @@ def train_id_model(
     config: IdModelConfig,
     *,
     maxlen: int,
-    make_model: Callable[[int, Tensor | None], nn.Module],
+    make_model: Callable[[int, Start | None], nn.Module],
     make_module: Callable[[Any, Any, int], IdModule],
     make_train: Callable[[Histories, int], Any],
     make_inputs: Callable[[Histories, NDArray[np.int64], int], Any],
@@ -145,23 +148,21 @@ def train_id_model(
         family: Name of the family's folder.
         config: The flags.
         maxlen: Most recent events that the model reads.
-        make_model: From N and (N+1, V) item vectors, or None for random ones.
+        make_model: From N and given item vectors, or None for random ones.
         make_module: From the model, the flags and the number of users.
         make_train: From the training view and N: a dataset of batches by key, with the (n,) `lengths` of its sequences.
         make_inputs: From a view, (B,) rows and `maxlen`: what the module's `user_vectors` takes.
     """
     dataset = find_dataset(config.dataset, config.data_path)
     run = Run(family, dataset, Path(config.init_type).stem, config.training, config.protocol)
-    start = None
-    if config.init_type != NONE:
-        vectors = load_embeddings(config.init_type, dataset, config.embedding_dir)
-        start = torch.from_numpy(transform_vectors(vectors, config.init_transform))
+    vectors = None if config.init_type == NONE else load_embeddings(config.init_type, dataset, config.embedding_dir)
     if not run.open(config):
         return
     pl.seed_everything(config.training.seed, verbose=False)
     split = split_dataset(dataset, config.training.split)
+    occurring = split.train.item_counts(dataset.num_items) > 0
+    start = None if vectors is None else Start(vectors, occurring, config.table)
     model: Any = make_model(dataset.num_items, start)
-    model.item_embedding.weight.requires_grad_(not config.freeze_items)
     train = make_train(split.train, dataset.num_items)
     data = BatchModule(
         dataset,

@@ -50,8 +50,7 @@ class NegativeSampler:
         self.options, self.sequences, self.num_items = options, sequences, num_items
         self.share = np.zeros(num_items + 1)
         if options.needs_popularity:
-            items, _ = sequences.gather(np.arange(len(sequences)), int(sequences.lengths.max()))
-            counts = np.bincount(items, minlength=num_items + 1)
+            counts = sequences.item_counts(num_items)
             self.share = counts / counts.sum()
         self._ends = np.cumsum(self.share)
 

@@ -1,6 +1,6 @@
 """How the learning rate goes over a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -10,11 +10,30 @@ Schedule = Literal["constant", "linear"]
 
 
 def schedule_rate(
-    optimizer: torch.optim.Optimizer, module: pl.LightningModule, warmup_steps: int, schedule: Schedule = "linear"
+    optimizer: torch.optim.Optimizer,
+    module: pl.LightningModule,
+    warmup_steps: int,
+    schedule: Schedule = "linear",
+    first_epochs: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Return what a module's `configure_optimizers` is to return: an optimiser, and its rates' factor by step."""
+    """Return what a module's `configure_optimizers` is to return: an optimiser, and its rates' factors by step.
+
+    Args:
+        optimizer: With one or more groups of parameters.
+        module: In a Trainer.
+        warmup_steps: Steps in which all rates rise.
+        schedule: What follows.
+        first_epochs: Epoch in which each group begins to learn; by default all do at once.
+    """
     total = int(module.trainer.estimated_stepping_batches)
-    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(warmup_steps, total, schedule))
+    per_epoch = total // (module.trainer.max_epochs or 1)
+    factor = learning_rate_factor(warmup_steps, total, schedule)
+
+    def begin(first: int) -> Callable[[int], float]:
+        return lambda step: 0.0 if step < first else factor(step)
+
+    factors = [begin(epoch * per_epoch) for epoch in first_epochs or [0] * len(optimizer.param_groups)]
+    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
 

@@ -8,19 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from seqrec.dataset import Dataset
 from seqrec.embeddings import (
     Producer,
-    Transform,
     embedding_path,
     file_sha256,
     load_embeddings,
     save_embeddings,
-    transform_vectors,
 )
 
 Change = Callable[[NDArray[np.float32]], NDArray[np.generic]]
@@ -157,26 +153,3 @@ def test_damaged_file(tiny: Dataset, path: Path, tmp_path: Path) -> None:
 def test_sha256_by_hand(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")  # the example of FIPS 180-2
     assert file_sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_standardise_by_hand() -> None:
-    vectors = np.array([[0, 0], [3, 5], [1, 5]], dtype=np.float32)
-    # Less the mean (2, 5): (1, 0), (-1, 0). Standard deviation of the four entries sqrt(1/2), times sqrt 2 is 1.
-    assert transform_vectors(vectors, "standardise").tolist() == [[0, 0], [1, 0], [-1, 0]]
-    assert transform_vectors(vectors, "none") is vectors
-
-
-@given(st.integers(1, 30), st.integers(1, 20), st.floats(1e-3, 1e3), st.floats(-100, 100))
-def test_standardise_forgets_scale_and_shift(num_items: int, width: int, scale: float, shift: float) -> None:
-    vectors = np.random.default_rng(num_items * 100 + width).normal(size=(num_items + 1, width)).astype(np.float32)
-    vectors[0] = 0
-    other = vectors.astype(np.float64) * scale + shift
-    other[0] = 0
-    transform: Transform = "standardise"
-    out = transform_vectors(vectors, transform)
-    assert out.dtype == np.float32
-    assert not out[0].any()
-    if num_items > 1:
-        np.testing.assert_allclose(out[1:].mean(axis=0), 0, atol=1e-5)
-        assert (out[1:] ** 2).sum(axis=1).mean() == pytest.approx(1, rel=1e-4)  # unit length on average
-        np.testing.assert_allclose(out, transform_vectors(other, transform), atol=1e-4)  # type: ignore[arg-type]

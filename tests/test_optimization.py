@@ -1,6 +1,11 @@
 """The learning rate over a run."""
 
-from seqrec.optimization import learning_rate_factor
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from seqrec.optimization import learning_rate_factor, schedule_rate
 
 
 def test_the_rate_rises_to_one_and_falls_to_zero_without_a_jump() -> None:
@@ -13,3 +18,16 @@ def test_a_constant_rate_rises_and_stays() -> None:
     factor = learning_rate_factor(10, 1000, "constant")
     assert [factor(s) for s in (0, 5, 10, 999)] == [0.0, 0.5, 1.0, 1.0]
     assert learning_rate_factor(0, 1000, "constant")(0) == 1.0
+
+
+def test_a_group_begins_in_its_epoch() -> None:
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": [p]} for p in parameters], lr=1.0)
+    module: Any = SimpleNamespace(trainer=SimpleNamespace(estimated_stepping_batches=20, max_epochs=4))
+    rates = schedule_rate(optimizer, module, 0, "constant", [0, 2])["lr_scheduler"]["scheduler"]
+    seen = []
+    for _ in range(20):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        rates.step()
+    assert seen == [[1.0, 0.0]] * 10 + [[1.0, 1.0]] * 10

@@ -16,6 +16,7 @@ from SASRec.finetune import Config, SASRecModule
 from SASRec.model import SASRec, SASRecConfig
 from seqrec.dataset import Dataset, Histories, leave_one_out, load_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
+from seqrec.item_table import Start, TableOptions
 from seqrec.losses import Loss, LossOptions
 from seqrec.ragged import BatchKey
 from seqrec.training import load_state
@@ -173,17 +174,24 @@ def test_negatives_depend_on_the_batch_alone(loss: Loss) -> None:
     assert 1 <= negatives.min() <= negatives.max() <= 30
 
 
-def test_given_vectors_are_the_table() -> None:
-    vectors = torch.randn(31, 12)
-    vectors[0] = 0
-    model = SASRec(30, SASRecConfig(hidden_units=12), vectors)
-    assert torch.equal(model.item_embedding.weight, vectors)
-    assert torch.equal(model.item_vectors(), vectors)
-    wider = SASRec(30, SASRecConfig(hidden_units=8), vectors)
-    assert torch.equal(wider.item_embedding.weight, vectors)
-    projection = wider.state_dict()["item_projection.weight"]
-    torch.testing.assert_close(wider.item_vectors(), vectors @ projection.T)
-    assert not wider.item_vectors()[0].any()
+def test_given_vectors_are_read_and_score() -> None:
+    vectors = np.random.default_rng(0).normal(size=(31, 12)).astype(np.float32)
+    start = Start(vectors, np.ones(31, dtype=bool), TableOptions(init_transform=("none",)))
+    model = SASRec(30, SASRecConfig(hidden_units=12), start).eval()
+    assert torch.equal(model.item_vectors()[1:], torch.from_numpy(vectors[1:]))
+    hidden = predict(model, [[1, 2]])
+    model.item_embedding.weight.data[2] += 1
+    assert not torch.equal(predict(model, [[1, 2]]), hidden)
+
+
+@pytest.mark.parametrize("mode", ["init", "residual", "adapter"])
+def test_a_table_at_hand_is_not_looked_up_again(mode: Any) -> None:
+    vectors = np.random.default_rng(0).normal(size=(31, 20)).astype(np.float32)
+    start = Start(vectors, np.ones(31, dtype=bool), TableOptions(init_mode=mode))
+    model = SASRec(30, SASRecConfig(hidden_units=12), start).eval()
+    inputs = make_inputs(as_histories([[1, 2, 3], [4]]), np.arange(2), MAXLEN)
+    arguments = inputs.items, inputs.positions, inputs.layout, inputs.last
+    torch.testing.assert_close(model(*arguments, table=model.item_embedding.vectors()), model(*arguments))
 
 
 def test_contradictions() -> None:
@@ -193,8 +201,8 @@ def test_contradictions() -> None:
         SASRecConfig(dropout_rate=1)
     with pytest.raises(ValueError, match="--maxlen must be at least 1, got 0"):
         SASRecConfig(maxlen=0)
-    with pytest.raises(ValueError, match="--freeze_items with --init_type none would keep the item vectors random"):
-        Config(freeze_items=True)
+    with pytest.raises(ValueError, match="--init_mode frozen with --init_type none would keep item vectors random"):
+        Config(table=TableOptions(freeze_items=True))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +210,7 @@ def test_contradictions() -> None:
     [({}, 0.02), ({"init_type": "mine"}, 0.002), ({"init_type": "mine", "item_lr": 0.5}, 0.5), ({"item_lr": 0.1}, 0.1)],
 )
 def test_given_vectors_learn_slowly(monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any], expected: float) -> None:
-    monkeypatch.setattr(SASRecModule, "trainer", SimpleNamespace(estimated_stepping_batches=10))
+    monkeypatch.setattr(SASRecModule, "trainer", SimpleNamespace(estimated_stepping_batches=10, max_epochs=1))
     module = SASRecModule(SASRec(5, SASRecConfig()), Config(lr=0.02, **flags), 1)
     others, table = module.configure_optimizers()["optimizer"].param_groups
     assert (others["lr"], table["lr"]) == (0.02, pytest.approx(expected))
@@ -292,12 +300,28 @@ def test_frozen_vectors_stay_and_the_projection_learns(tiny: Dataset, tmp_path: 
     command.run()
     state = load_state(command.folder / "checkpoints" / "last.ckpt")
     np.testing.assert_array_equal(state["model.item_embedding.weight"].numpy(), vectors)
+    start = Start(vectors, np.ones(41, dtype=bool), TableOptions(init_transform=("none",)))
     torch.manual_seed(42)
-    untrained = SASRec(40, SASRecConfig(hidden_units=16), torch.from_numpy(vectors)).state_dict()
-    assert not torch.equal(state["model.item_projection.weight"], untrained["item_projection.weight"])
+    untrained = SASRec(40, SASRecConfig(hidden_units=16), start).state_dict()
+    assert not torch.equal(state["model.item_embedding.adapter.weight"], untrained["item_embedding.adapter.weight"])
     cost = metrics_of(command)["cost"]
     assert cost["parameters"] - cost["trainable_parameters"] == 41 * 24
     assert cost["item_vector_bytes"] == 41 * 16 * 4
+
+
+@pytest.mark.parametrize(("epochs", "learns"), [("1", False), ("2", True)])
+def test_frozen_vectors_learn_from_the_epoch_asked_for(
+    tiny: Dataset, tmp_path: Path, epochs: str, learns: bool
+) -> None:
+    vectors = np.random.default_rng(0).normal(size=(41, 24)).astype(np.float32)
+    vectors[0] = 0
+    save_embeddings(embedding_path(tiny, "own", tmp_path), vectors, tiny, Producer("test", None, {}))
+    where = ("--init_type", "own", "--embedding_dir", str(tmp_path), "--init_transform", "none")
+    thawing = ("--num_epochs", epochs, "--init_mode", "frozen", "--unfreeze_at", "1")
+    command = Command("SASRec", tiny.path, tmp_path / "runs", (*FLAGS, *where, *thawing), "own")
+    command.run()
+    table = load_state(command.folder / "checkpoints" / "last.ckpt")["model.item_embedding.weight"].numpy()
+    assert (np.abs(table - vectors).max() > 1e-4) == learns
 
 
 def test_learns_a_cycle(tmp_path: Path) -> None:
