@@ -5,14 +5,17 @@ computed for padding and nothing attends to it; the item table may start from gi
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from SASRec.block import Block
+from SASRec.ligr import LigrBlock
 from seqrec.dropout import Dropout
 from seqrec.item_table import ItemTable, Start
-from seqrec.ragged import Layout, attend
+from seqrec.ragged import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class SASRecConfig:
     """Share dropped of embeddings, attention weights and feed-forward activations."""
     maxlen: int = 50
     """Most recent events of a history that the model reads."""
+    block: Literal["sasrec", "ligr"] = "sasrec"
+    """The original block, or one with norms before and gates after attention and a SwiGLU network."""
 
     def __post_init__(self) -> None:
         if self.hidden_units % self.num_heads:
@@ -37,45 +42,6 @@ class SASRecConfig:
             raise ValueError(f"--dropout_rate must lie in [0, 1), got {self.dropout_rate}")
         if self.maxlen < 1:
             raise ValueError(f"--maxlen must be at least 1, got {self.maxlen}")
-
-
-class Block(nn.Module):
-    """Causal self-attention, then a point-wise feed-forward network. The residual of attention is the normed query."""
-
-    def __init__(self, config: SASRecConfig) -> None:
-        super().__init__()
-        width = config.hidden_units
-        self.num_heads, self.dropout_rate = config.num_heads, config.dropout_rate
-        self.attention_norm = nn.LayerNorm(width, eps=1e-8)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.attention_out = nn.Linear(width, width)
-        self.feed_forward_norm = nn.LayerNorm(width, eps=1e-8)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(width, width),
-            Dropout(config.dropout_rate),
-            nn.ReLU(),
-            nn.Linear(width, width),
-            Dropout(config.dropout_rate),
-        )
-
-    def forward(self, x: Tensor, layout: Layout, last: Layout | None = None) -> Tensor:
-        """Return (T, D), or (B, D) where `last` asks for the last event of each history alone."""
-        key, value = self.key_value(x).chunk(2, dim=1)
-        normed = self.attention_norm(x if last is None else x[layout.last])
-        mixed = attend(
-            self.query(normed),
-            key,
-            value,
-            layout,
-            num_heads=self.num_heads,
-            causal=True,
-            dropout=self.dropout_rate if self.training else 0.0,
-            query_layout=last,
-        )
-        x = self.feed_forward_norm(normed + self.attention_out(mixed))
-        out: Tensor = x + self.feed_forward(x)
-        return out
 
 
 class SASRec(nn.Module):
@@ -96,7 +62,9 @@ class SASRec(nn.Module):
         self.item_embedding = ItemTable(num_items, width, (2 / (num_items + 1 + width)) ** 0.5, start)
         self.position_embedding = nn.Embedding(config.maxlen, width)
         self.dropout = Dropout(config.dropout_rate)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
+        make_block = Block if config.block == "sasrec" else LigrBlock
+        sizes = width, config.num_heads, config.dropout_rate
+        self.blocks = nn.ModuleList(make_block(*sizes) for _ in range(config.num_blocks))
         self.last_norm = nn.LayerNorm(width, eps=1e-8)
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1 and not name.startswith("item_embedding."):

@@ -46,10 +46,16 @@ def random_lists(lengths: list[int], num_items: int = 30) -> list[list[int]]:
     return [generator.integers(1, num_items + 1, n).tolist() for n in lengths]
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one head", "two heads"])
+@pytest.fixture(
+    scope="module",
+    params=[("sasrec", 1), ("sasrec", 2), ("ligr", 2)],
+    ids=["one head", "two heads", "gated"],
+)
 def model(request: pytest.FixtureRequest) -> SASRec:
+    block, heads = request.param
     torch.manual_seed(0)
-    model = SASRec(30, SASRecConfig(hidden_units=12, num_blocks=2, num_heads=request.param, maxlen=MAXLEN)).eval()
+    config = SASRecConfig(hidden_units=12, num_blocks=2, num_heads=heads, maxlen=MAXLEN, block=block)
+    model = SASRec(30, config).eval()
     for parameter in model.parameters():  # biases and norms too, so that nothing is 0 or 1 by chance
         if parameter.dim() == 1:
             nn.init.normal_(parameter, mean=0.5, std=0.3)
@@ -72,7 +78,7 @@ def predict_all(model: SASRec, lists: list[list[int]]) -> list[Tensor]:
 
 
 def predict_plainly(model: SASRec, history: list[int]) -> Tensor:
-    """Return (L, D) by equations 1 to 5 of the paper, one history at a time, with torch's own attention."""
+    """Return (L, D) by the equations of the papers, one history at a time, with torch's own attention."""
     weights = model.state_dict()
     width, recent = model.config.hidden_units, history[-MAXLEN:]
     x = weights["item_embedding.weight"][recent] * width**0.5
@@ -90,6 +96,13 @@ def predict_plainly(model: SASRec, history: list[int]) -> Tensor:
         )
         query = norm(x, own, "attention_norm")
         future = torch.ones(len(x), len(x), dtype=torch.bool).triu(1)
+        if model.config.block == "ligr":
+            mixed, _ = attention(query[None], query[None], query[None], attn_mask=future, need_weights=False)
+            x = x + gate(x, own, "attention_gate") * mixed[0]
+            left, right = (norm(x, own, "feed_forward_norm") @ own["feed_forward_in.weight"].T).chunk(2, dim=1)
+            inner = left * left.sigmoid() * right
+            x = x + gate(x, own, "feed_forward_gate") * (inner @ own["feed_forward_out.weight"].T)
+            continue
         mixed, _ = attention(query[None], x[None], x[None], attn_mask=future, need_weights=False)
         x = norm(query + mixed[0], own, "feed_forward_norm")
         inner = (x @ own["feed_forward.0.weight"].T + own["feed_forward.0.bias"]).relu()
@@ -101,6 +114,10 @@ def norm(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
     centred = x - x.mean(dim=1, keepdim=True)
     scaled = centred / (centred.square().mean(dim=1, keepdim=True) + 1e-8).sqrt()
     return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def gate(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
+    return (x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]).sigmoid()
 
 
 LENGTHS = [1, 8, 3, 2, 20, 7, 1, 5]
