@@ -1,0 +1,100 @@
+"""Searches: what is drawn, that all arms get the same, going on, and trials that fail."""
+
+import json
+from pathlib import Path
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from scripts import sweep
+from scripts.sweep import Config, main, read_search
+
+FAMILY = """
+import json, sys
+from pathlib import Path
+flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+if flags["--kind"] == "broken":
+    sys.exit("finetune.py: no such kind")
+folder = Path(flags["--runs_dir"]) / "Toy" / "demo" / flags["--run_name"]
+folder.mkdir(parents=True)
+score = 1 - abs(float(flags["--lr"]) - 0.01) + (0.5 if flags["--kind"] == "good" else 0)
+(folder / "metrics.json").write_text(json.dumps({"valid": {"NDCG@10": score}, "test": {"NDCG@10": 1 - score}}))
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one family whose score is known."""
+    (tmp_path / "Toy").mkdir()
+    (tmp_path / "Toy/finetune.py").write_text(FAMILY)
+    monkeypatch.setattr(sweep, "ROOT", tmp_path)
+    return tmp_path
+
+
+def config(toy: Path, **changes: object) -> Config:
+    fields: dict[str, object] = {
+        "family": "Toy",
+        "name": "one",
+        "search": ("lr=1e-3..1e-1:log",),
+        "runs_dir": toy / "runs",
+    }
+    return Config(**(fields | {"arms": ("--kind good", "--kind plain"), "trials": 3} | changes))  # type: ignore[arg-type]
+
+
+def trials(toy: Path) -> list[str]:
+    return sorted(path.parent.name for path in (toy / "runs/sweeps/one/runs").rglob("metrics.json"))
+
+
+def test_what_is_drawn() -> None:
+    assert read_search(("lr=1e-4..0.1:log", "num_blocks=1..4", "hidden_units=64,128")) == {
+        "lr": FloatDistribution(1e-4, 0.1, log=True),
+        "num_blocks": IntDistribution(1, 4),
+        "hidden_units": CategoricalDistribution(["64", "128"]),
+    }
+    for entry in ("lr", "lr=2..1.5", "=1..2", "lr=a..b", "lr="):
+        with pytest.raises(ValueError, match=r"expected flag=low\.\.high"):
+            read_search((entry,))
+
+
+def test_all_arms_get_the_same_and_the_best_is_chosen_on_validation(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(config(toy))
+    assert trials(toy) == [f"arm{arm}-trial{number}" for arm in (0, 1) for number in range(3)]
+    best = json.loads((toy / "runs/sweeps/one/best.json").read_text())["arms"]
+    assert [arm["trials"] for arm in best] == [3, 3]
+    # The search of both arms begins with the same draws, and the arms differ by .5 in what is drawn.
+    assert best[0]["NDCG@10"] == pytest.approx(best[1]["NDCG@10"] + 0.5)
+    scores = [
+        json.loads(path.read_text())["valid"]["NDCG@10"]
+        for path in (toy / "runs/sweeps/one/runs").rglob("arm0-*/metrics.json")
+    ]
+    assert best[0]["NDCG@10"] == max(scores)
+    assert "bash Toy/finetune.sh --kind good --lr 0.0" in capsys.readouterr().out
+
+
+def test_the_same_command_goes_on(toy: Path) -> None:
+    main(config(toy, trials=1))
+    main(config(toy, trials=3))
+    assert len(trials(toy)) == 6
+    main(config(toy, trials=3))
+    assert len(trials(toy)) == 6
+    scores = {path.read_text() for path in (toy / "runs/sweeps/one/runs").rglob("arm0-*/metrics.json")}
+    assert len(scores) == 3  # nothing is drawn twice
+
+
+def test_trials_at_a_time(toy: Path) -> None:
+    main(config(toy, workers=2, trials=4, arms=("--kind good",)))
+    assert len(trials(toy)) >= 4
+
+
+def test_a_trial_that_fails_ends_the_search_with_its_last_words(toy: Path) -> None:
+    with pytest.raises(ValueError, match=r"arm0-trial0.txt tells how: finetune.py: no such kind"):
+        main(config(toy, arms=("--kind broken",)))
+
+
+def test_what_cannot_be_searched(toy: Path) -> None:
+    with pytest.raises(ValueError, match="no family 'Toys': there are Toy"):
+        config(toy, family="Toys")
+    with pytest.raises(ValueError, match="becomes a folder"):
+        config(toy, name="a/b")
