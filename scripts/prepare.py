@@ -1,8 +1,8 @@
 """Turn raw data into a prepared dataset: `python scripts/prepare.py SOURCE --input ... --name ...`.
 
-Sources: demo, atomic, recformer, amazon, movielens, sequences, table, pickle, and corpus, which joins prepared
-datasets; `SOURCE --help` lists the options of one. The dataset is written to data/NAME, whole or not at all, and its
-card is printed.
+Sources: demo, atomic, recformer, amazon, movielens, sequences, table, pickle; corpus, which joins prepared datasets;
+and cold, which keeps some items of one for the test. `SOURCE --help` lists the options of one. The dataset is written
+to data/NAME, whole or not at all, and its card is printed.
 """
 
 import sys
@@ -19,6 +19,7 @@ from seqrec.dataset_card import describe
 from seqrec.preparation import prepare
 from seqrec.sources.amazon import Amazon
 from seqrec.sources.atomic import Atomic
+from seqrec.sources.cold import Cold
 from seqrec.sources.corpus import Corpus
 from seqrec.sources.demo import Demo
 from seqrec.sources.movielens import MovieLens
@@ -37,6 +38,7 @@ Source = (
     | Annotated[Table, subcommand(Table.kind)]
     | Annotated[Pickled, subcommand(Pickled.kind)]
     | Annotated[Corpus, subcommand(Corpus.kind)]
+    | Annotated[Cold, subcommand(Cold.kind)]
 )
 
 

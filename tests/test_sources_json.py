@@ -14,6 +14,7 @@ import pytest
 from seqrec.dataset import load_dataset
 from seqrec.preparation import Preparation, prepare
 from seqrec.sources.amazon import Amazon
+from seqrec.sources.cold import Cold
 from seqrec.sources.corpus import Corpus
 from seqrec.sources.pickled import Pickled
 from seqrec.sources.reading import line_chunks, scan_json_lines
@@ -187,6 +188,27 @@ def test_a_corpus_shares_no_item_with_what_it_is_to_be_tested_on(
     assert (users, items) == ({"u@tools": ["a"]}, ["a"])
     with pytest.raises(ValueError, match="names one twice"):
         read(corpus(domains, "tools", "tools"))
+
+
+def test_cold_items_are_left_to_the_test(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    lines = [f"u{u} " + " ".join(f"i{i}" for i in generator.integers(0, 50, 8)) for u in range(60)]
+    domain(tmp_path, "warm", lines, "title\n" + "".join(f"i{i},title {i}\n" for i in range(50)))
+    before, names, _ = read(Cold(name="x", data_dir=tmp_path / "data", dataset="warm", share=1e-9))
+    found, left, table = read(Cold(name="y", data_dir=tmp_path / "data", dataset="warm", share=0.2))
+    again, _, _ = read(Cold(name="z", data_dir=tmp_path / "data", dataset="warm", share=0.2))
+    assert found == again
+    whole = {line.split()[0]: line.split()[1:] for line in lines}
+    trained = {item for row in found.values() for item in row[:-1]}
+    cold = {item for row in whole.values() for item in row} - trained
+    assert len(cold) == 10
+    for user, row in whole.items():
+        assert found[user] == [item for item in row[:-1] if item not in cold] + row[-1:]
+    assert set(table["title"]) == {f"title {name[1:]}" for name in left}
+    assert len(names) in (49, 50)  # one item is cold at least
+    assert sum(map(len, before.values())) < 60 * 8
+    with pytest.raises(ValueError, match=r"--share must lie in \(0, 1\), got 1"):
+        Cold(name="x", dataset="warm", share=1)
 
 
 def write_pickle(folder: Path, content: Any) -> Path:

@@ -1,0 +1,52 @@
+"""A prepared dataset of which some items are never trained on: what a model says of items that are new.
+
+A share of the items, drawn by the seed, is taken out of every history but for a user's last event, which leave-one-out
+tests. Such an item has no interaction in training, and the table's slice for targets of that kind tells how well it is
+found among the whole catalogue.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+
+from seqrec.dataset import find_dataset
+from seqrec.preparation import Preparation, RawData
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cold(Preparation):
+    """A prepared dataset with items that only the test has."""
+
+    kind: ClassVar[str] = "cold"
+
+    dataset: str
+    """Name of the prepared dataset."""
+    share: float = 0.1
+    """Share of its items that become cold."""
+
+    def __post_init__(self) -> None:
+        Preparation.__post_init__(self)
+        if not 0 < self.share < 1:
+            raise ValueError(f"--share must lie in (0, 1), got {self.share}")
+
+    def read(self, scratch: Path) -> RawData:
+        """Return the events that are left, and the items' text."""
+        dataset = find_dataset(self.dataset, None, self.data_dir)
+        table = dataset.item_table()
+        count = max(1, round(self.share * dataset.num_items))
+        cold = np.zeros(dataset.num_items + 1, dtype=bool)
+        cold[1 + np.random.default_rng(self.seed).choice(dataset.num_items, count, replace=False)] = True
+        is_last = np.zeros(len(dataset.items), dtype=bool)
+        is_last[dataset.offsets[1:] - 1] = True
+        kept = is_last | ~cold[dataset.items]
+        users = pl.read_parquet(dataset.path / "users.parquet")["raw_id"]
+        columns = {
+            "user": users.gather(np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))[kept]),
+            "item": table["raw_id"].gather(np.asarray(dataset.items)[kept] - 1),
+        }
+        if dataset.timestamps is not None:
+            columns["timestamp"] = pl.Series(np.asarray(dataset.timestamps)[kept])
+        return RawData(pl.LazyFrame(columns), table.drop("item"), origin=str(dataset.path))
