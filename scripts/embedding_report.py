@@ -1,0 +1,169 @@
+"""Show what item vectors look like: numbers on the screen, and a page with spectra and nearest neighbours.
+
+python scripts/embedding_report.py --dataset demo --init_types longformer finetune
+"""
+
+import base64
+import io
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from seqrec.command import run_command
+from seqrec.dataset import ROOT, Dataset, find_dataset, leave_one_out
+from seqrec.embedding_statistics import Statistics, describe_vectors, draw_transitions, nearest, unit_rows
+from seqrec.embeddings import load_embeddings
+from seqrec.files import write_atomically, write_json
+from seqrec.geometry import Transform, transform_vectors
+
+TEMPLATE = Path(__file__).with_suffix(".html")
+COLUMNS = (
+    ("width", "width", "d"),
+    ("mean cosine", "mean_cosine", ".3f"),
+    ("effective rank", "effective_rank", ".1f"),
+    ("90 % in", "directions", "d"),
+    ("alignment", "alignment", ".3f"),
+    ("uniformity", "uniformity", ".2f"),
+    ("next item", "next_item", ".4f"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Which vectors to look at."""
+
+    dataset: str | None = None
+    """Name of a prepared dataset in data/; demo, unless --data_path is given."""
+    data_path: Path | None = None
+    """Folder of a prepared dataset elsewhere."""
+    init_types: tuple[str, ...] = ("longformer", "finetune")
+    """Item vectors: names in embedding/DATASET/ or files."""
+    transforms: tuple[Transform, ...] = ("none", "standardise", "whiten", "shrink")
+    """What is done to them, each on its own, as --init_transform does."""
+    items: int = 8
+    """Items whose nearest neighbours are shown, drawn by popularity."""
+    neighbours: int = 5
+    """How many of each."""
+    transitions: int = 5_000
+    """Pairs of consecutive items, from training histories, that alignment and next item are measured on."""
+    seed: int = 0
+    """Of what is drawn."""
+    embedding_dir: Path = ROOT / "embedding"
+    """Where item vectors lie."""
+    output_dir: Path | None = None
+    """Where the page and the JSON go; runs/embeddings/DATASET if not given."""
+
+    def __post_init__(self) -> None:
+        if min(self.items, self.neighbours, self.transitions) < 1 or not self.init_types or not self.transforms:
+            raise ValueError(
+                "--items, --neighbours and --transitions must be at least 1; --init_types, --transforms not empty"
+            )
+
+
+def measure(config: Config, dataset: Dataset, vectors: dict[str, NDArray[np.float32]]) -> list[dict[str, Any]]:
+    """Return one row per set of vectors and transform."""
+    train = leave_one_out(dataset).train
+    fitted = train.item_counts(dataset.num_items) > 0
+    pairs = draw_transitions(train, config.transitions, config.seed)
+    if not len(pairs):
+        raise ValueError(f"{dataset.name} has no training history of two items: there is no next item to look at")
+    rows = []
+    todo = [(name, transform) for name in vectors for transform in config.transforms]
+    for name, transform in tqdm(todo, desc="measuring", disable=None, leave=False):
+        changed = transform_vectors(vectors[name], (transform,), fitted, vectors[name].shape[1], 0.02)
+        rows.append({"vectors": name, "transform": transform, "statistics": describe_vectors(changed, pairs)})
+    return rows
+
+
+def format_text(rows: list[dict[str, Any]]) -> str:
+    """Return the numbers as an aligned table."""
+    head = ["vectors", "transform", *(title for title, _, _ in COLUMNS)]
+    table = [head, *([row["vectors"], row["transform"], *format_numbers(row["statistics"])] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
+        for r in table
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def format_numbers(statistics: Statistics) -> list[str]:
+    """Return a row's cells."""
+    values = asdict(statistics)
+    return [format(values[name], form) for _, name, form in COLUMNS]
+
+
+def draw_spectra(rows: list[dict[str, Any]]) -> str:
+    """Return a PNG of the variance that the first directions hold, in base64."""
+    figure = Figure(figsize=(8, 3.4), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    for row in rows:
+        if row["transform"] in ("none", "shrink"):
+            held = np.cumsum(row["statistics"].spectrum)
+            style = "-" if row["transform"] == "none" else "--"
+            axes.plot(np.arange(1, len(held) + 1), held, style, label=f"{row['vectors']}, {row['transform']}")
+    axes.set_xscale("log")
+    axes.set_xlabel("principal directions", fontsize=9)
+    axes.set_ylabel("share of the variance", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, frameon=False)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def list_neighbours(config: Config, dataset: Dataset, vectors: dict[str, NDArray[np.float32]]) -> list[dict[str, Any]]:
+    """Return some popular items with their nearest by each set of vectors, as text."""
+    counts = leave_one_out(dataset).train.item_counts(dataset.num_items).astype(np.float64)
+    drawn = np.random.default_rng(config.seed).choice(
+        len(counts), min(config.items, int((counts > 0).sum())), replace=False, p=counts / counts.sum()
+    )
+    texts = [
+        "",
+        *(" · ".join(part for part in row if part) for row in dataset.item_table().drop("item", "raw_id").rows()),
+    ]
+    found = {name: nearest(unit_rows(array), drawn, config.neighbours) for name, array in vectors.items()}
+    return [
+        {
+            "item": texts[item],
+            "count": int(counts[item]),
+            "neighbours": [(name, [texts[other] for other in found[name][place]]) for name in vectors],
+        }
+        for place, item in enumerate(drawn)
+    ]
+
+
+def main(config: Config) -> None:
+    """Print the numbers and write the page."""
+    dataset = find_dataset(config.dataset, config.data_path)
+    vectors = {Path(name).stem: load_embeddings(name, dataset, config.embedding_dir) for name in config.init_types}
+    rows = measure(config, dataset, vectors)
+    print(format_text(rows))
+    folder = config.output_dir or ROOT / "runs" / "embeddings" / dataset.name
+    records = [row | {"statistics": asdict(row["statistics"])} for row in rows]
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(TEMPLATE.read_text())
+    page = template.render(
+        dataset=dataset,
+        columns=[title for title, _, _ in COLUMNS],
+        rows=[(row["vectors"], row["transform"], format_numbers(row["statistics"])) for row in rows],
+        spectra=draw_spectra(rows),
+        items=list_neighbours(config, dataset, vectors),
+    )
+    write_json(folder / "embeddings.json", {"dataset": dataset.name, "rows": records})
+    with write_atomically(folder / "embeddings.html") as file:
+        file.write(page.encode())
+    print(folder / "embeddings.html")
+
+
+if __name__ == "__main__":
+    run_command(main, Config)
