@@ -16,6 +16,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from Recformer.backbone import load_pretraining
@@ -58,6 +59,8 @@ class Config:
     """Histories, each with its target, whose activations are held at one time."""
     contrast_batch: int | None = None
     """Histories whose targets are one another's negatives, over all processes; by default one batch of each."""
+    domains_apart: bool = False
+    """Make each batch of one domain, so that a target's domain does not tell it from the batch's other targets."""
     ckpt: Path | None = None
     """Go on from another run's `checkpoints/last.ckpt`, with its optimiser and epoch; its own takes --resume alone."""
     valid_step: int | None = None
@@ -158,6 +161,20 @@ class PretrainModule(EncoderModule):
         return rows.flatten(0, 1), items.flatten(), height * self.global_rank
 
 
+def read_domains(corpus: Dataset) -> NDArray[np.int64]:
+    """Return (U,) which domain each user of a corpus is of.
+
+    Raises:
+        ValueError: If the dataset is no corpus of several domains.
+    """
+    names = corpus.user_table()["raw_id"].str.split("@").list.last()
+    if corpus.manifest["source"]["kind"] != "corpus":
+        raise ValueError(
+            f"--domains_apart: {corpus.name} was not made by `scripts/prepare.py corpus`, its users have no domain"
+        )
+    return names.rank("dense").to_numpy().astype(np.int64)
+
+
 def make_batches(
     config: Config, corpus: Dataset, corpus_items: ItemTokens, valid: Dataset, valid_items: ItemTokens, tokenizer: Any
 ) -> BatchModule:
@@ -173,8 +190,13 @@ def make_batches(
         config.batch_size,
         training.seed,
     )
+    domains = read_domains(corpus)[training_data.sequences.users] if config.domains_apart else None
     rows = RowSampler(
-        training_data.sequences.lengths, batch_size=config.rows_per_step, shuffle=True, seed=training.seed
+        training_data.sequences.lengths,
+        batch_size=config.rows_per_step,
+        shuffle=True,
+        seed=training.seed,
+        groups=domains,
     )
 
     reader = HistoryReader(valid_items, config.encoder.max_token_num)

@@ -41,6 +41,10 @@ class Dataset:
         """Return items.parquet: `item` 1..N in order, `raw_id`, then the text attributes in their order."""
         return pl.read_parquet(self.path / "items.parquet")
 
+    def user_table(self) -> pl.DataFrame:
+        """Return users.parquet: `user` 0..U-1 in order and `raw_id`."""
+        return pl.read_parquet(self.path / "users.parquet")
+
 
 @dataclass(frozen=True, slots=True)
 class Histories:

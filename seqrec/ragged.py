@@ -175,7 +175,7 @@ class RowSampler(Sampler[BatchKey]):
 
     With `batch_size`, a batch is that many rows. With `max_tokens`, rows of like length share a batch and a batch holds
     at most that many tokens, so work is even and padding, where any is needed, is small. Several processes take
-    every n-th row of each batch.
+    every n-th row of each batch. With `groups`, (n,) numbers, a batch of `batch_size` holds rows of one group alone.
     """
 
     def __init__(
@@ -188,10 +188,11 @@ class RowSampler(Sampler[BatchKey]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        groups: NDArray[np.int64] | None = None,
     ) -> None:
         if (batch_size is None) == (max_tokens is None):
             raise ValueError("give one of batch_size and max_tokens")
-        self.lengths, self.batch_size, self.max_tokens = lengths, batch_size, max_tokens
+        self.lengths, self.batch_size, self.max_tokens, self.groups = lengths, batch_size, max_tokens, groups
         self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
         self.epoch = 0
         self._cut: tuple[int, list[NDArray[np.int64]]] | None = None
@@ -214,10 +215,15 @@ class RowSampler(Sampler[BatchKey]):
         generator = np.random.default_rng((self.seed, self.epoch))
         order = generator.permutation(len(self.lengths)) if self.shuffle else np.arange(len(self.lengths))
         if self.batch_size is not None:
-            return np.array_split(order, range(self.batch_size, len(order), self.batch_size)) if len(order) else []
+            if self.groups is None:
+                return _slices(order, self.batch_size)
+            apart = [order[self.groups[order] == group] for group in np.unique(self.groups)]
+            batches = [batch for part in apart for batch in _slices(part, self.batch_size)]
+            return [batches[i] for i in generator.permutation(len(batches))] if self.shuffle else batches
         assert self.max_tokens is not None
         order = order[np.argsort(self.lengths[order], kind="stable")]
-        batches, first = [], 0
+        batches = []
+        first = 0
         ends = np.cumsum(self.lengths[order])
         while first < len(order):
             before = ends[first - 1] if first else 0
@@ -240,6 +246,10 @@ class RowSampler(Sampler[BatchKey]):
 
     def __len__(self) -> int:
         return len(self.batches())
+
+
+def _slices(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    return np.array_split(order, range(size, len(order), size)) if len(order) else []
 
 
 class Rounds(Sampler[BatchKey]):

@@ -192,3 +192,17 @@ def test_a_round_goes_on_where_the_last_one_ended() -> None:
         assert len(keys) == len(rounds)
         cut += [(key.epoch, key.number, key.rows.tolist()) for key in keys]
     assert cut == whole
+
+
+def test_a_batch_is_of_one_group() -> None:
+    groups = np.array([3, 8, 3, 3, 8, 3, 8, 3, 3, 3, 8])
+    sampler = RowSampler(np.ones(11, dtype=np.int64), batch_size=3, shuffle=True, seed=0, groups=groups)
+    orders = set()
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        batches = sampler.batches()
+        assert len(batches) == 5  # of 7 rows three, of 4 rows two
+        assert all(len(set(groups[batch])) == 1 for batch in batches)
+        assert sorted(np.concatenate(batches)) == list(range(11))
+        orders.add(tuple(groups[batch[0]] for batch in batches))
+    assert len(orders) > 3

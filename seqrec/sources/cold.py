@@ -42,7 +42,7 @@ class Cold(Preparation):
         is_last = np.zeros(len(dataset.items), dtype=bool)
         is_last[dataset.offsets[1:] - 1] = True
         kept = is_last | ~cold[dataset.items]
-        users = pl.read_parquet(dataset.path / "users.parquet")["raw_id"]
+        users = dataset.user_table()["raw_id"]
         columns = {
             "user": users.gather(np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))[kept]),
             "item": table["raw_id"].gather(np.asarray(dataset.items)[kept] - 1),

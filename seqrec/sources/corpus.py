@@ -76,7 +76,7 @@ class Corpus(Preparation):
         return f"{domain.name}/" if self.prefix_items else ""
 
     def _events(self, domain: Dataset, timed: bool) -> pl.LazyFrame:
-        users = pl.read_parquet(domain.path / "users.parquet")["raw_id"] + f"@{domain.name}"
+        users = domain.user_table()["raw_id"] + f"@{domain.name}"
         items = self._item_name(domain) + domain.item_table()["raw_id"]
         columns = {
             "user": users.gather(np.repeat(np.arange(domain.num_users), np.diff(domain.offsets))),

@@ -6,8 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -15,7 +18,7 @@ from Recformer.backbone import load_backbone
 from Recformer.checkpoint import load_weights
 from Recformer.convert_pretrain_ckpt import Config as ConvertConfig
 from Recformer.convert_pretrain_ckpt import main as convert
-from Recformer.pretrain import Config
+from Recformer.pretrain import Config, read_domains
 from seqrec.dataset import Dataset
 from seqrec.embeddings import load_embeddings
 from seqrec.sharding import consolidate
@@ -203,6 +206,15 @@ def test_pretraining_goes_on_from_another_run(
     with pytest.raises(RuntimeError, match=r"--ckpt .*nowhere does not exist: give checkpoints/last.ckpt"):
         given = [*given, "--overwrite", "--ckpt", str(tmp_path / "nowhere")]
         forked.run_script("Recformer/pretrain.py", *given, output=tmp_path / "log")
+
+
+def test_each_user_of_a_corpus_has_a_domain() -> None:
+    raw_ids = pl.DataFrame({"raw_id": ["a@tools", "b@x@sports", "c@tools"]})
+    corpus: Any = SimpleNamespace(name="x", manifest={"source": {"kind": "corpus"}}, user_table=lambda: raw_ids)
+    assert read_domains(corpus).tolist() == [2, 1, 2]
+    corpus.manifest["source"]["kind"] = "atomic"
+    with pytest.raises(ValueError, match="--domains_apart: x was not made by `scripts/prepare.py corpus`"):
+        read_domains(corpus)
 
 
 def test_bad_flags_are_refused() -> None:
