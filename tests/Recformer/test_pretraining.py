@@ -213,7 +213,7 @@ def test_each_user_of_a_corpus_has_a_domain() -> None:
     corpus: Any = SimpleNamespace(name="x", manifest={"source": {"kind": "corpus"}}, user_table=lambda: raw_ids)
     assert read_domains(corpus).tolist() == [2, 1, 2]
     corpus.manifest["source"]["kind"] = "atomic"
-    with pytest.raises(ValueError, match="--domains_apart: x was not made by `scripts/prepare.py corpus`"):
+    with pytest.raises(ValueError, match=r"--domains_apart: x was not made by `scripts/prepare.py corpus`"):
         read_domains(corpus)
 
 
