@@ -11,7 +11,9 @@ from torch import Tensor
 from Bert4Rec.data import Inputs, TrainBatch, TrainDataset, make_inputs
 from Bert4Rec.model import Bert4Rec, Bert4RecConfig
 from seqrec.command import run_command
-from seqrec.id_model import IdModelConfig, IdModule, train_id_model
+from seqrec.dataset import Dataset
+from seqrec.id_model import IdFamily, IdModelConfig, IdModule, restore_id_model, train_id_model
+from seqrec.module import Recommender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +55,12 @@ class Bert4RecModule(IdModule):
         return self._asked(inputs)[inputs.order]
 
 
-def main(config: Config) -> None:
-    """Run one BERT4Rec."""
+def family(config: Config) -> IdFamily:
+    """Return what BERT4Rec brings to a run."""
     maxlen, seed = config.model.maxlen, config.training.seed
-    train_id_model(
+    return IdFamily(
         "Bert4Rec",
-        config,
-        maxlen=maxlen,
+        maxlen,
         make_model=lambda num_items, start: Bert4Rec(num_items, config.model, start),
         make_module=Bert4RecModule,
         make_train=lambda train, n: TrainDataset(
@@ -67,6 +68,16 @@ def main(config: Config) -> None:
         ),
         make_inputs=make_inputs,
     )
+
+
+def restore(config: Config, dataset: Dataset, state: dict[str, Tensor]) -> Recommender:
+    """Return a trained BERT4Rec for use."""
+    return restore_id_model(config, family(config), dataset, state)
+
+
+def main(config: Config) -> None:
+    """Run one BERT4Rec."""
+    train_id_model(config, family(config))
 
 
 if __name__ == "__main__":

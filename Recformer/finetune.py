@@ -31,9 +31,9 @@ from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, find_dataset, split_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
 from seqrec.losses import full_softmax, sampled_softmax
-from seqrec.module import BatchModule, Protocol
+from seqrec.module import BatchModule, Protocol, Recommender
 from seqrec.ragged import RowSampler
-from seqrec.run import Run, RunRecord, TrainingConfig
+from seqrec.run import Run, RunRecord, TrainingConfig, is_first_process
 from seqrec.training import fit, report, test
 
 log = logging.getLogger(__name__)
@@ -178,6 +178,7 @@ def train(module: RecformerModule, data: BatchModule, run: Run) -> tuple[Recform
         log.info("the item vectors were to stay as they were: there are no `finetune` ones to export")
     else:
         export(module, run.dataset, "finetune")
+    link_best(run, 1)
     if module.config.second_stage_epochs == 0:
         return module, first
     best_weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -189,8 +190,20 @@ def train(module: RecformerModule, data: BatchModule, run: Run) -> tuple[Recform
         module.load_state_dict(best_weights)
         second.best, second.best_epoch = first.best, first.best_epoch
     else:
+        link_best(run, 2)
         second.best_epoch += len(first.history) - 1
     return module, second
+
+
+def link_best(run: Run, stage: int) -> None:
+    """Let `checkpoints/best.ckpt` of the run be that of one of its stages."""
+    link = run.folder / "checkpoints" / "best.ckpt"
+    if is_first_process():
+        link.parent.mkdir(exist_ok=True)
+        fresh = link.with_name(".best.ckpt.new")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(Path("..") / f"stage{stage}" / "checkpoints" / "best.ckpt")
+        fresh.replace(link)
 
 
 def main(config: Config) -> None:
@@ -220,6 +233,17 @@ def main(config: Config) -> None:
         module, record = train(module, data, run)
     module.refresh_items = False  # test with the item vectors that the selected weights were validated with
     report(run, module, record, test(module, data, config.training))
+
+
+def restore(config: Config, dataset: Dataset, state: dict[str, Tensor]) -> Recommender:
+    """Return a finetuned Recformer for use; its item vectors are those that the weights were chosen with."""
+    model, tokenizer = load_backbone(*config.encoder.source, **config.encoder.changes)
+    items = load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
+    module = RecformerModule(model, items, config, dataset.num_users)
+    module.load_state_dict(state)
+    module.refresh_items = False
+    reader = HistoryReader(items, config.encoder.max_token_num)
+    return Recommender(module, reader, reader.count_tokens)
 
 
 def make_batches(config: Config, dataset: Dataset, items: ItemTokens) -> BatchModule:

@@ -11,7 +11,9 @@ from torch import Tensor
 from SASRec.data import Inputs, TrainBatch, TrainDataset, make_inputs
 from SASRec.model import SASRec, SASRecConfig
 from seqrec.command import run_command
-from seqrec.id_model import IdModelConfig, IdModule, train_id_model
+from seqrec.dataset import Dataset
+from seqrec.id_model import IdFamily, IdModelConfig, IdModule, restore_id_model, train_id_model
+from seqrec.module import Recommender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,18 +37,27 @@ class SASRecModule(IdModule):
         return hidden[inputs.order]
 
 
-def main(config: Config) -> None:
-    """Run one SASRec."""
+def family(config: Config) -> IdFamily:
+    """Return what SASRec brings to a run."""
     maxlen, seed = config.model.maxlen, config.training.seed
-    train_id_model(
+    return IdFamily(
         "SASRec",
-        config,
-        maxlen=maxlen,
+        maxlen,
         make_model=lambda num_items, start: SASRec(num_items, config.model, start),
         make_module=SASRecModule,
         make_train=lambda train, n: TrainDataset(train, n, maxlen, config.objective, seed),
         make_inputs=make_inputs,
     )
+
+
+def restore(config: Config, dataset: Dataset, state: dict[str, Tensor]) -> Recommender:
+    """Return a trained SASRec for use."""
+    return restore_id_model(config, family(config), dataset, state)
+
+
+def main(config: Config) -> None:
+    """Run one SASRec."""
+    train_id_model(config, family(config))
 
 
 if __name__ == "__main__":

@@ -123,10 +123,8 @@ def _rank_all(
     tied = torch.zeros_like(targets, dtype=torch.bool)
     num_candidates = torch.full_like(targets, num_items)
     if seen is not None:
-        # Sorted by item, each pair once, never the target: then a chunk's pairs are one stretch.
-        pairs = torch.unique(seen[1] * num_users + seen[0])
-        seen_items, seen_rows = pairs // max(num_users, 1), pairs % max(num_users, 1)
-        keep = targets[seen_rows] != seen_items
+        seen_items, seen_rows = _by_item(seen, num_users)
+        keep = targets[seen_rows] != seen_items  # a target stays a candidate
         seen_items, seen_rows = seen_items[keep], seen_rows[keep]
         num_candidates = num_candidates - torch.bincount(seen_rows, minlength=num_users)
     # The rounding error of a float32 dot product of width D: a random walk of D steps, with room to spare; and what
@@ -139,8 +137,7 @@ def _rank_all(
         stop = min(start + step, num_items + 1)
         scores = user_vectors @ item_vectors[start:stop].T  # (B, C)
         if seen is not None:
-            a, b = torch.searchsorted(seen_items, torch.tensor([start, stop], device=seen_items.device)).tolist()
-            scores[seen_rows[a:b], seen_items[a:b] - start] = -torch.inf
+            _leave_out(scores, seen_items, seen_rows, start)
         inside = ((targets >= start) & (targets < stop)).nonzero()[:, 0]
         scores[inside, targets[inside] - start] = -torch.inf
         above = (scores > high[:, None]).sum(dim=1)
@@ -151,6 +148,56 @@ def _rank_all(
             row, column = ((near >= low[near_rows, None]) & (near <= high[near_rows, None])).nonzero(as_tuple=True)
             _count_near(user_vectors, item_vectors, own, near_rows[row], column + start, ranks, tied)
     return Ranking(ranks, num_candidates, tied)
+
+
+def _by_item(seen: tuple[Tensor, Tensor], num_users: int) -> tuple[Tensor, Tensor]:
+    """Return (S,) items and (S,) rows of the pairs, each once and sorted by item: a chunk's pairs are one stretch."""
+    pairs = torch.unique(seen[1] * num_users + seen[0])
+    return pairs // max(num_users, 1), pairs % max(num_users, 1)
+
+
+def _leave_out(scores: Tensor, seen_items: Tensor, seen_rows: Tensor, start: int) -> None:
+    """Set the (B, C) scores of a chunk's seen pairs to -inf, in place; its first column is item `start`."""
+    bounds = torch.tensor([start, start + scores.shape[1]], device=seen_items.device)
+    a, b = torch.searchsorted(seen_items, bounds).tolist()
+    scores[seen_rows[a:b], seen_items[a:b] - start] = -torch.inf
+
+
+def top_items(
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    k: int,
+    seen: tuple[Tensor, Tensor] | None = None,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> tuple[Tensor, Tensor]:
+    """Return each user's items of highest score, best first, without a (users x items) matrix.
+
+    Args:
+        user_vectors: (B, D) float32.
+        item_vectors: (N+1, D) float32.
+        k: How many; at most N.
+        seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items.
+        chunk_elements: B x C that are held at one time.
+
+    Returns:
+        (B, k) int64 items and (B, k) float32 scores; where a user has fewer than k candidates, item 0 with score -inf.
+    """
+    user_vectors, item_vectors = user_vectors.detach().float(), item_vectors.detach().float()
+    num_users, num_items = len(user_vectors), len(item_vectors) - 1
+    k = min(k, num_items)
+    best = user_vectors.new_full((num_users, k), -torch.inf)
+    items = torch.zeros_like(best, dtype=torch.int64)
+    seen_items, seen_rows = (None, None) if seen is None else _by_item(seen, num_users)
+    step = max(1, chunk_elements // max(num_users, 1))
+    with _full_precision(user_vectors.device.type):
+        for start in range(1, num_items + 1, step):
+            scores = user_vectors @ item_vectors[start : start + step].T
+            if seen_items is not None and seen_rows is not None:
+                _leave_out(scores, seen_items, seen_rows, start)
+            scores, columns = scores.topk(min(k, scores.shape[1]), dim=1)
+            best, place = torch.cat([best, scores], dim=1).topk(k, dim=1)
+            items = torch.cat([items, columns + start], dim=1).gather(1, place)
+    return items.masked_fill(best == -torch.inf, 0), best
 
 
 def _count_near(

@@ -5,7 +5,7 @@ Shapes: N items, B users, T targets of a batch, D width of the model.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,11 +17,11 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from seqrec.dataset import ROOT, Histories, find_dataset, split_dataset
+from seqrec.dataset import ROOT, Dataset, Histories, find_dataset, split_dataset
 from seqrec.embeddings import NONE, load_embeddings
 from seqrec.item_table import Start, TableOptions
 from seqrec.losses import LossOptions, catalogue_loss
-from seqrec.module import BatchModule, NextItemModule, Protocol
+from seqrec.module import BatchModule, NextItemModule, Protocol, Recommender
 from seqrec.optimization import Schedule, schedule_rate
 from seqrec.ragged import RowSampler
 from seqrec.run import Run, TrainingConfig
@@ -132,29 +132,51 @@ class IdModule(NextItemModule):
         return schedule_rate(optimizer, self, config.warmup_steps, config.schedule, starts)
 
 
-def train_id_model(
-    family: str,
-    config: IdModelConfig,
-    *,
-    maxlen: int,
-    make_model: Callable[[int, Start | None], nn.Module],
-    make_module: Callable[[Any, Any, int], IdModule],
-    make_train: Callable[[Histories, int], Any],
-    make_inputs: Callable[[Histories, NDArray[np.int64], int], Any],
-) -> None:
-    """Train, choose the best epoch on validation, test once, and write the run folder.
+@dataclass(frozen=True, slots=True)
+class IdFamily:
+    """What a family brings to a run over item ids."""
 
-    Args:
-        family: Name of the family's folder.
-        config: The flags.
-        maxlen: Most recent events that the model reads.
-        make_model: From N and given item vectors, or None for random ones.
-        make_module: From the model, the flags and the number of users.
-        make_train: From the training view and N: a dataset of batches by key, with the (n,) `lengths` of its sequences.
-        make_inputs: From a view, (B,) rows and `maxlen`: what the module's `user_vectors` takes.
-    """
+    name: str
+    """Of its folder."""
+    maxlen: int
+    """Most recent events that the model reads."""
+    make_model: Callable[[int, Start | None], nn.Module]
+    """From N and given item vectors, or None for random ones."""
+    make_module: Callable[[Any, Any, int], IdModule]
+    """From the model, the flags and the number of users."""
+    make_train: Callable[[Histories, int], Any]
+    """From the training view and N: a dataset of batches by key, with the (n,) `lengths` of its sequences."""
+    make_inputs: Callable[[Histories, NDArray[np.int64], int], Any]
+    """From a view, (B,) rows and `maxlen`: what the module's `user_vectors` takes."""
+
+    def read(self, histories: Histories, rows: NDArray[np.int64]) -> Any:
+        """Return what `user_vectors` takes of some histories."""
+        return self.make_inputs(histories, rows, self.maxlen)
+
+    def count_tokens(self, histories: Histories) -> NDArray[np.int64]:
+        """Return (n,) how many events of each history are read."""
+        return np.minimum(histories.lengths, self.maxlen)
+
+
+def restore_id_model(
+    config: IdModelConfig, family: IdFamily, dataset: Dataset, state: dict[str, Tensor]
+) -> Recommender:
+    """Return a trained model for use."""
+    start = None
+    if config.init_type != NONE:
+        # What was given is in the state; the table has to be of its shape.
+        given = np.zeros(state["model.item_embedding.weight"].shape, dtype=np.float32)
+        plain = replace(config.table, init_transform=("none",), fit_transform="all")
+        start = Start(given, np.ones(len(given), dtype=bool), plain)
+    module = family.make_module(family.make_model(dataset.num_items, start), config, dataset.num_users)
+    module.load_state_dict(state)
+    return Recommender(module, family.read, family.count_tokens)
+
+
+def train_id_model(config: IdModelConfig, family: IdFamily) -> None:
+    """Train, choose the best epoch on validation, test once, and write the run folder."""
     dataset = find_dataset(config.dataset, config.data_path)
-    run = Run(family, dataset, Path(config.init_type).stem, config.training, config.protocol)
+    run = Run(family.name, dataset, Path(config.init_type).stem, config.training, config.protocol)
     vectors = None if config.init_type == NONE else load_embeddings(config.init_type, dataset, config.embedding_dir)
     if not run.open(config):
         return
@@ -162,18 +184,18 @@ def train_id_model(
     split = split_dataset(dataset, config.training.split)
     occurring = split.train.item_counts(dataset.num_items) > 0
     start = None if vectors is None else Start(vectors, occurring, config.table)
-    model: Any = make_model(dataset.num_items, start)
-    train = make_train(split.train, dataset.num_items)
+    model: Any = family.make_model(dataset.num_items, start)
+    train = family.make_train(split.train, dataset.num_items)
     data = BatchModule(
         dataset,
         split,
         config.protocol,
         train,
         RowSampler(train.lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
-        lambda histories, rows: make_inputs(histories, rows, maxlen),
-        eval_lengths=lambda histories: np.minimum(histories.lengths, maxlen),
+        family.read,
+        eval_lengths=family.count_tokens,
         eval_max_tokens=EVAL_TOKENS,
         valid_users=config.training.valid_users,
         num_workers=config.training.dataloader_num_workers,
     )
-    complete(run, make_module(model, config, dataset.num_users), data)
+    complete(run, family.make_module(model, config, dataset.num_users), data)

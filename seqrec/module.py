@@ -148,6 +148,16 @@ class NextItemModule(pl.LightningModule):
         self._finish("test")
 
 
+class Recommender(NamedTuple):
+    """A trained model for use; a family's `finetune.restore` makes one."""
+
+    module: NextItemModule
+    read: Callable[[Histories, NDArray[np.int64]], Any]
+    """From a view and (B,) rows: what `user_vectors` takes."""
+    count_tokens: Callable[[Histories], NDArray[np.int64]]
+    """From a view: (n,) how much of each history is read."""
+
+
 class BatchModule(pl.LightningDataModule):
     """Training batches of a family beside evaluation batches of a split."""
 

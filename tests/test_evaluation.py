@@ -12,7 +12,7 @@ from torch import Tensor
 
 from seqrec import evaluation
 from seqrec.dataset import Dataset, leave_one_out
-from seqrec.evaluation import Ranking, RankRecorder, rank_targets, seen_pairs
+from seqrec.evaluation import Ranking, RankRecorder, rank_targets, seen_pairs, top_items
 from seqrec.metrics import sum_metrics
 from tests import forked
 
@@ -216,3 +216,20 @@ def test_two_processes_give_the_metrics_of_one(tmp_path: Path) -> None:
         assert process.exitcode == 0, (tmp_path / "out").read_text()
     for rank in range(2):
         assert (tmp_path / f"result.{rank}").read_text() == expected
+
+
+@pytest.mark.parametrize("chunk_elements", [1, 40, 1 << 22])
+@pytest.mark.parametrize("k", [1, 7, 100])
+def test_top_items_are_those_of_the_whole_matrix(k: int, chunk_elements: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    users, items = torch.randn(9, 5, generator=generator), torch.randn(31, 5, generator=generator)
+    seen = torch.tensor([0, 0, 3, 3, 3]), torch.tensor([4, 4, 1, 30, 7])
+    found, scores = top_items(users, items, k, seen, chunk_elements)
+    matrix = users @ items.T
+    matrix[:, 0] = -torch.inf
+    matrix[seen] = -torch.inf
+    expected, order = matrix.sort(dim=1, descending=True)
+    width = min(k, 30)
+    assert found.shape == (9, width)
+    torch.testing.assert_close(scores, expected[:, :width])
+    assert torch.equal(found, order[:, :width].masked_fill(expected[:, :width] == -torch.inf, 0))

@@ -28,6 +28,7 @@ from tests.interrupted import (
     kill_at_random_moments,
     lose_the_results,
 )
+from tests.recommending import assert_recommends_as_it_was_tested
 
 # Under these the tiny dataset's run stops early.
 FLAGS = (
@@ -269,6 +270,10 @@ def test_a_run_stops_early(straight: Command) -> None:
     assert metrics["best_epoch"] == metrics["epochs"] - 1 - 4  # a patience of 4, epochs counted from 0
     assert metrics["test"]["users"] == 90
     assert not load_state(straight.folder / "checkpoints" / "last.ckpt")["model.item_embedding.weight"][0].any()
+
+
+def test_it_recommends_as_it_was_tested(straight: Command, tiny_path: Path) -> None:
+    assert_recommends_as_it_was_tested(straight.folder, tiny_path)
 
 
 def test_killed_at_random_moments(straight: Command, tiny_path: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from seqrec.training import load_state
 from tests import forked
 from tests.forked import run_script, start_script
 from tests.Recformer.conftest import LIMIT_FLAGS, LIMITS
+from tests.recommending import assert_recommends_as_it_was_tested
 
 
 def flags(data: Path, backbone: Path, folder: Path, *more: str) -> list[str | Path]:
@@ -71,7 +72,13 @@ def test_the_second_stage_keeps_the_item_vectors_and_counts_only_where_it_is_bet
     best = [max(float(row[c]) for row in curve[1:]) for curve, c in zip(curves, column, strict=True)]
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["valid"]["NDCG@10"] == pytest.approx(max(best), abs=1e-6)
+    better = 1 if metrics["valid"]["NDCG@10"] == pytest.approx(best[0], abs=1e-6) else 2
+    assert (run / "checkpoints/best.ckpt").samefile(run / f"stage{better}/checkpoints/best.ckpt")
     assert metrics["test"]["users"] == len(np.flatnonzero(np.load(run / "ranks-test.npy") >= 0))
+
+
+def test_it_recommends_as_it_was_tested(finished: Path, tiny_path: Path) -> None:
+    assert_recommends_as_it_was_tested(finished / "runs/Recformer/tiny/longformer-seed42", tiny_path)
 
 
 def test_encode_writes_the_vectors_of_a_checkpoint(

@@ -29,6 +29,7 @@ from tests.interrupted import (
     kill_at_random_moments,
     lose_the_results,
 )
+from tests.recommending import assert_recommends_as_it_was_tested
 
 # Under these the tiny dataset's run stops early.
 FLAGS = ("--num_epochs", "30", "--patience", "4", "--batch_size", "32", "--hidden_units", "16", "--lr", "0.03")
@@ -265,6 +266,10 @@ def test_a_run_stops_early(straight: Command) -> None:
     assert metrics["test"]["tied_users"] == 0
 
 
+def test_it_recommends_as_it_was_tested(straight: Command, tiny_path: Path) -> None:
+    assert_recommends_as_it_was_tested(straight.folder, tiny_path)
+
+
 def test_killed_at_random_moments(straight: Command, tiny_path: Path, tmp_path: Path) -> None:
     command = Command("SASRec", tiny_path, tmp_path / "runs", FLAGS)
     assert kill_at_random_moments(command, np.random.default_rng(0)) >= 1
@@ -324,6 +329,7 @@ def test_frozen_vectors_stay_and_the_projection_learns(tiny: Dataset, tmp_path: 
     cost = metrics_of(command)["cost"]
     assert cost["parameters"] - cost["trainable_parameters"] == 41 * 24
     assert cost["item_vector_bytes"] == 41 * 16 * 4
+    assert_recommends_as_it_was_tested(command.folder, tiny.path)
 
 
 @pytest.mark.parametrize(("epochs", "learns"), [("1", False), ("2", True)])

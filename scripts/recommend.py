@@ -1,0 +1,190 @@
+"""Recommend with a trained run: for users of its dataset, or for a history given on the command line.
+
+python scripts/recommend.py runs/SASRec/demo/finetune-seed42 --users user-7 user-12
+python scripts/recommend.py runs/SASRec/demo/finetune-seed42 --history item-3 item-90
+python scripts/recommend.py runs/SASRec/demo/finetune-seed42 --output recommendations.parquet
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import polars as pl
+import torch
+import tyro
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from seqrec.command import run_command
+from seqrec.dataset import Dataset, Histories, find_dataset
+from seqrec.evaluation import seen_pairs, top_items
+from seqrec.files import write_atomically
+from seqrec.module import Recommender
+from seqrec.ragged import RowSampler
+from seqrec.training import load_state
+
+SHOWN_USERS = 20
+"""More than these go to a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Whom to recommend what."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a finished run."""
+    users: tuple[str, ...] = ()
+    """Users by the ids of the source; all if not given."""
+    history: tuple[str, ...] = ()
+    """Instead of a user: items by the ids of the source, the oldest first."""
+    top_k: int = 10
+    """Items for each."""
+    include_seen: bool = False
+    """Recommend what the history has, too."""
+    output: Path | None = None
+    """A .parquet or .csv file instead of the screen; needed for many users."""
+    data_path: Path | None = None
+    """Folder of the prepared dataset, if it has moved since the run."""
+    max_tokens: int = 16384
+    """How much of histories is read in one batch."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """What to compute on."""
+
+    def __post_init__(self) -> None:
+        if self.users and self.history:
+            raise ValueError("give --users or a --history, not both")
+        if self.top_k < 1:
+            raise ValueError(f"--top_k must be at least 1, got {self.top_k}")
+        if self.output is not None and self.output.suffix not in (".parquet", ".csv"):
+            raise ValueError(f"--output must end in .parquet or .csv, got {self.output}")
+
+
+def load_run(folder: Path, data_path: Path | None = None) -> tuple[Dataset, Recommender]:
+    """Return a run's dataset and its model with the weights of the best epoch.
+
+    Raises:
+        FileNotFoundError: If the folder holds no finished run, or its dataset is gone.
+        ValueError: If the dataset has other items than the run's.
+    """
+    if not (folder / "metrics.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no finished run: metrics.json is missing")
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    family: Any = importlib.import_module(f"{metrics['family']}.finetune")
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = tyro.cli(family.Config, args=as_flags(settings), config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+    dataset = find_dataset(None, data_path) if data_path is not None else find_dataset(config.dataset, config.data_path)
+    if dataset.item_ids_sha256 != metrics["protocol"]["item_ids_sha256"]:
+        raise ValueError(f"{dataset.path} has other items than {folder} was trained on: give the run's own --data_path")
+    recommender: Recommender = family.restore(config, dataset, load_state(folder / "checkpoints" / "best.ckpt"))
+    recommender.module.eval()
+    return dataset, recommender
+
+
+def as_flags(settings: dict[str, Any]) -> list[str]:
+    """Return the command line that a run's config.json is of."""
+    flags = []
+    for name, value in settings.items():
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{name}" if value else f"--no_{name}")
+        else:
+            flags += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return flags
+
+
+def choose_histories(config: Config, dataset: Dataset) -> tuple[list[str], Histories]:
+    """Return names and whole histories of those to recommend to.
+
+    Raises:
+        ValueError: If a user or an item is unknown.
+    """
+    if config.history:
+        number = dict(zip(dataset.item_table()["raw_id"], range(1, dataset.num_items + 1), strict=True))
+        if unknown := [item for item in config.history if item not in number]:
+            raise ValueError(f"{dataset.name} has no item {unknown[0]!r}: --history takes the source's ids")
+        items = np.array([number[item] for item in config.history], dtype=np.int32)
+        return ["history"], Histories(items, np.zeros(1, dtype=np.int64), np.zeros(1, np.int64), np.array([len(items)]))
+    names = dataset.user_table()["raw_id"].to_list()
+    everyone = np.arange(dataset.num_users)
+    histories = Histories(dataset.items, everyone, dataset.offsets[:-1], dataset.offsets[1:])
+    if not config.users:
+        return names, histories
+    row = dict(zip(names, everyone.tolist(), strict=True))
+    if unknown := [user for user in config.users if user not in row]:
+        raise ValueError(f"{dataset.name} has no user {unknown[0]!r}: --users takes the source's ids")
+    return list(config.users), histories.select(np.array([row[user] for user in config.users]))
+
+
+def recommend(
+    recommender: Recommender, histories: Histories, top_k: int, include_seen: bool, max_tokens: int, device: str
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield, batch by batch, rows of the histories and their (B, k) items and scores, best first."""
+    module = recommender.module.to(device)
+    batches = RowSampler(recommender.count_tokens(histories), max_tokens=max_tokens, shuffle=False).batches()
+    with torch.inference_mode():
+        catalogue = module.item_vectors().float()
+        for rows in tqdm(batches, desc="recommending", unit="batch", disable=None, leave=False):
+            inputs = module.transfer_batch_to_device(recommender.read(histories, rows), torch.device(device), 0)
+            users = module.user_vectors(inputs).float()
+            seen = None
+            if not include_seen:
+                pairs = seen_pairs(histories, rows)
+                seen = pairs[0].to(device), pairs[1].to(device)
+            items, scores = top_items(users, catalogue, top_k, seen)
+            yield rows, items.cpu().numpy(), scores.cpu().numpy()
+
+
+def tabulate(
+    dataset: Dataset,
+    names: list[str],
+    found: Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]],
+) -> pl.DataFrame:
+    """Return one row per recommendation: user, rank from 1, item, score; users in the order given."""
+    order, items, scores = (np.concatenate(part) for part in zip(*found, strict=True))
+    place = np.argsort(order, kind="stable")
+    items, scores = items[place], scores[place]
+    rank = np.broadcast_to(np.arange(1, items.shape[1] + 1), items.shape)
+    user = np.broadcast_to(np.arange(len(items))[:, None], items.shape)
+    there = items > 0
+    raw = pl.concat([pl.Series("item", [""]), dataset.item_table()["raw_id"].alias("item")])
+    return pl.DataFrame(
+        {
+            "user": pl.Series(names).gather(user[there]),
+            "rank": rank[there].astype(np.int32),
+            "item": raw.gather(items[there]),
+            "score": scores[there],
+        }
+    )
+
+
+def main(config: Config) -> None:
+    """Print the recommendations or write them."""
+    dataset, recommender = load_run(config.run, config.data_path)
+    names, histories = choose_histories(config, dataset)
+    if config.output is None and len(names) > SHOWN_USERS:
+        raise ValueError(f"{len(names)} users are too many for the screen: give --output FILE, or some --users")
+    found = recommend(recommender, histories, config.top_k, config.include_seen, config.max_tokens, config.device)
+    table = tabulate(dataset, names, found)
+    if config.output is not None:
+        with write_atomically(config.output) as file:
+            table.write_parquet(file) if config.output.suffix == ".parquet" else table.write_csv(file)
+        print(f"{len(table)} recommendations for {len(names)} users: {config.output}")
+        return
+    attribute = dataset.attributes[0] if dataset.attributes else "raw_id"
+    texts = dict(dataset.item_table().select("raw_id", pl.col(attribute).alias("text")).iter_rows())
+    for (user,), rows in table.group_by("user", maintain_order=True):
+        print(user)
+        for rank, item, score in rows.select("rank", "item", "score").iter_rows():
+            print(f"  {rank:3d}  {score:9.4f}  {item}  {texts[item][:80]}")
+
+
+if __name__ == "__main__":
+    run_command(main, Config)

@@ -1,0 +1,98 @@
+"""The command that recommends, on a run of made-up vectors."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+
+from scripts import recommend
+from scripts.recommend import Config, as_flags, choose_histories, main
+from seqrec.dataset import Dataset, Histories
+from seqrec.module import NextItemModule, Recommender
+
+
+class LastItem(NextItemModule):
+    """Scores an item by how near its number is to the last one's."""
+
+    def user_vectors(self, inputs: Any) -> Tensor:
+        last = torch.as_tensor(inputs, dtype=torch.float32)
+        return torch.stack([2 * last, torch.ones_like(last)], dim=1)
+
+    def item_vectors(self) -> Tensor:
+        number = torch.arange(41, dtype=torch.float32)
+        return torch.stack([number, -(number**2)], dim=1)
+
+
+@pytest.fixture(autouse=True)
+def toy_run(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(histories: Histories, rows: Any) -> Any:
+        return torch.from_numpy(histories.items[histories.ends[rows] - 1].astype(np.float32))
+
+    recommender = Recommender(LastItem(tiny.num_users), read, lambda histories: histories.lengths)
+    monkeypatch.setattr(recommend, "load_run", lambda folder, data_path=None: (tiny, recommender))
+
+
+def history_of(tiny: Dataset, user: int) -> list[int]:
+    items: list[int] = tiny.items[tiny.offsets[user] : tiny.offsets[user + 1]].tolist()
+    return items
+
+
+def nearest(last: int, left_out: set[int], k: int) -> list[int]:
+    return sorted(set(range(1, 41)) - left_out, key=lambda item: (item - last) ** 2)[:k]
+
+
+def test_users_get_what_they_do_not_have(tiny: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    main(Config(Path("run"), users=("user-5", "user-2"), top_k=4, device="cpu"))
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith("user-")] == ["user-5", "user-2"]
+    for start, user in ((1, 5), (6, 2)):
+        had = history_of(tiny, user)
+        distances = [abs(int(line.split()[2].removeprefix("item-")) - had[-1]) for line in said[start : start + 4]]
+        assert distances == [abs(item - had[-1]) for item in nearest(had[-1], set(had), 4)]
+        assert all("Title of item-" in line for line in said[start : start + 4])
+
+
+def test_a_history_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    main(Config(Path("run"), history=("item-3", "item-20"), top_k=1, include_seen=True, device="cpu"))
+    assert capsys.readouterr().out.split() == ["history", "1", "400.0000", "item-20", "Title", "of", "item-20"]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_everybody_into_a_file(tiny: Dataset, tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"new/all.{suffix}"
+    main(Config(Path("run"), top_k=40, output=file, max_tokens=50, device="cpu"))
+    table = pl.read_parquet(file) if suffix == "parquet" else pl.read_csv(file)
+    for user in (0, 17, 89):
+        rows = table.filter(pl.col("user") == f"user-{user}")
+        had = set(history_of(tiny, user))
+        assert rows["rank"].to_list() == list(range(1, 41 - len(had)))  # all there are
+        assert {int(item.removeprefix("item-")) for item in rows["item"]} == set(range(1, 41)) - had
+    assert table["user"].unique(maintain_order=True).to_list() == [f"user-{u}" for u in range(90)]
+
+
+def test_what_is_unknown_is_named(tiny: Dataset) -> None:
+    with pytest.raises(ValueError, match="tiny has no user 'nobody'"):
+        choose_histories(Config(Path("run"), users=("nobody",)), tiny)
+    with pytest.raises(ValueError, match="tiny has no item 'nothing'"):
+        choose_histories(Config(Path("run"), history=("nothing",)), tiny)
+    with pytest.raises(ValueError, match="90 users are too many for the screen: give --output"):
+        main(Config(Path("run")))
+    with pytest.raises(ValueError, match="not both"):
+        Config(Path("run"), users=("a",), history=("b",))
+    with pytest.raises(ValueError, match=r"must end in .parquet or .csv"):
+        Config(Path("run"), output=Path("x.txt"))
+
+
+def test_flags_are_those_of_the_run() -> None:
+    settings = {"lr": 0.1, "resume": True, "overwrite": False, "metric_ks": [1, 10], "run_name": None}
+    assert as_flags(settings) == ["--lr", "0.1", "--resume", "--no_overwrite", "--metric_ks", "1", "10"]
+
+
+def test_a_folder_without_a_finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError, match=r"holds no finished run: metrics.json is missing"):
+        recommend.load_run(tmp_path)
