@@ -28,7 +28,7 @@ from Recformer.module import EncoderModule
 from Recformer.options import EncoderOptions, LearningOptions
 from Recformer.text import ItemTokens, TokenBatch, load_item_tokens
 from seqrec.command import run_command
-from seqrec.dataset import ROOT, Dataset, find_dataset, split_dataset
+from seqrec.dataset import ROOT, Dataset, find_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
 from seqrec.losses import full_softmax, sampled_softmax
 from seqrec.module import BatchModule, Protocol, Recommender
@@ -248,7 +248,7 @@ def restore(config: Config, dataset: Dataset, state: dict[str, Tensor]) -> Recom
 
 def make_batches(config: Config, dataset: Dataset, items: ItemTokens) -> BatchModule:
     """Return the training and evaluation batches of a run."""
-    split = split_dataset(dataset, config.training.split)
+    split = config.protocol.hold_out(dataset)
     training = TrainDataset(
         split.train,
         items,

@@ -28,7 +28,7 @@ from Recformer.options import EncoderOptions, LearningOptions
 from Recformer.pretraining import MlmPass, PretrainBatch, PretrainDataset, RecformerForPretraining, contrast
 from Recformer.text import ItemTokens, TokenBatch, load_item_tokens
 from seqrec.command import run_command
-from seqrec.dataset import Dataset, Histories, find_dataset, split_dataset
+from seqrec.dataset import Dataset, Histories, find_dataset
 from seqrec.module import BatchModule, Protocol
 from seqrec.ragged import Rounds, RowSampler
 from seqrec.run import Run, TrainingConfig
@@ -202,7 +202,7 @@ def make_batches(
     reader = HistoryReader(valid_items, config.encoder.max_token_num)
     return BatchModule(
         valid,
-        split_dataset(valid, training.split),
+        config.protocol.hold_out(valid),
         config.protocol,
         training_data,
         rows if config.valid_step is None else Rounds(rows, config.valid_step, training.num_epochs),

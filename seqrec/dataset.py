@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 FORMAT = 1
 SplitName = Literal["leave_one_out", "global_time"]
+TimeTarget = Literal["last", "first", "random"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +127,23 @@ def leave_one_out(dataset: Dataset) -> Split:
     return Split("leave_one_out", train, valid, test)
 
 
-def global_time_split(dataset: Dataset, quantile: float = 0.9) -> Split:
+def global_time_split(dataset: Dataset, quantile: float = 0.9, target: TimeTarget = "last", seed: int = 0) -> Split:
     """Return the split at one moment for everybody, so that no training event lies after a test event.
 
     With T2 the `quantile` of all timestamps and T1 the same quantile of those before T2: events before T1 train;
-    a user's last event in [T1, T2) is a validation target, a user's last event from T2 on is a test target;
-    the history is everything of the user's before it. A target without any history is left out.
+    one event of a user's in [T1, T2) is a validation target, one from T2 on is a test target: the last, the first, or
+    one at random; the history is everything of the user's before it. A target without any history is left out.
+
+    Args:
+        dataset: With timestamps.
+        quantile: In (0, 1).
+        target: Which event of a user's after the moment.
+        seed: Of random targets.
 
     Raises:
         ValueError: If the dataset has no timestamps, too few different ones, or the quantile is not inside (0, 1).
 
-    Source: the "last" target of https://doi.org/10.1145/3705328.3748164 (time to split).
+    Source: https://doi.org/10.1145/3705328.3748164 (time to split).
     """
     if dataset.timestamps is None:
         raise ValueError(
@@ -158,15 +165,20 @@ def global_time_split(dataset: Dataset, quantile: float = 0.9) -> Split:
     users = np.arange(dataset.num_users)
     valid_at = starts + _count_by_user(times < valid_from, dataset.offsets)
     test_at = starts + _count_by_user(times < test_from, dataset.offsets)
+    generator = np.random.default_rng(seed)
+
+    def hold_out(first: NDArray[np.int64], end: NDArray[np.int64]) -> Histories:
+        """Return the histories before one event of each user's in [first, end)."""
+        if target == "random":
+            at = generator.integers(first, np.maximum(end, first + 1))
+        else:
+            # Before the very first event there is no history: the second is the first that can be a target.
+            at = end - 1 if target == "last" else np.maximum(first, starts + 1)
+        return Histories(dataset.items, users, starts, at).select((end > first) & (at > starts) & (at < end))
+
     train = Histories(dataset.items, users, starts, valid_at)
-    valid = Histories(dataset.items, users, starts, test_at - 1).select((test_at > valid_at) & (test_at - 1 > starts))
-    test = Histories(dataset.items, users, starts, ends - 1).select((ends > test_at) & (ends - 1 > starts))
+    valid, test = hold_out(valid_at, test_at), hold_out(test_at, ends)
     return Split("global_time", train.select(train.lengths > 0), valid, test)
-
-
-def split_dataset(dataset: Dataset, name: SplitName, quantile: float = 0.9) -> Split:
-    """Return the split of that name."""
-    return leave_one_out(dataset) if name == "leave_one_out" else global_time_split(dataset, quantile)
 
 
 def _count_by_user(mask: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ def describe_protocol(table: Table) -> str:
     protocol = table.protocol
     split = {
         "leave_one_out": "the last item of every user with at least three",
-        "global_time": "the last item of every user after one moment in time",
+        "global_time": f"the {protocol.get('time_target', 'last')} item of every user after one moment in time",
     }.get(protocol["split"], f"the test item of split {protocol['split']}")
     catalogue = f"all {protocol['num_items']:,} items"
     sampled = f"{protocol['sample_size']:,} sampled items"

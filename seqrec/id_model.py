@@ -17,7 +17,7 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from seqrec.dataset import ROOT, Dataset, Histories, find_dataset, split_dataset
+from seqrec.dataset import ROOT, Dataset, Histories, find_dataset
 from seqrec.embeddings import NONE, load_embeddings
 from seqrec.item_table import Start, TableOptions
 from seqrec.losses import LossOptions, catalogue_loss
@@ -181,7 +181,7 @@ def train_id_model(config: IdModelConfig, family: IdFamily) -> None:
     if not run.open(config):
         return
     pl.seed_everything(config.training.seed, verbose=False)
-    split = split_dataset(dataset, config.training.split)
+    split = config.protocol.hold_out(dataset)
     occurring = split.train.item_counts(dataset.num_items) > 0
     start = None if vectors is None else Start(vectors, occurring, config.table)
     model: Any = family.make_model(dataset.num_items, start)

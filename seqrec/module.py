@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from seqrec.candidates import sample_negatives
 from seqrec.dataset import Dataset as PreparedDataset
-from seqrec.dataset import Histories, Split
+from seqrec.dataset import Histories, Split, SplitName, TimeTarget, global_time_split, leave_one_out
 from seqrec.evaluation import RankRecorder, rank_targets, seen_pairs
 from seqrec.metrics import KS
 from seqrec.ragged import BatchKey, Rounds, RowSampler
@@ -24,8 +24,14 @@ from seqrec.ragged import BatchKey, Rounds, RowSampler
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How held-out items are ranked; the same for every family, and never a matter of the training loss."""
+    """What is held out and how it is ranked; the same for every family, and never a matter of the training loss."""
 
+    split: SplitName = "leave_one_out"
+    """What is held out: each user's last two items, or everything after one moment (global_time)."""
+    split_quantile: float = 0.9
+    """Share of the events before the moment of global_time, and of those before the moment of its validation."""
+    time_target: TimeTarget = "last"
+    """Which event of a user's after that moment is the target."""
     sample_size: int = -1
     """Negatives sampled per user to rank against; below 1 ranks the whole catalogue."""
     filter_seen: bool = False
@@ -44,6 +50,34 @@ class Protocol:
             )
         if self.sample_size > 0 and self.filter_seen:
             raise ValueError("--filter_seen is for full ranking: sampled negatives never contain seen items")
+        if not 0 < self.split_quantile < 1:
+            raise ValueError(f"--split_quantile must lie in (0, 1), got {self.split_quantile}")
+        if self.split == "leave_one_out" and (self.split_quantile, self.time_target) != (0.9, "last"):
+            raise ValueError("--split_quantile and --time_target are for --split global_time")
+
+    def hold_out(self, dataset: PreparedDataset) -> Split:
+        """Return the split of a dataset."""
+        if self.split == "leave_one_out":
+            return leave_one_out(dataset)
+        return global_time_split(dataset, self.split_quantile, self.time_target)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return all that decides a run's ranks, as the run keeps it."""
+        time = {"split_quantile": self.split_quantile, "time_target": self.time_target}
+        return {
+            "split": self.split,
+            **(time if self.split == "global_time" else {}),
+            "sample_size": self.sample_size,
+            "filter_seen": self.filter_seen,
+            "candidate_seed": self.candidate_seed,
+        }
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "Protocol":
+        """Return the protocol that a run's record tells of."""
+        names = ("split", "split_quantile", "time_target", "sample_size", "filter_seen", "candidate_seed")
+        return cls(**{name: record[name] for name in names if name in record})
 
 
 class HeldOut(NamedTuple):

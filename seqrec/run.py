@@ -22,7 +22,7 @@ import tyro
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.utilities import rank_zero_only
 
-from seqrec.dataset import ROOT, Dataset, SplitName
+from seqrec.dataset import ROOT, Dataset
 from seqrec.files import write_atomically, write_json
 from seqrec.module import NextItemModule, Protocol
 from seqrec.sharding import StrategyName
@@ -62,8 +62,6 @@ class TrainingConfig:
     """Batches per optimiser step."""
     dataloader_num_workers: int = 0
     """Processes that make batches beside the training one."""
-    split: SplitName = "leave_one_out"
-    """What is held out: each user's last two items, or everything after one moment."""
     runs_dir: Annotated[Path, tyro.conf.arg(aliases=["--output_dir", "--experiment_dir"])] = ROOT / "runs"
     """Where run folders go."""
     run_name: str | None = None
@@ -160,10 +158,7 @@ class Run:
             "group": self.group,
             "seed": self.training.seed,
             "protocol": {
-                "split": self.training.split,
-                "sample_size": self.protocol.sample_size,
-                "filter_seen": self.protocol.filter_seen,
-                "candidate_seed": self.protocol.candidate_seed,
+                **self.protocol.record,
                 "num_items": self.dataset.num_items,
                 "sequences_sha256": self.dataset.sequences_sha256,
                 "item_ids_sha256": self.dataset.item_ids_sha256,

@@ -9,7 +9,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from seqrec.dataset import Dataset, split_dataset
+from seqrec.dataset import Dataset
+from seqrec.module import Protocol
 from seqrec.results import Run
 
 TARGET_BINS = (0, 1, 6, 21)
@@ -27,7 +28,7 @@ def cut_users(run: Run, dataset: Dataset) -> tuple[list[tuple[str, tuple[str, ..
         dataset: The one that the run was made on.
     """
     protocol = run.protocol
-    split = split_dataset(dataset, protocol["split"], protocol.get("quantile", 0.9))
+    split = Protocol.of(protocol).hold_out(dataset)
     order = np.argsort(split.test.users, kind="stable")
     if not np.array_equal(split.test.users[order], run.users):
         return [], f"no slices: the runs tested other users than {protocol['split']} of {dataset.name} gives"

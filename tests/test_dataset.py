@@ -3,6 +3,7 @@
 import json
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ from seqrec.dataset import (
     hash_item_ids,
     leave_one_out,
     load_dataset,
-    split_dataset,
 )
 from tests.conftest import write_dataset
 
@@ -40,7 +40,6 @@ def test_leave_one_out_by_hand(dataset: Dataset) -> None:
     assert split.valid.targets.tolist() == [3, 3]
     assert contents(split.test) == {0: [1, 2, 3], 3: [3, 3]}
     assert split.test.targets.tolist() == [4, 1]
-    assert split_dataset(dataset, "leave_one_out").test.targets.tolist() == [4, 1]
 
 
 def test_global_time_split_by_hand(tmp_path: Path) -> None:
@@ -49,7 +48,7 @@ def test_global_time_split_by_hand(tmp_path: Path) -> None:
     histories = [[1, 2, 3, 4], [5, 6, 7], [1, 3], [2]]
     times = [[0, 4, 6, 9], [1, 5, 7], [2, 3], [8]]
     path = write_dataset(tmp_path / "shop", histories, 7, times)
-    split = split_dataset(load_dataset(path), "global_time", quantile=0.75)
+    split = global_time_split(load_dataset(path), quantile=0.75)
     assert contents(split.train) == {0: [1, 2], 1: [5], 2: [1, 3]}
     assert contents(split.valid) == {0: [1, 2], 1: [5]}
     assert split.valid.targets.tolist() == [3, 6]
@@ -57,13 +56,31 @@ def test_global_time_split_by_hand(tmp_path: Path) -> None:
     assert split.test.targets.tolist() == [4, 7]
 
 
-@given(st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=8), min_size=3, max_size=12), st.floats(0.5, 0.95))
-def test_nothing_is_learned_from_after_a_test_event(times: list[list[int]], quantile: float) -> None:
+def test_other_targets_of_a_time_split(tmp_path: Path) -> None:
+    # T2 is 7, the median of ten moments: user 0 has three events from there on, user 1 has nothing before her two.
+    histories, times = [[1, 2, 3, 4, 5], [6, 7]], [[0, 4, 7, 8, 9], [8, 9]]
+    dataset = load_dataset(write_dataset(tmp_path / "shop", [*histories, [1, 2, 3]], 7, [*times, [1, 2, 5]]))
+    first = global_time_split(dataset, 0.5, "first").test
+    assert contents(first) == {0: [1, 2], 1: [6]}
+    assert first.targets.tolist() == [3, 7]
+    last = global_time_split(dataset, 0.5, "last").test
+    assert contents(last) == {0: [1, 2, 3, 4], 1: [6]}
+    drawn = [global_time_split(dataset, 0.5, "random", seed).test for seed in range(40)]
+    assert {tuple(contents(test)[0]) for test in drawn} == {(1, 2), (1, 2, 3), (1, 2, 3, 4)}
+    assert all(contents(test).get(1, [6]) == [6] for test in drawn)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=8), min_size=3, max_size=12),
+    st.floats(0.5, 0.95),
+    st.sampled_from(["last", "first", "random"]),
+)
+def test_nothing_is_learned_from_after_a_test_event(times: list[list[int]], quantile: float, target: Any) -> None:
     times = [sorted(row) for row in times]
     dataset = lists_as_dataset([[1] * len(row) for row in times], times)
     assert dataset.timestamps is not None
     assume(np.quantile(dataset.timestamps, quantile, method="higher") > dataset.timestamps.min())
-    split = global_time_split(dataset, quantile)
+    split = global_time_split(dataset, quantile, target)
     trained = [dataset.timestamps[a:b] for a, b in zip(split.train.starts, split.train.ends, strict=True)]
     latest = max((part.max() for part in trained), default=-1)
     for view in (split.valid, split.test):

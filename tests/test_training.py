@@ -231,3 +231,22 @@ def test_two_processes_test_as_one(run: Run, tmp_path: Path) -> None:
     alone, together = (json.loads((r.folder / "metrics.json").read_text()) for r in (run, both))
     for key in ("valid", "test", "best_epoch", "epochs"):
         assert alone[key] == together[key]
+
+
+def test_a_protocol_says_all_that_decides_it(tiny: Dataset) -> None:
+    plain, timed = Protocol(filter_seen=True), Protocol(split="global_time", split_quantile=0.8, time_target="first")
+    assert plain.record == {
+        "split": "leave_one_out",
+        "sample_size": -1,
+        "filter_seen": True,
+        "candidate_seed": 98765,
+    }
+    assert (timed.record["split_quantile"], timed.record["time_target"]) == (0.8, "first")
+    assert [Protocol.of(protocol.record) for protocol in (plain, timed)] == [plain, timed]
+    assert np.array_equal(plain.hold_out(tiny).test.targets, leave_one_out(tiny).test.targets)
+    with pytest.raises(ValueError, match="has no timestamps"):
+        timed.hold_out(tiny)
+    with pytest.raises(ValueError, match="are for --split global_time"):
+        Protocol(time_target="first")
+    with pytest.raises(ValueError, match=r"--split_quantile must lie in \(0, 1\), got 1"):
+        Protocol(split="global_time", split_quantile=1)

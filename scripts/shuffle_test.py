@@ -1,0 +1,124 @@
+"""How much of a model's score is in the order of histories: rank the test targets after shuffled histories, too.
+
+python scripts/shuffle_test.py runs/SASRec/demo/none-seed1 runs/Bert4Rec/demo/none-seed1
+
+On a dataset where the difference is small, a sequential model has little to learn from the sequence.
+Source of the test: Klenitskiy et al. (2024), https://doi.org/10.1145/3640457.3688195.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from scripts.recommend import load_run
+from seqrec.bootstrap import paired_bootstrap
+from seqrec.command import run_command
+from seqrec.dataset import Dataset, Histories
+from seqrec.evaluation import rank_targets
+from seqrec.formatting import name_run, number
+from seqrec.module import HeldOutDataset, Protocol, Recommender
+from seqrec.ragged import BatchKey, RowSampler
+from seqrec.results import user_metric
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Which runs, and how they are shuffled."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of finished runs."""
+    metric: str = "NDCG@10"
+    """NDCG@k, Recall@k or MRR."""
+    shuffles: int = 3
+    """Times that every history is shuffled; scores are averaged over them."""
+    keep_last: bool = False
+    """Leave each history's last event where it is."""
+    seed: int = 0
+    """Of the shuffles and the bootstrap."""
+    resamples: int = 10_000
+    """Bootstrap resamples of the users."""
+    data_path: Path | None = None
+    """Folder of the prepared dataset, if it has moved since the runs."""
+    max_tokens: int = 16384
+    """How much of histories is read in one batch."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """What to compute on."""
+
+    def __post_init__(self) -> None:
+        if not self.runs or self.shuffles < 1:
+            raise ValueError("give at least one run folder, and at least one of --shuffles")
+
+
+def shuffle_histories(histories: Histories, generator: np.random.Generator, keep_last: bool) -> Histories:
+    """Return evaluation histories with the events of each in random order, and their targets where they were."""
+    ends = histories.ends - 1 if keep_last else histories.ends
+    lengths = ends - histories.starts
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(offsets[-1]) - offsets[owner] + histories.starts[owner]
+    order = np.lexsort((generator.random(len(place)), owner))
+    items = np.array(histories.items)
+    items[place] = items[place[order]]
+    return replace(histories, items=items)
+
+
+def rank_histories(
+    dataset: Dataset, recommender: Recommender, histories: Histories, protocol: Protocol, max_tokens: int, device: str
+) -> NDArray[np.int64]:
+    """Return (n,) the 0-based rank of each history's target."""
+    module = recommender.module.to(device)
+    data = HeldOutDataset(dataset, histories, protocol, recommender.read)
+    ranks = np.zeros(len(histories), dtype=np.int64)
+    sampler = RowSampler(recommender.count_tokens(histories), max_tokens=max_tokens, shuffle=False)
+    with torch.inference_mode():
+        catalogue = module.item_vectors().float()
+        for rows in tqdm(sampler.batches(), desc="ranking", unit="batch", disable=None, leave=False):
+            batch = module.transfer_batch_to_device(data[BatchKey(rows, 0, 0)], torch.device(device), 0)
+            users = module.user_vectors(batch.inputs).float()
+            found = rank_targets(users, catalogue, batch.targets, negatives=batch.negatives, seen=batch.seen)
+            ranks[rows] = found.ranks.cpu().numpy()
+    return ranks
+
+
+def compare_orders(config: Config, folder: Path) -> str:
+    """Return a run's line: in order, shuffled, difference with its interval."""
+    dataset, recommender = load_run(folder, config.data_path)
+    protocol = Protocol.of(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["protocol"])
+    histories = protocol.hold_out(dataset).test
+    generator = np.random.default_rng(config.seed)
+
+    def score(view: Histories) -> NDArray[np.float64]:
+        ranks = rank_histories(dataset, recommender, view, protocol, config.max_tokens, config.device)
+        return user_metric(ranks, config.metric)
+
+    in_order = score(histories)
+    shuffled = np.mean(
+        [score(shuffle_histories(histories, generator, config.keep_last)) for _ in range(config.shuffles)], axis=0
+    )
+    interval = paired_bootstrap(shuffled - in_order, config.resamples, generator)
+    share = f"{100 * interval.mean / in_order.mean():+.0f} %" if in_order.any() else ""
+    return (
+        f"{name_run(folder.resolve()):<44} {number(in_order.mean())}  {number(shuffled.mean())}  "
+        f"{number(interval.mean, sign=True)} [{number(interval.low, sign=True)}, {number(interval.high, sign=True)}]  "
+        f"{share}"
+    )
+
+
+def main(config: Config) -> None:
+    """Print one line per run."""
+    print(f"{config.metric:<44} in order  shuffled  difference [95 %]")
+    for folder in config.runs:
+        print(compare_orders(config, folder))
+
+
+if __name__ == "__main__":
+    run_command(main, Config)
