@@ -3,6 +3,7 @@
 Training hides items of a sequence and asks for them; in use, one hidden event is appended and asked for.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -88,7 +89,8 @@ class TrainDataset(Dataset[TrainBatch]):
             raise ValueError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
         self.num_items, self.maxlen, self.seed = num_items, maxlen, seed
         self.mask_prob, self.last_only_prob = mask_prob, last_only_prob
-        self.draw_negatives = NegativeSampler(options, self.sequences, num_items)
+        read = replace(self.sequences, starts=np.maximum(self.sequences.starts, self.sequences.ends - maxlen))
+        self.draw_negatives = NegativeSampler(options, self.sequences, num_items, read)
 
     @property
     def lengths(self) -> NDArray[np.int64]:

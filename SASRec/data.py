@@ -4,6 +4,7 @@ A training sequence predicts each of its items from those before it. Positions c
 position maxlen-1, in training and in use.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +68,9 @@ class TrainDataset(Dataset[TrainBatch]):
         if not len(self.sequences):
             raise ValueError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
         self.maxlen, self.seed = maxlen, seed
-        self.draw_negatives = NegativeSampler(options, self.sequences, num_items)
+        s = self.sequences
+        targets = replace(s, starts=np.maximum(s.starts + 1, s.ends - maxlen))
+        self.draw_negatives = NegativeSampler(options, s, num_items, targets)
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -32,7 +32,7 @@ class Config:
     output: Path = ROOT / "runs" / "curves.png"
     """The picture."""
     by_time: bool = False
-    """Put minutes of training on the axis in place of validations."""
+    """Put minutes of training on the axis in place of epochs."""
 
     def __post_init__(self) -> None:
         if not self.runs or not self.columns:
@@ -40,7 +40,7 @@ class Config:
 
 
 def read_curves(run: Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    """Return a run's validations in order, with the minutes that training had taken by then.
+    """Return a run's epochs (of a pretraining: rounds) in order, with the minutes that training had taken by then.
 
     Raises:
         FileNotFoundError: If the folder has no log.
@@ -52,7 +52,7 @@ def read_curves(run: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     table = pl.read_csv(path)
     if missing := [column for column in columns if column not in table.columns]:
         raise ValueError(f"{path} has no column {missing[0]}, it has {', '.join(table.columns)}")
-    return table.with_columns(validation=pl.int_range(1, pl.len() + 1), minutes=pl.col("seconds").cum_sum() / 60)
+    return table.with_columns(number=pl.int_range(1, pl.len() + 1), minutes=pl.col("seconds").cum_sum() / 60)
 
 
 def draw_curves(curves: dict[str, pl.DataFrame], columns: tuple[str, ...], by_time: bool) -> bytes:
@@ -60,9 +60,9 @@ def draw_curves(curves: dict[str, pl.DataFrame], columns: tuple[str, ...], by_ti
     figure = Figure(figsize=(4.6 * len(columns), 3.2), layout="constrained", facecolor="white")
     for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
         for name, table in curves.items():
-            axes.plot(table["minutes" if by_time else "validation"], table[column], marker="o", ms=3, label=name)
+            axes.plot(table["minutes" if by_time else "number"], table[column], marker="o", ms=3, label=name)
         axes.set_title(column, loc="left", fontsize=11, fontweight="bold")
-        axes.set_xlabel("minutes of training" if by_time else "validation", fontsize=9)
+        axes.set_xlabel("minutes of training" if by_time else "epoch", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=not by_time))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.3)
@@ -75,7 +75,9 @@ def draw_curves(curves: dict[str, pl.DataFrame], columns: tuple[str, ...], by_ti
 
 def main(config: Config) -> None:
     """Write the picture."""
-    curves = {name_run(run.resolve()): read_curves(run, config.columns) for run in config.runs}
+    runs = {run.resolve(): read_curves(run, config.columns) for run in config.runs}
+    short = {name_run(run) for run in runs}
+    curves = {name_run(run) if len(short) == len(runs) else str(run): curve for run, curve in runs.items()}
     image = draw_curves(curves, config.columns, config.by_time)
     with write_atomically(config.output) as file:
         file.write(image)

@@ -67,6 +67,9 @@ class Config:
             raise ValueError(
                 "--items, --neighbours and --transitions must be at least 1; --init_types, --transforms not empty"
             )
+        names = [Path(name).stem for name in self.init_types]
+        if len(set(names)) < len(names):
+            raise ValueError(f"--init_types names two alike: {' '.join(names)}; rename a file")
 
 
 def measure(config: Config, dataset: Dataset, vectors: dict[str, NDArray[np.float32]]) -> list[dict[str, Any]]:

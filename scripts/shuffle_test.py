@@ -56,6 +56,7 @@ class Config:
     def __post_init__(self) -> None:
         if not self.runs or self.shuffles < 1:
             raise ValueError("give at least one run folder, and at least one of --shuffles")
+        user_metric(np.zeros(1, dtype=np.int64), self.metric)  # refuses an unknown one
 
 
 def shuffle_histories(histories: Histories, generator: np.random.Generator, keep_last: bool) -> Histories:

@@ -169,11 +169,12 @@ def global_time_split(dataset: Dataset, quantile: float = 0.9, target: TimeTarge
 
     def hold_out(first: NDArray[np.int64], end: NDArray[np.int64]) -> Histories:
         """Return the histories before one event of each user's in [first, end)."""
+        # Before the very first event there is no history: the second is the first that can be a target.
+        at = np.maximum(first, starts + 1)
         if target == "random":
-            at = generator.integers(first, np.maximum(end, first + 1))
-        else:
-            # Before the very first event there is no history: the second is the first that can be a target.
-            at = end - 1 if target == "last" else np.maximum(first, starts + 1)
+            at = generator.integers(at, np.maximum(end, at + 1))
+        elif target == "last":
+            at = end - 1
         return Histories(dataset.items, users, starts, at).select((end > first) & (at > starts) & (at < end))
 
     train = Histories(dataset.items, users, starts, valid_at)

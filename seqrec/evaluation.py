@@ -3,9 +3,9 @@
 Shapes: B users, D width, N items, K sampled negatives, C columns of one chunk. Row i of the item vectors is item i, row
 0 is padding and never a candidate. A bias or a temperature is a further column of both sides.
 
-The score of a pair is the float32 nearest to its exact dot product. A float32 matrix product decides all pairs that
-lie clear of the target's score; the few within its rounding error are recomputed in float64. Hence the ranks of given
-vectors do not depend on batch size, chunk size, device or number of processes.
+When targets are ranked, the score of a pair is the float32 nearest to its exact dot product. A float32 matrix product
+decides all pairs that lie clear of the target's score; the few within its rounding error are recomputed in float64.
+Hence the ranks of given vectors do not depend on batch size, chunk size, device or number of processes.
 """
 
 from collections.abc import Iterator
@@ -59,8 +59,7 @@ def rank_targets(
     Raises:
         ValueError: If a vector is not finite, a score exceeds float32, or a target lies outside 1..N.
     """
-    if not bool(torch.isfinite(user_vectors).all()) or not bool(torch.isfinite(item_vectors).all()):
-        raise ValueError("user or item vectors contain NaN or infinity: the model has diverged; try a lower --lr")
+    _check_finite(user_vectors, item_vectors)
     num_items = len(item_vectors) - 1
     if len(targets) and not 1 <= int(targets.min()) <= int(targets.max()) <= num_items:
         raise ValueError(f"targets must lie in 1..{num_items}, got {int(targets.min())}..{int(targets.max())}")
@@ -73,6 +72,11 @@ def rank_targets(
         return _rank_sampled(user_vectors, item_vectors, own, negatives, chunk_elements)
     with _full_precision(user_vectors.device.type):
         return _rank_all(user_vectors, item_vectors, targets, own, norms.float(), seen, chunk_elements)
+
+
+def _check_finite(user_vectors: Tensor, item_vectors: Tensor) -> None:
+    if not bool(torch.isfinite(user_vectors).all()) or not bool(torch.isfinite(item_vectors).all()):
+        raise ValueError("user or item vectors contain NaN or infinity: the model has diverged; try a lower --lr")
 
 
 @contextmanager
@@ -172,6 +176,8 @@ def top_items(
 ) -> tuple[Tensor, Tensor]:
     """Return each user's items of highest score, best first, without a (users x items) matrix.
 
+    Scores are those of a float32 product: items that it takes for equal come in no particular order.
+
     Args:
         user_vectors: (B, D) float32.
         item_vectors: (N+1, D) float32.
@@ -179,9 +185,13 @@ def top_items(
         seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items.
         chunk_elements: B x C that are held at one time.
 
+    Raises:
+        ValueError: If a vector is not finite.
+
     Returns:
         (B, k) int64 items and (B, k) float32 scores; where a user has fewer than k candidates, item 0 with score -inf.
     """
+    _check_finite(user_vectors, item_vectors)
     user_vectors, item_vectors = user_vectors.detach().float(), item_vectors.detach().float()
     num_users, num_items = len(user_vectors), len(item_vectors) - 1
     k = min(k, num_items)

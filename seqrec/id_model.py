@@ -72,6 +72,17 @@ class IdModelConfig:
             raise ValueError(
                 f"--init_mode {self.table.mode} with --init_type none would keep item vectors random: give --init_type"
             )
+        if self.init_type == NONE and self.table != TableOptions():
+            raise ValueError(
+                "--init_transform, --fit_transform and --init_mode are for given vectors: give --init_type"
+            )
+        if self.item_lr is not None and self.table.is_frozen:
+            raise ValueError(f"--item_lr has no effect on --init_mode {self.table.mode}, whose vectors do not learn")
+        if (self.table.unfreeze_at or 0) >= self.training.num_epochs:
+            raise ValueError(
+                f"--unfreeze_at {self.table.unfreeze_at} is never reached: epochs are numbered from 0 and --num_epochs "
+                f"is {self.training.num_epochs}"
+            )
         if self.warmup_steps < 0:
             raise ValueError(f"--warmup_steps must be 0 or more, got {self.warmup_steps}")
         if self.batch_size < 1:

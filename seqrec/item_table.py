@@ -29,8 +29,8 @@ class TableOptions:
     """Take the transforms' statistics of the items that occur in training, or of all."""
     init_mode: InitMode = "init"
     """A start that learns; frozen; frozen with a learnt difference per item; or read through a learnt adapter alone."""
-    adapter: Adapter = "linear"
-    """What --init_mode adapter learns; moe is a mixture of eight linear experts."""
+    adapter: Adapter | None = None
+    """What --init_mode adapter learns: linear unless told otherwise; moe is a mixture of eight linear experts."""
     freeze_items: bool = False
     """The same as --init_mode frozen."""
     unfreeze_at: int | None = None
@@ -39,6 +39,8 @@ class TableOptions:
     def __post_init__(self) -> None:
         if self.freeze_items and self.init_mode not in ("init", "frozen"):
             raise ValueError(f"--freeze_items is --init_mode frozen, not {self.init_mode}: drop one")
+        if self.adapter is not None and self.mode != "adapter":
+            raise ValueError(f"--adapter {self.adapter} is for --init_mode adapter, not {self.mode}")
         if self.unfreeze_at is not None and (self.mode == "init" or self.unfreeze_at < 1):
             raise ValueError(
                 f"--unfreeze_at must be at least 1 and is for vectors that are frozen first, got {self.unfreeze_at} "
@@ -92,7 +94,7 @@ class ItemTable(nn.Module):
         given = transform_vectors(start.vectors, options.init_transform, fitted, width, std)
         self.weight = nn.Parameter(torch.from_numpy(given), requires_grad=not options.is_frozen)
         if options.mode == "adapter":
-            self.adapter = make_adapter(options.adapter, given.shape[1], width)
+            self.adapter = make_adapter(options.adapter or "linear", given.shape[1], width)
         elif given.shape[1] != width:
             self.adapter = nn.Linear(given.shape[1], width, bias=False)
             nn.init.xavier_normal_(self.adapter.weight)

@@ -41,16 +41,17 @@ def log_chance(share: NDArray[np.float64], draws: int, num_uniform: int, num_ite
 class NegativeSampler:
     """Draws what a loss compares a batch's targets with."""
 
-    def __init__(self, options: LossOptions, sequences: Histories, num_items: int) -> None:
-        """Take the training sequences, by whose items popularity is counted.
+    def __init__(
+        self, options: LossOptions, sequences: Histories, num_items: int, targets: Histories | None = None
+    ) -> None:
+        """Take the training sequences, and the stretches of them that are targets, by which popularity is counted.
 
-        Raises:
-            ValueError: If more items are to be drawn by popularity than there are.
+        A batch's targets count as independent draws by popularity, which those of one history are not quite.
         """
         self.options, self.sequences, self.num_items = options, sequences, num_items
         self.share = np.zeros(num_items + 1)
         if options.needs_popularity:
-            counts = sequences.item_counts(num_items)
+            counts = (targets or sequences).item_counts(num_items)
             self.share = counts / counts.sum()
         self._ends = np.cumsum(self.share)
 

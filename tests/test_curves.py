@@ -14,11 +14,11 @@ def write_log(folder: Path, text: str) -> Path:
     return folder
 
 
-def test_time_adds_up_over_validations(tmp_path: Path) -> None:
+def test_time_adds_up_over_epochs(tmp_path: Path) -> None:
     run = write_log(tmp_path / "a", "epoch,seconds,train/loss\n0,30.0,2.5\n1,90.0,2.0\n")
     table = read_curves(run, ("train/loss",))
     assert table["minutes"].to_list() == [0.5, 2.0]
-    assert table["validation"].to_list() == [1, 2]
+    assert table["number"].to_list() == [1, 2]
 
 
 def test_a_picture_of_runs_that_have_got_to_different_places(tmp_path: Path) -> None:

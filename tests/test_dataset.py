@@ -67,7 +67,7 @@ def test_other_targets_of_a_time_split(tmp_path: Path) -> None:
     assert contents(last) == {0: [1, 2, 3, 4], 1: [6]}
     drawn = [global_time_split(dataset, 0.5, "random", seed).test for seed in range(40)]
     assert {tuple(contents(test)[0]) for test in drawn} == {(1, 2), (1, 2, 3), (1, 2, 3, 4)}
-    assert all(contents(test).get(1, [6]) == [6] for test in drawn)
+    assert all(contents(test)[1] == [6] for test in drawn)
 
 
 @given(

@@ -39,7 +39,7 @@ def test_given_vectors_are_the_table() -> None:
 @pytest.mark.parametrize("mode", ["init", "frozen", "residual", "adapter"])
 @pytest.mark.parametrize("width", [8, 12])
 def test_some_items_are_read_as_all_are(mode: str, adapter: str, width: int) -> None:
-    table = make(width, init_mode=mode, adapter=adapter).eval()
+    table = make(width, init_mode=mode, adapter=adapter if mode == "adapter" else None).eval()
     if table.residual is not None:
         torch.nn.init.normal_(table.residual)
     assert table.vectors().shape == (31, width)
@@ -90,5 +90,7 @@ def test_a_mixture_of_experts_is_that_of_the_equation() -> None:
 def test_contradictions() -> None:
     with pytest.raises(ValueError, match="--freeze_items is --init_mode frozen, not residual: drop one"):
         TableOptions(freeze_items=True, init_mode="residual")
+    with pytest.raises(ValueError, match="--adapter moe is for --init_mode adapter, not init"):
+        TableOptions(adapter="moe")
     with pytest.raises(ValueError, match="--unfreeze_at must be at least 1 and is for vectors that are frozen first"):
         TableOptions(unfreeze_at=3)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from seqrec.dataset import load_dataset
+from seqrec.dataset import leave_one_out, load_dataset
 from seqrec.preparation import Preparation, prepare
 from seqrec.sources.amazon import Amazon
 from seqrec.sources.cold import Cold
@@ -192,21 +192,28 @@ def test_a_corpus_shares_no_item_with_what_it_is_to_be_tested_on(
 
 def test_cold_items_are_left_to_the_test(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    lines = [f"u{u} " + " ".join(f"i{i}" for i in generator.integers(0, 50, 8)) for u in range(60)]
+    sizes = [8] * 40 + [3] * 40
+    lines = [f"u{u} " + " ".join(f"i{i}" for i in generator.integers(0, 50, n)) for u, n in enumerate(sizes)]
     domain(tmp_path, "warm", lines, "title\n" + "".join(f"i{i},title {i}\n" for i in range(50)))
-    before, names, _ = read(Cold(name="x", data_dir=tmp_path / "data", dataset="warm", share=1e-9))
-    found, left, table = read(Cold(name="y", data_dir=tmp_path / "data", dataset="warm", share=0.2))
-    again, _, _ = read(Cold(name="z", data_dir=tmp_path / "data", dataset="warm", share=0.2))
+    where: dict[str, Any] = {"data_dir": tmp_path / "data", "dataset": "warm", "share": 0.3}
+    found, left, table = read(Cold(name="x", **where))
+    again, _, _ = read(Cold(name="y", **where))
     assert found == again
+    dataset = load_dataset(tmp_path / "data/x")
+    split = leave_one_out(dataset)
+    trained = np.flatnonzero(split.train.item_counts(dataset.num_items))
     whole = {line.split()[0]: line.split()[1:] for line in lines}
-    trained = {item for row in found.values() for item in row[:-1]}
-    cold = {item for row in whole.values() for item in row} - trained
-    assert len(cold) == 10
+    lasts = {row[-1] for row in whole.values()}
+    cold = {name for number, name in enumerate(left, 1) if number not in trained} | ({*lasts} - set(left))
+    assert cold <= lasts
+    assert len(cold) == round(0.3 * len(lasts))
     for user, row in whole.items():
-        assert found[user] == [item for item in row[:-1] if item not in cold] + row[-1:]
+        warm = [item for item in row[:-1] if item not in cold]
+        keeps_last = row[-1] not in cold or len(warm) >= 2
+        assert found.get(user, []) == warm + row[-1:] * keeps_last
+    tested = {left[target - 1] for target in split.test.targets}
+    assert len(tested & cold) > 3
     assert set(table["title"]) == {f"title {name[1:]}" for name in left}
-    assert len(names) in (49, 50)  # one item is cold at least
-    assert sum(map(len, before.values())) < 60 * 8
     with pytest.raises(ValueError, match=r"--share must lie in \(0, 1\), got 1"):
         Cold(name="x", dataset="warm", share=1)
 

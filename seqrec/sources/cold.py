@@ -1,8 +1,9 @@
 """A prepared dataset of which some items are never trained on: what a model says of items that are new.
 
-A share of the items, drawn by the seed, is taken out of every history but for a user's last event, which leave-one-out
-tests. Such an item has no interaction in training, and the table's slice for targets of that kind tells how well it is
-found among the whole catalogue.
+A share of the items that are somebody's last is drawn by the seed and taken out of every history but for the last
+event, which leave-one-out tests; also from there, where too little else is left for a test. Such an item has no
+interaction in training, and the table's slice for targets of that kind tells how well it is found among the whole
+catalogue.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Cold(Preparation):
     dataset: str
     """Name of the prepared dataset."""
     share: float = 0.1
-    """Share of its items that become cold."""
+    """Share that becomes cold of the items that are the last of some user."""
 
     def __post_init__(self) -> None:
         Preparation.__post_init__(self)
@@ -36,15 +37,20 @@ class Cold(Preparation):
         """Return the events that are left, and the items' text."""
         dataset = find_dataset(self.dataset, None, self.data_dir)
         table = dataset.item_table()
-        count = max(1, round(self.share * dataset.num_items))
+        last = np.zeros(len(dataset.items), dtype=bool)
+        last[dataset.offsets[1:] - 1] = True
+        candidates = np.unique(dataset.items[last])
+        count = max(1, round(self.share * len(candidates)))
         cold = np.zeros(dataset.num_items + 1, dtype=bool)
-        cold[1 + np.random.default_rng(self.seed).choice(dataset.num_items, count, replace=False)] = True
-        is_last = np.zeros(len(dataset.items), dtype=bool)
-        is_last[dataset.offsets[1:] - 1] = True
-        kept = is_last | ~cold[dataset.items]
+        cold[np.random.default_rng(self.seed).choice(candidates, count, replace=False)] = True
+        owner = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
+        kept = last | ~cold[dataset.items]
+        # Leave-one-out trains on the whole of a history that is shorter than 3.
+        tested = np.bincount(owner[kept], minlength=dataset.num_users) >= 3
+        kept &= tested[owner] | ~cold[dataset.items]
         users = dataset.user_table()["raw_id"]
         columns = {
-            "user": users.gather(np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))[kept]),
+            "user": users.gather(owner[kept]),
             "item": table["raw_id"].gather(np.asarray(dataset.items)[kept] - 1),
         }
         if dataset.timestamps is not None:

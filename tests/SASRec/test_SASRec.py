@@ -332,16 +332,16 @@ def test_frozen_vectors_stay_and_the_projection_learns(tiny: Dataset, tmp_path: 
     assert_recommends_as_it_was_tested(command.folder, tiny.path)
 
 
-@pytest.mark.parametrize(("epochs", "learns"), [("1", False), ("2", True)])
+@pytest.mark.parametrize(("thawing", "learns"), [((), False), (("--unfreeze_at", "1"), True)])
 def test_frozen_vectors_learn_from_the_epoch_asked_for(
-    tiny: Dataset, tmp_path: Path, epochs: str, learns: bool
+    tiny: Dataset, tmp_path: Path, thawing: tuple[str, ...], learns: bool
 ) -> None:
     vectors = np.random.default_rng(0).normal(size=(41, 24)).astype(np.float32)
     vectors[0] = 0
     save_embeddings(embedding_path(tiny, "own", tmp_path), vectors, tiny, Producer("test", None, {}))
     where = ("--init_type", "own", "--embedding_dir", str(tmp_path), "--init_transform", "none")
-    thawing = ("--num_epochs", epochs, "--init_mode", "frozen", "--unfreeze_at", "1")
-    command = Command("SASRec", tiny.path, tmp_path / "runs", (*FLAGS, *where, *thawing), "own")
+    flags = (*FLAGS, *where, "--num_epochs", "2", "--init_mode", "frozen", *thawing)
+    command = Command("SASRec", tiny.path, tmp_path / "runs", flags, "own")
     command.run()
     table = load_state(command.folder / "checkpoints" / "last.ckpt")["model.item_embedding.weight"].numpy()
     assert (np.abs(table - vectors).max() > 1e-4) == learns
