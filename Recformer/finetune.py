@@ -100,11 +100,15 @@ class RecformerModule(EncoderModule):
         self.register_buffer("item_table", torch.zeros(items.num_items + 1, model.config.hidden_size))
         model.freeze_unread()
 
-    def encode(self, again: bool = False) -> None:
+    def encode(self) -> None:
         """Bring the item table up to date with the weights, unless it is or is to stay as it was."""
-        if again or (self.refresh_items and self._encoded_at != self.global_step):
-            self.item_table.copy_(encode_items(self.model, self.items, self.config.eval_max_tokens))
-            self._encoded_at = self.global_step
+        if self.refresh_items and self._encoded_at != self.global_step:
+            self.set_table(encode_items(self.model, self.items, self.config.eval_max_tokens))
+
+    def set_table(self, table: Tensor) -> None:
+        """Take (N+1, D) item vectors that the present weights give."""
+        self.item_table.copy_(table)
+        self._encoded_at = self.global_step
 
     def user_vectors(self, inputs: TokenBatch) -> Tensor:
         """Return (B, D) normalised and divided by the temperature."""
@@ -146,12 +150,12 @@ class RecformerModule(EncoderModule):
         return sampled_softmax(users, F.normalize(self.item_table[ids], dim=1), targets, negatives, log_chance)
 
 
-def export(module: RecformerModule, dataset: Dataset, init_type: str) -> None:
-    """Write the item table as `embedding/<dataset>/<init_type>.npy`."""
-    path = embedding_path(dataset, init_type, module.config.embedding_dir)
-    options = describe(module.model.config, module.config.encoder.model_name_or_path)
-    producer = Producer("Recformer/finetune.py", weights_sha256(module.model), options)
-    save_embeddings(path, module.item_table.cpu().numpy(), dataset, producer)
+def export(config: Config, model: RecformerModel, table: Tensor, dataset: Dataset, init_type: str) -> None:
+    """Write (N+1, D) item vectors of a model as `embedding/<dataset>/<init_type>.npy`."""
+    path = embedding_path(dataset, init_type, config.embedding_dir)
+    options = describe(model.config, config.encoder.model_name_or_path)
+    producer = Producer("Recformer/finetune.py", weights_sha256(model), options)
+    save_embeddings(path, table.cpu().numpy(), dataset, producer)
     log.info("item vectors `%s` are in %s", init_type, path)
 
 
@@ -177,7 +181,7 @@ def train(module: RecformerModule, data: BatchModule, run: Run) -> tuple[Recform
     if module.config.item_refresh == "never":
         log.info("the item vectors were to stay as they were: there are no `finetune` ones to export")
     else:
-        export(module, run.dataset, "finetune")
+        export(module.config, module.model, module.item_table, run.dataset, "finetune")
     link_best(run, 1)
     if module.config.second_stage_epochs == 0:
         return module, first
@@ -216,17 +220,17 @@ def main(config: Config) -> None:
     if not run.open(config):
         return
     pl.seed_everything(config.training.seed, verbose=False)
-    model, tokenizer = load_backbone(*config.encoder.source, **config.encoder.changes)
-    items = load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
-    module = RecformerModule(model, items, config, dataset.num_users)
+    model, items = load_encoder(config, dataset)
     if torch.cuda.is_available() and config.training.accelerator != "cpu":
-        module.to("cuda")
-    module.encode()
-    export(module, dataset, "longformer")
+        model.to("cuda")
+    table = encode_items(model, items, config.eval_max_tokens)
+    export(config, model, table, dataset, "longformer")
     if config.pretrain_ckpt is not None:
         load_weights(model, config.pretrain_ckpt)
-        module.encode(again=True)
-        export(module, dataset, "pretrain")
+        table = encode_items(model, items, config.eval_max_tokens)
+        export(config, model, table, dataset, "pretrain")
+    module = RecformerModule(model, items, config, dataset.num_users).to(table.device)
+    module.set_table(table)
     data = make_batches(config, dataset, items)
     record = RunRecord(run.folder, config.training)
     if not config.test_only:
@@ -235,10 +239,17 @@ def main(config: Config) -> None:
     report(run, module, record, test(module, data, config.training))
 
 
+def load_encoder(config: Config, dataset: Dataset) -> tuple[RecformerModel, ItemTokens]:
+    """Return the backbone and the items as it reads them."""
+    model, tokenizer = load_backbone(*config.encoder.source, **config.encoder.changes)
+    return model, load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
+
+
 def restore(config: Config, dataset: Dataset, state: dict[str, Tensor]) -> Recommender:
     """Return a finetuned Recformer for use; its item vectors are those that the weights were chosen with."""
-    model, tokenizer = load_backbone(*config.encoder.source, **config.encoder.changes)
-    items = load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
+    model, items = load_encoder(config, dataset)
+    if config.learning.lora_r and config.pretrain_ckpt is not None:
+        load_weights(model, config.pretrain_ckpt)  # what the updates are of, which their checkpoint does not have
     module = RecformerModule(model, items, config, dataset.num_users)
     module.load_state_dict(state)
     module.refresh_items = False

@@ -28,6 +28,7 @@ from seqrec.evaluation import seen_pairs, top_items
 from seqrec.files import write_atomically
 from seqrec.module import Recommender
 from seqrec.ragged import RowSampler
+from seqrec.sharding import find_checkpoint
 from seqrec.training import load_state
 
 SHOWN_USERS = 20
@@ -70,19 +71,34 @@ def load_run(folder: Path, data_path: Path | None = None) -> tuple[Dataset, Reco
     """Return a run's dataset and its model with the weights of the best epoch.
 
     Raises:
-        FileNotFoundError: If the folder holds no finished run, or its dataset is gone.
-        ValueError: If the dataset has other items than the run's.
+        FileNotFoundError: If the folder holds no finished run or no trained weights, or its dataset is gone.
+        ValueError: If the dataset has other items than the run's, or the run is of another kind.
     """
     if not (folder / "metrics.json").is_file():
         raise FileNotFoundError(f"{folder} holds no finished run: metrics.json is missing")
+    best = folder / "checkpoints" / "best.ckpt"
+    if find_checkpoint(best) is None:
+        raise FileNotFoundError(f"{best} does not exist: a run with --test_only trains nothing that could be served")
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     family: Any = importlib.import_module(f"{metrics['family']}.finetune")
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = tyro.cli(family.Config, args=as_flags(settings), config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+    try:
+        config = tyro.cli(
+            family.Config,
+            args=as_flags(settings),
+            config=(tyro.conf.OmitArgPrefixes,),
+            use_underscores=True,
+            console_outputs=False,
+        )
+    except SystemExit as error:
+        raise ValueError(
+            f"{folder}/config.json is not of {metrics['family']}/finetune.py as it is now: a pretraining is converted "
+            "and finetuned first, and a run of an earlier version has to be run again"
+        ) from error
     dataset = find_dataset(None, data_path) if data_path is not None else find_dataset(config.dataset, config.data_path)
     if dataset.item_ids_sha256 != metrics["protocol"]["item_ids_sha256"]:
         raise ValueError(f"{dataset.path} has other items than {folder} was trained on: give the run's own --data_path")
-    recommender: Recommender = family.restore(config, dataset, load_state(folder / "checkpoints" / "best.ckpt"))
+    recommender: Recommender = family.restore(config, dataset, load_state(best))
     recommender.module.eval()
     return dataset, recommender
 

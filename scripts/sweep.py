@@ -20,17 +20,23 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import optuna
 import tyro
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import MaxTrialsCallback
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from seqrec.command import run_command
 from seqrec.dataset import ROOT
-from seqrec.files import write_json
+from seqrec.files import exclusive, write_json
+from seqrec.results import user_metric
 
 log = logging.getLogger(__name__)
+FIRST_TRIALS = 10
+"""Trials drawn at random before the search learns from them."""
+MAX_FAILURES = 3
+"""Trials that may fail in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +54,13 @@ class Config:
     arms: tuple[str, ...] = ("",)
     """Flags of each arm, in quotes; all arms are searched alike."""
     flags: str = ""
-    """Flags of every trial, in quotes."""
+    """Flags of every trial, in quotes. Recformer exports item vectors: give it an --embedding_dir of its own."""
     metric: str = "NDCG@10"
     """Validation metric to raise."""
     workers: int = 1
     """Trials at a time."""
     seed: int = 0
-    """Of the search; the first trials of all arms are the same."""
+    """Of the search; the first ten trials of all arms are the same."""
     runs_dir: Path = ROOT / "runs"
     """Holds sweeps/."""
 
@@ -64,6 +70,9 @@ class Config:
             raise ValueError(f"no family {self.family!r}: there are {', '.join(known)}")
         if self.trials < 1 or self.workers < 1 or not self.arms:
             raise ValueError("--trials and --workers must be at least 1, and there must be an arm")
+        if len({slug(arm) for arm in self.arms}) < len(self.arms):
+            raise ValueError("--arms names one twice: each is searched as a study of its own")
+        user_metric(np.zeros(1, dtype=np.int64), self.metric)  # refuses an unknown one
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(f"--name {self.name!r} becomes a folder: use letters, digits, dots and dashes")
 
@@ -71,6 +80,11 @@ class Config:
     def folder(self) -> Path:
         """Holds the study and its runs."""
         return self.runs_dir / "sweeps" / self.name
+
+
+def slug(arm: str) -> str:
+    """Return an arm's flags as part of a file's name."""
+    return re.sub(r"[^\w.]+", "-", arm).strip("-") or "all"
 
 
 def read_search(entries: tuple[str, ...]) -> dict[str, BaseDistribution]:
@@ -99,6 +113,18 @@ def read_search(entries: tuple[str, ...]) -> dict[str, BaseDistribution]:
     return space
 
 
+def draw(distribution: BaseDistribution, generator: np.random.Generator) -> Any:
+    """Return a value at random."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(generator.integers(len(distribution.choices)))]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high = float(distribution.low), float(distribution.high)
+    whole = isinstance(distribution, IntDistribution)
+    high += whole  # each whole number is as likely
+    value = np.exp(generator.uniform(np.log(low), np.log(high))) if distribution.log else generator.uniform(low, high)
+    return int(value) if whole else float(value)
+
+
 def suggest(trial: Trial, flag: str, distribution: BaseDistribution) -> Any:
     """Return a value to try."""
     if isinstance(distribution, IntDistribution):
@@ -115,53 +141,101 @@ def command_of(config: Config, arm: str, params: dict[str, Any]) -> list[str]:
     return [*shlex.split(config.flags), *shlex.split(arm), *searched]
 
 
-def run_trial(config: Config, arm: int, space: dict[str, BaseDistribution], trial: Trial) -> float:
+class TrialFailedError(Exception):
+    """A trial's training ended with an error."""
+
+
+def run_trial(config: Config, arm: str, space: dict[str, BaseDistribution], trial: Trial) -> float:
     """Train one model in a process of its own and return its best validation score.
 
     Raises:
-        ValueError: If the run fails; the message ends with the last line that it said.
+        TrialFailedError: If the run fails; the message ends with the last words that it said.
     """
     params = {flag: suggest(trial, flag, distribution) for flag, distribution in space.items()}
-    runs, name = config.folder / "runs", f"arm{arm}-trial{trial.number}"
+    runs, name = config.folder / "runs", f"{slug(arm)}-trial{trial.number}"
     said = config.folder / "logs" / f"{name}.txt"
     said.parent.mkdir(parents=True, exist_ok=True)
     where = ["--runs_dir", str(runs), "--run_name", name, "--overwrite", "--no_progress_bar"]
-    command = [sys.executable, str(ROOT / config.family / "finetune.py"), *command_of(config, config.arms[arm], params)]
+    where += ["--best_metric", config.metric]
+    command = [sys.executable, str(ROOT / config.family / "finetune.py"), *command_of(config, arm, params)]
     with said.open("wb") as file:
         code = subprocess.run([*command, *where], stdout=file, stderr=subprocess.STDOUT, check=False).returncode
     if code:
-        last = said.read_text(errors="replace").strip().splitlines()[-1:]
-        raise ValueError(f"a trial failed, {said} tells how: {' '.join(last)}")
+        words = [line.strip("│ ") for line in said.read_text(errors="replace").splitlines() if re.search(r"\w", line)]
+        told = [line for line in words if "For full helptext" not in line][-2:]
+        raise TrialFailedError(f"a trial failed, {said} tells how: {' '.join(told)}")
     (metrics,) = (runs / config.family).glob(f"*/{name}/metrics.json")
     score: float = json.loads(metrics.read_text())["valid"][config.metric]
     return score
 
 
-def search_arm(config: Config, arm: int) -> optuna.Study:
-    """Return an arm's study with all its trials done."""
-    space = read_search(config.search)
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{config.folder / 'study.db'}", heartbeat_interval=30, grace_period=120
-    )
-    study = optuna.create_study(
-        storage=storage,
-        study_name=f"{config.family} {config.arms[arm]}".strip(),
-        direction="maximize",
-        load_if_exists=True,
-    )
-    # What goes on, here or in another process, is not to draw again what was drawn first.
-    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
-    enough = MaxTrialsCallback(config.trials, states=(TrialState.COMPLETE,))
-    if len(study.get_trials(states=(TrialState.COMPLETE,))) < config.trials:
-        study.optimize(
-            lambda trial: run_trial(config, arm, space, trial),
-            callbacks=[enough, tell],
-            n_jobs=config.workers,
+def open_study(config: Config, arm: str, space: dict[str, BaseDistribution]) -> optuna.Study:
+    """Return an arm's study, new ones with their first trials laid out, the same for every arm.
+
+    Raises:
+        ValueError: If the study was begun with other flags.
+    """
+    settings = {"flags": config.flags, "search": list(config.search), "metric": config.metric, "seed": config.seed}
+    with exclusive(config.folder / ".lock"):
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{config.folder / 'study.db'}", heartbeat_interval=30, grace_period=120
         )
+        study = optuna.create_study(
+            storage=storage, study_name=f"{config.family} {arm}".strip(), direction="maximize", load_if_exists=True
+        )
+        earlier = study.user_attrs.get("settings")
+        if earlier is None:
+            study.set_user_attr("settings", settings)
+            generator = np.random.default_rng(config.seed)
+            for _ in range(FIRST_TRIALS):
+                study.enqueue_trial({flag: draw(distribution, generator) for flag, distribution in space.items()})
+        elif earlier != settings:
+            changed = ", ".join(f"{key} was {earlier[key]}" for key in settings if earlier.get(key) != settings[key])
+            raise ValueError(f"{config.folder} was begun with other flags ({changed}): use those, or another --name")
+    study.sampler = optuna.samplers.TPESampler(n_startup_trials=FIRST_TRIALS)
     return study
 
 
-def tell(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+def search_arm(config: Config, arm: str) -> tuple[optuna.Study, list[FrozenTrial]]:
+    """Return an arm's study, and its first finished trials, as many as were asked for.
+
+    Raises:
+        ValueError: If one trial after another fails.
+    """
+    space = read_search(config.search)
+    study = open_study(config, arm, space)
+    failures: list[str] = []
+
+    def objective(trial: Trial) -> float:
+        try:
+            score = run_trial(config, arm, space, trial)
+        except TrialFailedError as error:
+            log.warning("%s", error)
+            failures.append(str(error))
+            raise
+        failures.clear()
+        return score
+
+    def stop_if_hopeless(study: optuna.Study, _: FrozenTrial) -> None:
+        if len(failures) >= MAX_FAILURES:
+            study.stop()
+
+    def finished() -> list[FrozenTrial]:
+        return study.get_trials(states=(TrialState.COMPLETE,))[: config.trials]
+
+    if len(finished()) < config.trials:
+        study.optimize(
+            objective,
+            callbacks=[MaxTrialsCallback(config.trials, states=(TrialState.COMPLETE,)), tell, stop_if_hopeless],
+            n_jobs=config.workers,
+            catch=(TrialFailedError,),
+        )
+    if len(failures) >= MAX_FAILURES:
+        raise ValueError(f"{len(failures)} trials in a row failed; the last: {failures[-1]}")
+    return study, finished()
+
+
+def tell(study: optuna.Study, trial: FrozenTrial) -> None:
     """Log a finished trial."""
     if trial.value is not None:
         log.info(
@@ -177,14 +251,12 @@ def main(config: Config) -> None:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     best = []
-    for arm, flags in enumerate(config.arms):
-        study = search_arm(config, arm)
-        done = study.get_trials(states=(TrialState.COMPLETE,))
-        command = shlex.join(["bash", f"{config.family}/finetune.sh", *command_of(config, flags, study.best_params)])
-        best.append({"arm": flags, "trials": len(done), config.metric: study.best_value, "command": command})
-        print(
-            f"{flags or config.family}: validation {config.metric} {study.best_value:.4f}, best of {len(done)} trials"
-        )
+    for arm in config.arms:
+        _, done = search_arm(config, arm)
+        first = max(done, key=lambda trial: trial.value or 0.0)
+        command = shlex.join(["bash", f"{config.family}/finetune.sh", *command_of(config, arm, first.params)])
+        best.append({"arm": arm, "trials": len(done), config.metric: first.value, "command": command})
+        print(f"{arm or config.family}: validation {config.metric} {first.value:.4f}, best of {len(done)} trials")
         print(f"  {command}")
     write_json(config.folder / "best.json", {"search": config.search, "seed": config.seed, "arms": best})
     print(config.folder / "best.json")

@@ -60,14 +60,14 @@ def test_all_arms_get_the_same_and_the_best_is_chosen_on_validation(
     toy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(config(toy))
-    assert trials(toy) == [f"arm{arm}-trial{number}" for arm in (0, 1) for number in range(3)]
+    assert trials(toy) == [f"kind-{arm}-trial{number}" for arm in ("good", "plain") for number in range(3)]
     best = json.loads((toy / "runs/sweeps/one/best.json").read_text())["arms"]
     assert [arm["trials"] for arm in best] == [3, 3]
     # The search of both arms begins with the same draws, and the arms differ by .5 in what is drawn.
     assert best[0]["NDCG@10"] == pytest.approx(best[1]["NDCG@10"] + 0.5)
     scores = [
         json.loads(path.read_text())["valid"]["NDCG@10"]
-        for path in (toy / "runs/sweeps/one/runs").rglob("arm0-*/metrics.json")
+        for path in (toy / "runs/sweeps/one/runs").rglob("kind-good-*/metrics.json")
     ]
     assert best[0]["NDCG@10"] == max(scores)
     assert "bash Toy/finetune.sh --kind good --lr 0.0" in capsys.readouterr().out
@@ -79,22 +79,40 @@ def test_the_same_command_goes_on(toy: Path) -> None:
     assert len(trials(toy)) == 6
     main(config(toy, trials=3))
     assert len(trials(toy)) == 6
-    scores = {path.read_text() for path in (toy / "runs/sweeps/one/runs").rglob("arm0-*/metrics.json")}
+    scores = {path.read_text() for path in (toy / "runs/sweeps/one/runs").rglob("kind-good-*/metrics.json")}
     assert len(scores) == 3  # nothing is drawn twice
+    with pytest.raises(ValueError, match=r"begun with other flags \(seed was 0\): use those, or another --name"):
+        main(config(toy, seed=1))
 
 
 def test_trials_at_a_time(toy: Path) -> None:
     main(config(toy, workers=2, trials=4, arms=("--kind good",)))
     assert len(trials(toy)) >= 4
+    best = json.loads((toy / "runs/sweeps/one/best.json").read_text())["arms"]
+    assert best[0]["trials"] == 4
 
 
 def test_a_trial_that_fails_ends_the_search_with_its_last_words(toy: Path) -> None:
-    with pytest.raises(ValueError, match=r"arm0-trial0.txt tells how: finetune.py: no such kind"):
+    with pytest.raises(ValueError, match=r"3 trials in a row failed.*trial2.txt tells how: finetune.py: no such kind"):
         main(config(toy, arms=("--kind broken",)))
+
+
+def test_a_trial_that_fails_is_made_up_for(toy: Path) -> None:
+    family = (toy / "Toy/finetune.py").read_text()
+    (toy / "Toy/finetune.py").write_text(
+        family.replace('if flags["--kind"]', 'if float(flags["--lr"]) > 0.02 or flags["--kind"]')
+    )
+    main(config(toy, trials=4, arms=("--kind good",)))
+    assert len(trials(toy)) == 4
+    assert len(list((toy / "runs/sweeps/one/logs").iterdir())) > 4
 
 
 def test_what_cannot_be_searched(toy: Path) -> None:
     with pytest.raises(ValueError, match="no family 'Toys': there are Toy"):
         config(toy, family="Toys")
+    with pytest.raises(ValueError, match="names one twice"):
+        config(toy, arms=("--kind good", "--kind good"))
+    with pytest.raises(ValueError, match="unknown metric 'HR@10'"):
+        config(toy, metric="HR@10")
     with pytest.raises(ValueError, match="becomes a folder"):
         config(toy, name="a/b")

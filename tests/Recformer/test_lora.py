@@ -21,6 +21,7 @@ from seqrec.training import load_state
 from tests import forked
 from tests.conftest import write_dataset
 from tests.Recformer.conftest import LIMIT_FLAGS, LIMITS
+from tests.recommending import assert_recommends_as_it_was_tested
 
 OPTIONS = LearningOptions(lora_r=2, lora_alpha=8, lora_dropout=0.0)
 
@@ -132,6 +133,23 @@ def test_finetuning_keeps_updates_alone_and_their_merger_encodes_the_exported_ve
     converted = torch.load(tmp_path / "a.bin", weights_only=True)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(converted[name], tensor)
+
+
+def test_updates_of_a_pretrained_encoder(tiny: Dataset, tiny_path: Path, backbone: Path, tmp_path: Path) -> None:
+    model, _ = load_backbone(str(backbone), **LIMITS)
+    generator = torch.Generator().manual_seed(5)
+    pretrained = {
+        name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in model.state_dict().items()
+    }
+    torch.save(pretrained, tmp_path / "pretrained.bin")
+    more = ("--num_epochs", "1", "--second_stage_epochs", "0", "--embedding_dir", tmp_path / "embedding")
+    given = flags(tiny_path, backbone, tmp_path, *more, "--pretrain_ckpt", tmp_path / "pretrained.bin")
+    forked.run_script("Recformer/finetune.py", *given, output=tmp_path / "log")
+    vectors = [load_embeddings(name, tiny, tmp_path / "embedding") for name in ("longformer", "pretrain", "finetune")]
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-2
+    assert np.abs(vectors[1] - vectors[2]).max() > 1e-3
+    assert_recommends_as_it_was_tested(tmp_path / "runs/Recformer/tiny/pretrain-seed42", tiny_path)
 
 
 def test_pretraining_by_updates_ends_the_same_after_a_kill(tiny_path: Path, backbone: Path, tmp_path: Path) -> None:
