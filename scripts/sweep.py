@@ -13,7 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
-import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ import numpy as np
 import optuna
 import tyro
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.study import MaxTrialsCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from seqrec.command import run_command
@@ -169,70 +168,78 @@ def run_trial(config: Config, arm: str, space: dict[str, BaseDistribution], tria
     return score
 
 
-def open_study(config: Config, arm: str, space: dict[str, BaseDistribution]) -> optuna.Study:
-    """Return an arm's study, new ones with their first trials laid out, the same for every arm.
+def open_study(config: Config, arm: str) -> optuna.Study:
+    """Return an arm's study, new or to be gone on with.
 
     Raises:
-        ValueError: If the study was begun with other flags.
+        ValueError: If it was begun with other flags.
     """
     settings = {"flags": config.flags, "search": list(config.search), "metric": config.metric, "seed": config.seed}
     with exclusive(config.folder / ".lock"):
-        storage = optuna.storages.RDBStorage(
-            f"sqlite:///{config.folder / 'study.db'}", heartbeat_interval=30, grace_period=120
-        )
         study = optuna.create_study(
-            storage=storage, study_name=f"{config.family} {arm}".strip(), direction="maximize", load_if_exists=True
+            storage=f"sqlite:///{config.folder / 'study.db'}",
+            sampler=optuna.samplers.TPESampler(n_startup_trials=FIRST_TRIALS),
+            study_name=f"{config.family} {arm}".strip(),
+            direction="maximize",
+            load_if_exists=True,
         )
         earlier = study.user_attrs.get("settings")
         if earlier is None:
             study.set_user_attr("settings", settings)
-            generator = np.random.default_rng(config.seed)
-            for _ in range(FIRST_TRIALS):
-                study.enqueue_trial({flag: draw(distribution, generator) for flag, distribution in space.items()})
         elif earlier != settings:
             changed = ", ".join(f"{key} was {earlier[key]}" for key in settings if earlier.get(key) != settings[key])
             raise ValueError(f"{config.folder} was begun with other flags ({changed}): use those, or another --name")
-    study.sampler = optuna.samplers.TPESampler(n_startup_trials=FIRST_TRIALS)
     return study
 
 
-def search_arm(config: Config, arm: str) -> tuple[optuna.Study, list[FrozenTrial]]:
-    """Return an arm's study, and its first finished trials, as many as were asked for.
+def search_arm(config: Config, arm: str) -> list[FrozenTrial]:
+    """Return an arm's first finished trials, as many as were asked for.
 
     Raises:
         ValueError: If one trial after another fails.
     """
-    space = read_search(config.search)
-    study = open_study(config, arm, space)
-    failures: list[str] = []
-
-    def objective(trial: Trial) -> float:
-        try:
-            score = run_trial(config, arm, space, trial)
-        except TrialFailedError as error:
-            log.warning("%s", error)
-            failures.append(str(error))
-            raise
-        failures.clear()
-        return score
-
-    def stop_if_hopeless(study: optuna.Study, _: FrozenTrial) -> None:
-        if len(failures) >= MAX_FAILURES:
-            study.stop()
+    space, study = read_search(config.search), open_study(config, arm)
+    running, failures = 0, list[str]()
 
     def finished() -> list[FrozenTrial]:
         return study.get_trials(states=(TrialState.COMPLETE,))[: config.trials]
 
-    if len(finished()) < config.trials:
-        study.optimize(
-            objective,
-            callbacks=[MaxTrialsCallback(config.trials, states=(TrialState.COMPLETE,)), tell, stop_if_hopeless],
-            n_jobs=config.workers,
-            catch=(TrialFailedError,),
-        )
+    def begin() -> Trial | None:
+        """Return a trial to run, unless enough are done or under way here; under the lock, so that none is two's."""
+        nonlocal running
+        with exclusive(config.folder / ".lock"):
+            if len(finished()) + running >= config.trials or len(failures) >= MAX_FAILURES:
+                return None
+            number = len(study.trials)
+            if number < FIRST_TRIALS:
+                generator = np.random.default_rng((config.seed, number))
+                study.enqueue_trial({flag: draw(distribution, generator) for flag, distribution in space.items()})
+            running += 1
+            return study.ask()
+
+    def end(trial: Trial, score: float | None) -> None:
+        nonlocal running
+        with exclusive(config.folder / ".lock"):
+            running -= 1
+            tell(study, study.tell(trial, score, state=None if score is not None else TrialState.FAIL))
+
+    def work(_: int) -> None:
+        while (trial := begin()) is not None:
+            score = None
+            try:
+                score = run_trial(config, arm, space, trial)
+                failures.clear()
+            except TrialFailedError as error:
+                log.warning("%s", error)
+                failures.append(str(error))
+            finally:
+                end(trial, score)
+
+    with ThreadPoolExecutor(config.workers) as pool:
+        list(pool.map(work, range(config.workers)))
     if len(failures) >= MAX_FAILURES:
         raise ValueError(f"{len(failures)} trials in a row failed; the last: {failures[-1]}")
-    return study, finished()
+    return finished()
 
 
 def tell(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -248,11 +255,10 @@ def main(config: Config) -> None:
     """Search every arm, and print each one's best flags as a command."""
     read_search(config.search)
     config.folder.mkdir(parents=True, exist_ok=True)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     best = []
     for arm in config.arms:
-        _, done = search_arm(config, arm)
+        done = search_arm(config, arm)
         first = max(done, key=lambda trial: trial.value or 0.0)
         command = shlex.join(["bash", f"{config.family}/finetune.sh", *command_of(config, arm, first.params)])
         best.append({"arm": arm, "trials": len(done), config.metric: first.value, "command": command})

@@ -87,7 +87,7 @@ def test_the_same_command_goes_on(toy: Path) -> None:
 
 def test_trials_at_a_time(toy: Path) -> None:
     main(config(toy, workers=2, trials=4, arms=("--kind good",)))
-    assert len(trials(toy)) >= 4
+    assert len(trials(toy)) == 4
     best = json.loads((toy / "runs/sweeps/one/best.json").read_text())["arms"]
     assert best[0]["trials"] == 4
 
@@ -100,11 +100,11 @@ def test_a_trial_that_fails_ends_the_search_with_its_last_words(toy: Path) -> No
 def test_a_trial_that_fails_is_made_up_for(toy: Path) -> None:
     family = (toy / "Toy/finetune.py").read_text()
     (toy / "Toy/finetune.py").write_text(
-        family.replace('if flags["--kind"]', 'if float(flags["--lr"]) > 0.02 or flags["--kind"]')
+        family.replace('if flags["--kind"]', 'if float(flags["--lr"]) > 0.05 or flags["--kind"]')
     )
     main(config(toy, trials=4, arms=("--kind good",)))
     assert len(trials(toy)) == 4
-    assert len(list((toy / "runs/sweeps/one/logs").iterdir())) > 4
+    assert len(list((toy / "runs/sweeps/one/logs").iterdir())) == 4 + 3
 
 
 def test_what_cannot_be_searched(toy: Path) -> None:
