@@ -1,6 +1,6 @@
 """A block with norms before, and gates after, attention and feed-forward network. Shapes: B users, T events, D width.
 
-Source: Borisyuk et al. (2025), LiGR, https://arxiv.org/abs/2502.03417; in SASRec: Tikhonovich et al. (2025), eSASRec,
+Source: LiGR (Borisyuk et al., 2025, https://arxiv.org/abs/2502.03417), as eSASRec (2025) has it in SASRec,
 https://arxiv.org/abs/2508.06450.
 """
 

@@ -3,7 +3,7 @@
 python scripts/shuffle_test.py runs/SASRec/demo/none-seed1 runs/Bert4Rec/demo/none-seed1
 
 On a dataset where the difference is small, a sequential model has little to learn from the sequence.
-Source of the test: Klenitskiy et al. (2024), https://doi.org/10.1145/3640457.3688195.
+Source of the test: Klenitskiy et al. (2024), https://arxiv.org/abs/2408.12008.
 """
 
 import json
