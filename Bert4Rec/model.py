@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from seqrec.dropout import Dropout
 from seqrec.item_table import ItemTable, Start
-from seqrec.ragged import Layout, attend
+from seqrec.layers import AttentionBlock
+from seqrec.ragged import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +45,12 @@ class Bert4RecConfig:
             raise ValueError(f"--maxlen must be at least 2 (one event and the asked one), got {self.maxlen}")
 
 
-class Block(nn.Module):
+class Block(AttentionBlock):
     """Bidirectional self-attention and a feed-forward network, each followed by dropout, residual and norm."""
 
     def __init__(self, config: Bert4RecConfig) -> None:
-        super().__init__()
         width = config.hidden_units
-        self.num_heads, self.dropout_rate = config.num_heads, config.dropout_rate
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.attention_out = nn.Linear(width, width)
+        super().__init__(width, config.num_heads, config.dropout_rate)
         self.attention_norm = nn.LayerNorm(width)
         self.feed_forward_in = nn.Linear(width, 4 * width)
         self.feed_forward_out = nn.Linear(4 * width, width)
@@ -64,20 +61,10 @@ class Block(nn.Module):
         self, x: Tensor, layout: Layout, asked: Tensor | None = None, asked_layout: Layout | None = None
     ) -> Tensor:
         """Return (T, D), or (Q, D) where only the `asked` events are wanted."""
-        key, value = self.key_value(x).chunk(2, dim=1)
+        events = x
         if asked is not None:
             x = x[asked]
-        mixed = attend(
-            self.query(x),
-            key,
-            value,
-            layout,
-            num_heads=self.num_heads,
-            causal=False,
-            dropout=self.dropout_rate if self.training else 0.0,
-            query_layout=asked_layout,
-        )
-        x = self.attention_norm(x + self.dropout(self.attention_out(mixed)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, events, layout, asked_layout, causal=False)))
         inner = F.gelu(self.feed_forward_in(x), approximate="tanh")
         out: Tensor = self.feed_forward_norm(x + self.dropout(self.feed_forward_out(inner)))
         return out

@@ -6,19 +6,16 @@ Source: Kang & McAuley (2018), section III, https://doi.org/10.1109/ICDM.2018.00
 from torch import Tensor, nn
 
 from seqrec.dropout import Dropout
-from seqrec.ragged import Layout, attend
+from seqrec.layers import AttentionBlock
+from seqrec.ragged import Layout
 
 
-class Block(nn.Module):
+class Block(AttentionBlock):
     """Causal self-attention, then a point-wise feed-forward network. The residual of attention is the normed query."""
 
     def __init__(self, width: int, num_heads: int, dropout_rate: float) -> None:
-        super().__init__()
-        self.num_heads, self.dropout_rate = num_heads, dropout_rate
+        super().__init__(width, num_heads, dropout_rate)
         self.attention_norm = nn.LayerNorm(width, eps=1e-8)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.attention_out = nn.Linear(width, width)
         self.feed_forward_norm = nn.LayerNorm(width, eps=1e-8)
         self.feed_forward = nn.Sequential(
             nn.Linear(width, width),
@@ -30,18 +27,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, last: Layout | None = None) -> Tensor:
         """Return (T, D), or (B, D) where `last` asks for the last event of each history alone."""
-        key, value = self.key_value(x).chunk(2, dim=1)
         normed = self.attention_norm(x if last is None else x[layout.last])
-        mixed = attend(
-            self.query(normed),
-            key,
-            value,
-            layout,
-            num_heads=self.num_heads,
-            causal=True,
-            dropout=self.dropout_rate if self.training else 0.0,
-            query_layout=last,
-        )
-        x = self.feed_forward_norm(normed + self.attention_out(mixed))
+        x = self.feed_forward_norm(normed + self.attention(normed, x, layout, last, causal=True))
         out: Tensor = x + self.feed_forward(x)
         return out

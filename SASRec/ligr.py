@@ -8,19 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqrec.dropout import Dropout
-from seqrec.ragged import Layout, attend
+from seqrec.layers import AttentionBlock
+from seqrec.ragged import Layout
 
 
-class LigrBlock(nn.Module):
+class LigrBlock(AttentionBlock):
     """x + sigmoid(W x) * attention(norm(x)), then the same with a SwiGLU network in place of the attention."""
 
     def __init__(self, width: int, num_heads: int, dropout_rate: float) -> None:
-        super().__init__()
-        self.num_heads, self.dropout_rate = num_heads, dropout_rate
+        super().__init__(width, num_heads, dropout_rate)
         self.attention_norm = nn.LayerNorm(width)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.attention_out = nn.Linear(width, width)
         self.attention_gate = nn.Linear(width, width)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward_in = nn.Linear(width, 8 * width, bias=False)  # both halves of the SwiGLU, 4 D each
@@ -30,21 +27,11 @@ class LigrBlock(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, last: Layout | None = None) -> Tensor:
         """Return (T, D), or (B, D) where `last` asks for the last event of each history alone."""
-        normed = self.attention_norm(x)
-        key, value = self.key_value(normed).chunk(2, dim=1)
+        events = asked = self.attention_norm(x)
         if last is not None:
-            x, normed = x[layout.last], normed[layout.last]
-        mixed = attend(
-            self.query(normed),
-            key,
-            value,
-            layout,
-            num_heads=self.num_heads,
-            causal=True,
-            dropout=self.dropout_rate if self.training else 0.0,
-            query_layout=last,
-        )
-        x = x + self.attention_gate(x).sigmoid() * self.dropout(self.attention_out(mixed))
+            x, asked = x[layout.last], events[layout.last]
+        mixed = self.attention(asked, events, layout, last, causal=True)
+        x = x + self.attention_gate(x).sigmoid() * self.dropout(mixed)
         gate, inner = self.feed_forward_in(self.feed_forward_norm(x)).chunk(2, dim=1)
         out: Tensor = x + self.feed_forward_gate(x).sigmoid() * self.dropout(
             self.feed_forward_out(self.dropout(F.silu(gate) * inner))

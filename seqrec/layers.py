@@ -1,0 +1,42 @@
+"""Layers that models over item ids share. Shapes: T events of a batch of histories, Q asked events, D width."""
+
+from torch import Tensor, nn
+
+from seqrec.ragged import Layout, attend
+
+
+class AttentionBlock(nn.Module):
+    """A transformer block's self-attention; what stands around it is the block's own."""
+
+    def __init__(self, width: int, num_heads: int, dropout_rate: float) -> None:
+        super().__init__()
+        self.num_heads, self.dropout_rate = num_heads, dropout_rate
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.attention_out = nn.Linear(width, width)
+
+    def attention(
+        self, asked: Tensor, events: Tensor, layout: Layout, asked_layout: Layout | None, *, causal: bool
+    ) -> Tensor:
+        """Return (Q, D), or (T, D) without an `asked_layout`: what asked events take from all events of their history.
+
+        Args:
+            asked: (Q, D) where queries come from.
+            events: (T, D) where keys and values come from.
+            layout: Where each history lies in the events.
+            asked_layout: Where each history's asked events lie, unless all are asked.
+            causal: Whether an event attends to none after it.
+        """
+        key, value = self.key_value(events).chunk(2, dim=1)
+        mixed = attend(
+            self.query(asked),
+            key,
+            value,
+            layout,
+            num_heads=self.num_heads,
+            causal=causal,
+            dropout=self.dropout_rate if self.training else 0.0,
+            query_layout=asked_layout,
+        )
+        out: Tensor = self.attention_out(mixed)
+        return out
