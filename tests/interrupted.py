@@ -44,6 +44,11 @@ class Command:
         where = ("--data_path", str(self.data), "--runs_dir", str(self.runs), "--accelerator", "cpu")
         return (f"{self.family}/finetune.py", *where, "--no-progress_bar", *self.flags)
 
+    def metrics(self) -> dict[str, Any]:
+        """Return what the finished run measured."""
+        found: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text())
+        return found
+
     def run(self, *flags: str) -> None:
         """Run it to its end."""
         self.runs.mkdir(parents=True, exist_ok=True)

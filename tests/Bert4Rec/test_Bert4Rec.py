@@ -1,8 +1,6 @@
 """BERT4Rec: the paper's equations, what an asked event may read, starting vectors, learning, resuming."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,15 +18,10 @@ from seqrec.losses import Loss, LossOptions
 from seqrec.ragged import BatchKey
 from seqrec.training import load_state
 from tests.conftest import write_dataset
+from tests.id_family_runs import IdFamilyRuns
 from tests.interrupted import (
     Command,
-    assert_same_run,
-    assert_same_tensors,
-    kill_around_any_write,
-    kill_at_random_moments,
-    lose_the_results,
 )
-from tests.recommending import assert_recommends_as_it_was_tested
 
 # Under these the tiny dataset's run stops early.
 FLAGS = (
@@ -251,54 +244,10 @@ def test_contradictions() -> None:
         make_train([[1], [2]])
 
 
-@pytest.fixture(scope="module")
-def straight(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """A run that nothing interrupted."""
-    command = Command("Bert4Rec", tiny_path, tmp_path_factory.mktemp("straight"), FLAGS)
-    command.run()
-    return command
+class TestRuns(IdFamilyRuns):
+    """Whole runs."""
 
-
-def metrics_of(command: Command) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((command.folder / "metrics.json").read_text())
-    return found
-
-
-def test_a_run_stops_early(straight: Command) -> None:
-    metrics = metrics_of(straight)
-    assert 5 < metrics["epochs"] < 30
-    assert metrics["best_epoch"] == metrics["epochs"] - 1 - 4  # a patience of 4, epochs counted from 0
-    assert metrics["test"]["users"] == 90
-    assert not load_state(straight.folder / "checkpoints" / "last.ckpt")["model.item_embedding.weight"][0].any()
-
-
-def test_it_recommends_as_it_was_tested(straight: Command, tiny_path: Path) -> None:
-    assert_recommends_as_it_was_tested(straight.folder, tiny_path)
-
-
-def test_killed_at_random_moments(straight: Command, tiny_path: Path, tmp_path: Path) -> None:
-    command = Command("Bert4Rec", tiny_path, tmp_path / "runs", FLAGS)
-    assert kill_at_random_moments(command, np.random.default_rng(0)) >= 1
-    assert_same_run(straight.folder, command.folder)
-
-
-def test_killed_around_any_write(straight: Command, tiny_path: Path, tmp_path: Path) -> None:
-    command = Command("Bert4Rec", tiny_path, tmp_path / "runs", FLAGS)
-    assert kill_around_any_write(command, np.random.default_rng(1)) >= 1
-    assert_same_run(straight.folder, command.folder)
-    lose_the_results(command)
-    assert_same_run(straight.folder, command.folder)
-
-
-def test_candidates_do_not_touch_the_training(tiny_path: Path, tmp_path: Path) -> None:
-    states = []
-    for size in ("-1", "20"):
-        flags = (*FLAGS, "--num_epochs", "2", "--sample_size", size)
-        command = Command("Bert4Rec", tiny_path, tmp_path / size, flags)
-        command.run()
-        states.append(load_state(command.folder / "checkpoints" / "last.ckpt"))
-        assert metrics_of(command)["protocol"]["sample_size"] == int(size)
-    assert_same_tensors(states[0], states[1])
+    family, flags = "Bert4Rec", FLAGS
 
 
 @pytest.mark.parametrize(
@@ -328,7 +277,7 @@ def test_frozen_vectors_stay(tiny: Dataset, tmp_path: Path) -> None:
     )
     assert state["model.output_bias"][1:].any()
     assert not state["model.output_embedding.weight"][0].any()
-    cost = metrics_of(command)["cost"]
+    cost = command.metrics()["cost"]
     assert cost["parameters"] - cost["trainable_parameters"] == 41 * 24
 
 
@@ -341,4 +290,4 @@ def test_learns_a_cycle(tmp_path: Path) -> None:
     sure = ("--dropout_rate", "0", "--last_only_prob", "0.5")  # the rule has no exception, so nothing is overfitted
     command = Command("Bert4Rec", path, tmp_path / "runs", (*flags, *sure))
     command.run()
-    assert metrics_of(command)["test"]["Recall@1"] > 0.9
+    assert command.metrics()["test"]["Recall@1"] > 0.9

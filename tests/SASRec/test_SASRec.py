@@ -1,6 +1,5 @@
 """SASRec: the paper's equations, what an event may read, starting vectors, learning, resuming."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +20,9 @@ from seqrec.losses import Loss, LossOptions
 from seqrec.ragged import BatchKey
 from seqrec.training import load_state
 from tests.conftest import write_dataset
+from tests.id_family_runs import IdFamilyRuns
 from tests.interrupted import (
     Command,
-    assert_same_run,
-    assert_same_tensors,
-    kill_around_any_write,
-    kill_at_random_moments,
-    lose_the_results,
 )
 from tests.recommending import assert_recommends_as_it_was_tested
 
@@ -245,59 +240,10 @@ def test_a_temperature_makes_scores_cosines() -> None:
     torch.testing.assert_close(scores, expected)
 
 
-@pytest.fixture(scope="module")
-def straight(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """A run that nothing interrupted."""
-    command = Command("SASRec", tiny_path, tmp_path_factory.mktemp("straight"), FLAGS)
-    command.run()
-    return command
+class TestRuns(IdFamilyRuns):
+    """Whole runs."""
 
-
-def metrics_of(command: Command) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((command.folder / "metrics.json").read_text())
-    return found
-
-
-def test_a_run_stops_early(straight: Command) -> None:
-    metrics = metrics_of(straight)
-    assert 5 < metrics["epochs"] < 30
-    assert metrics["best_epoch"] == metrics["epochs"] - 1 - 4  # a patience of 4, epochs counted from 0
-    assert metrics["test"]["users"] == 90
-    assert metrics["test"]["tied_users"] == 0
-
-
-def test_it_recommends_as_it_was_tested(straight: Command, tiny_path: Path) -> None:
-    assert_recommends_as_it_was_tested(straight.folder, tiny_path)
-
-
-def test_killed_at_random_moments(straight: Command, tiny_path: Path, tmp_path: Path) -> None:
-    command = Command("SASRec", tiny_path, tmp_path / "runs", FLAGS)
-    assert kill_at_random_moments(command, np.random.default_rng(0)) >= 1
-    assert_same_run(straight.folder, command.folder)
-
-
-def test_killed_around_any_write(straight: Command, tiny_path: Path, tmp_path: Path) -> None:
-    command = Command("SASRec", tiny_path, tmp_path / "runs", FLAGS)
-    assert kill_around_any_write(command, np.random.default_rng(1)) >= 1
-    assert_same_run(straight.folder, command.folder)
-    lose_the_results(command)
-    assert_same_run(straight.folder, command.folder)
-
-
-def test_candidates_do_not_touch_the_training(straight: Command, tiny_path: Path, tmp_path: Path) -> None:
-    # Two epochs each, so that the choice of the best epoch, which the candidates may change, changes nothing.
-    states = []
-    for size in ("-1", "20"):
-        flags = (*FLAGS, "--num_epochs", "2", "--sample_size", size)
-        command = Command("SASRec", tiny_path, tmp_path / size, flags)
-        command.run()
-        states.append(load_state(command.folder / "checkpoints" / "last.ckpt"))
-        assert metrics_of(command)["protocol"]["sample_size"] == int(size)
-    assert_same_tensors(states[0], states[1])
-
-
-def test_padding_stays_zero(straight: Command) -> None:
-    assert not load_state(straight.folder / "checkpoints" / "last.ckpt")["model.item_embedding.weight"][0].any()
+    family, flags = "SASRec", FLAGS
 
 
 @pytest.mark.parametrize("loss", ["bce", "gbce", "sampled_softmax"])
@@ -326,7 +272,7 @@ def test_frozen_vectors_stay_and_the_projection_learns(tiny: Dataset, tmp_path: 
     torch.manual_seed(42)
     untrained = SASRec(40, SASRecConfig(hidden_units=16), start).state_dict()
     assert not torch.equal(state["model.item_embedding.adapter.weight"], untrained["item_embedding.adapter.weight"])
-    cost = metrics_of(command)["cost"]
+    cost = command.metrics()["cost"]
     assert cost["parameters"] - cost["trainable_parameters"] == 41 * 24
     assert cost["item_vector_bytes"] == 41 * 16 * 4
     assert_recommends_as_it_was_tested(command.folder, tiny.path)
@@ -356,4 +302,4 @@ def test_learns_a_cycle(tmp_path: Path) -> None:
     command = Command("SASRec", path, tmp_path / "runs", flags)
     command.run()
     assert len(leave_one_out(load_dataset(path)).test) == 150
-    assert metrics_of(command)["test"]["Recall@1"] > 0.9
+    assert command.metrics()["test"]["Recall@1"] > 0.9

@@ -1,0 +1,72 @@
+"""What a run of any family over item ids is to do: stop early, survive kills, recommend as it was tested.
+
+A family's tests derive a class from `IdFamilyRuns` and say its folder and flags under which the tiny dataset's run
+stops early.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from seqrec.training import load_state
+from tests.interrupted import (
+    Command,
+    assert_same_run,
+    assert_same_tensors,
+    kill_around_any_write,
+    kill_at_random_moments,
+    lose_the_results,
+)
+from tests.recommending import assert_recommends_as_it_was_tested
+
+
+class IdFamilyRuns:
+    """Tests of whole runs."""
+
+    family: ClassVar[str]
+    flags: ClassVar[tuple[str, ...]]
+
+    @pytest.fixture(scope="class")
+    def straight(self, tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
+        """A run that nothing interrupted."""
+        command = Command(self.family, tiny_path, tmp_path_factory.mktemp("straight"), self.flags)
+        command.run()
+        return command
+
+    def test_a_run_stops_early(self, straight: Command) -> None:
+        metrics = straight.metrics()
+        assert 5 < metrics["epochs"] < 30
+        assert metrics["best_epoch"] == metrics["epochs"] - 1 - 4  # a patience of 4, epochs counted from 0
+        assert metrics["test"]["users"] == 90
+        assert metrics["test"]["tied_users"] == 0
+
+    def test_padding_stays_zero(self, straight: Command) -> None:
+        assert not load_state(straight.folder / "checkpoints" / "last.ckpt")["model.item_embedding.weight"][0].any()
+
+    def test_it_recommends_as_it_was_tested(self, straight: Command, tiny_path: Path) -> None:
+        assert_recommends_as_it_was_tested(straight.folder, tiny_path)
+
+    def test_killed_at_random_moments(self, straight: Command, tiny_path: Path, tmp_path: Path) -> None:
+        command = Command(self.family, tiny_path, tmp_path / "runs", self.flags)
+        assert kill_at_random_moments(command, np.random.default_rng(0)) >= 1
+        assert_same_run(straight.folder, command.folder)
+
+    def test_killed_around_any_write(self, straight: Command, tiny_path: Path, tmp_path: Path) -> None:
+        command = Command(self.family, tiny_path, tmp_path / "runs", self.flags)
+        assert kill_around_any_write(command, np.random.default_rng(1)) >= 1
+        assert_same_run(straight.folder, command.folder)
+        lose_the_results(command)
+        assert_same_run(straight.folder, command.folder)
+
+    def test_candidates_do_not_touch_the_training(self, tiny_path: Path, tmp_path: Path) -> None:
+        # Two epochs each, so that the choice of the best epoch, which the candidates may change, changes nothing.
+        states = []
+        for size in ("-1", "20"):
+            flags = (*self.flags, "--num_epochs", "2", "--sample_size", size)
+            command = Command(self.family, tiny_path, tmp_path / size, flags)
+            command.run()
+            states.append(load_state(command.folder / "checkpoints" / "last.ckpt"))
+            assert command.metrics()["protocol"]["sample_size"] == int(size)
+        assert_same_tensors(states[0], states[1])
