@@ -152,16 +152,11 @@ class Layer(nn.Module):
         self.intermediate = Intermediate(config)
         self.output = Output(config, config.intermediate_size)
 
-    def forward(self, x: Tensor, plan: Plan) -> Tensor:
-        """Return (T, D) from (T, D)."""
-        return self._finish(self.attention.self(x, plan), x)
-
-    def first_tokens(self, x: Tensor, plan: Plan) -> Tensor:
-        """Return (B, D), the rows of the first tokens alone, from all (T, D)."""
-        return self._finish(self.attention.self.first_tokens(x, plan), x.index_select(0, plan.first))
-
-    def _finish(self, attended: Tensor, residual: Tensor) -> Tensor:
-        x = self.attention.output(attended, residual)
+    def forward(self, x: Tensor, plan: Plan, only_first: bool = False) -> Tensor:
+        """Return (T, D) from (T, D), or (B, D), the rows of the first tokens, with `only_first`."""
+        mixer = self.attention.self
+        attended = mixer.first_tokens(x, plan) if only_first else mixer(x, plan)
+        x = self.attention.output(attended, x.index_select(0, plan.first) if only_first else x)
         out: Tensor = self.output(self.intermediate(x), x)
         return out
 
@@ -232,7 +227,7 @@ class RecformerModel(nn.Module):
         for layer in body:
             x = layer(x, plan)
         if self.config.pooler_type == "cls" and not all_tokens:
-            return Encoded(_unsort(self.final_norm(last.first_tokens(x, plan)), plan.order), None)
+            return Encoded(_unsort(self.final_norm(last(x, plan, only_first=True)), plan.order), None)
         x = self.final_norm(last(x, plan))
         pooled = x.index_select(0, plan.first) if self.config.pooler_type == "cls" else average_tokens(x, plan)
         return Encoded(_unsort(pooled, plan.order), _unsort(x, plan.token_order) if all_tokens else None)

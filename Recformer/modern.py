@@ -59,25 +59,21 @@ class ModernLayer(nn.Module):
         self.dropout = Dropout(config.hidden_dropout_prob)
         self.attention_dropout = config.attention_probs_dropout_prob
 
-    def forward(self, x: Tensor, plan: Plan) -> Tensor:
-        """Return (T, D) from (T, D)."""
-        return self._finish(x + self.attention_out(self._attend(x, plan)))
-
-    def first_tokens(self, x: Tensor, plan: Plan) -> Tensor:
-        """Return (B, D), the rows of the first tokens alone, from all (T, D)."""
-        mixed = self._attend(x, plan).index_select(0, plan.first)
-        return self._finish(x.index_select(0, plan.first) + self.attention_out(mixed))
+    def forward(self, x: Tensor, plan: Plan, only_first: bool = False) -> Tensor:
+        """Return (T, D) from (T, D), or (B, D), the rows of the first tokens, with `only_first`."""
+        mixed = self._attend(x, plan)
+        if only_first:
+            x, mixed = (rows.index_select(0, plan.first) for rows in (x, mixed))
+        x = x + self.attention_out(mixed)
+        value, gate = self.feed_forward_in(self.feed_forward_norm(x)).chunk(2, dim=1)
+        out: Tensor = x + self.feed_forward_out(self.dropout(self.activation(value) * gate))
+        return out
 
     def _attend(self, x: Tensor, plan: Plan) -> Tensor:
         q, k, v = self.qkv(self.attention_norm(x)).view(len(x), 3, self.heads, -1).unbind(1)  # (T, H, E)
         cos, sin = plan.rotation(self.theta, q.shape[-1])
         q, k = (_rotate(y.float(), cos, sin).to(v.dtype) for y in (q, k))
         return attend_freely(q, k, v, plan, self.reach, self.attention_dropout if self.training else 0.0)
-
-    def _finish(self, x: Tensor) -> Tensor:
-        value, gate = self.feed_forward_in(self.feed_forward_norm(x)).chunk(2, dim=1)
-        out: Tensor = x + self.feed_forward_out(self.dropout(self.activation(value) * gate))
-        return out
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from seqrec.dataset import Histories, Split, SplitName, TimeTarget, global_time_
 from seqrec.evaluation import RankRecorder, rank_targets, seen_pairs
 from seqrec.metrics import KS
 from seqrec.ragged import BatchKey, Rounds, RowSampler
+from seqrec.sharding import FullyShardedStrategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,12 @@ class NextItemModule(pl.LightningModule):
     def item_vectors(self) -> Tensor:
         """Return (N+1, D), row i for item i; computed once per evaluation."""
         raise NotImplementedError
+
+    def configure_model(self) -> None:
+        """Share the weights out over the processes where that is the strategy."""
+        if isinstance(self.trainer.strategy, FullyShardedStrategy):
+            mesh = self.trainer.strategy.device_mesh["data_parallel"]
+            FullyShardedStrategy.share_out(self, mesh, ("training_step", "user_vectors", "item_vectors"))
 
     def _start(self) -> None:
         self.recorder.reset()

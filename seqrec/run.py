@@ -53,7 +53,7 @@ class TrainingConfig:
     num_nodes: int = 1
     """Machines."""
     strategy: StrategyName = "auto"
-    """How several devices share the work, and with deepspeed the training's state too."""
+    """How several devices share the work, and with fsdp and deepspeed the training's state too."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Of the forward and backward pass; scores and metrics are float32 always."""
     gradient_clip_val: float | None = None

@@ -1,8 +1,10 @@
-"""Training whose state is shared out over processes by DeepSpeed's ZeRO, on GPUs and on CPUs.
+"""Training whose state is shared out over processes, by DeepSpeed's ZeRO or by PyTorch's FSDP2, on GPUs and on CPUs.
 
-A checkpoint is then a folder with one part per process. It appears whole or not at all, and it is read as tensors and
-plain values only, though DeepSpeed's own reader would run whatever a file tells it to.
-Source: Rajbhandari et al. (2020), https://arxiv.org/abs/1910.02054.
+A checkpoint of DeepSpeed's is a folder with one part per process. It appears whole or not at all, and it is read as
+tensors and plain values only, though DeepSpeed's own reader would run whatever a file tells it to. One of FSDP2's is a
+file as any other.
+Sources: Rajbhandari et al. (2020), https://arxiv.org/abs/1910.02054; Zhao et al. (2023),
+https://arxiv.org/abs/2304.11277.
 """
 
 import io
@@ -17,23 +19,38 @@ from typing import Any, Literal
 import torch
 from lightning_fabric.utilities.seed import reset_seed
 from pytorch_lightning.accelerators import CPUAccelerator
-from pytorch_lightning.strategies import DeepSpeedStrategy
-from torch import Tensor
+from pytorch_lightning.strategies import DeepSpeedStrategy, ModelParallelStrategy, Strategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 StrategyName = Literal[
-    "auto", "ddp", "deepspeed_stage_2", "deepspeed_stage_2_offload", "deepspeed_stage_3", "deepspeed_stage_3_offload"
+    "auto",
+    "ddp",
+    "fsdp",
+    "deepspeed_stage_2",
+    "deepspeed_stage_2_offload",
+    "deepspeed_stage_3",
+    "deepspeed_stage_3_offload",
 ]
 
 
 def is_sharded(name: StrategyName) -> bool:
-    """Return whether a strategy shares out the training's state."""
-    return name.startswith("deepspeed")
+    """Return whether a strategy shares out the training's state, and leaves a module in pieces."""
+    return name not in ("auto", "ddp")
 
 
-def make_strategy(name: StrategyName) -> "str | ZeroStrategy":
+def writes_files(name: StrategyName) -> bool:
+    """Return whether a strategy's checkpoints are files, and not folders."""
+    return not name.startswith("deepspeed")
+
+
+def make_strategy(name: StrategyName) -> str | Strategy:
     """Return what a Trainer takes for the strategy of that name."""
     if not is_sharded(name):
         return name
+    if name == "fsdp":
+        return FullyShardedStrategy(tensor_parallel_size=1, save_distributed_checkpoint=False)
     offload = name.endswith("_offload")
     return ZeroStrategy(
         stage=3 if "stage_3" in name else 2,
@@ -41,6 +58,33 @@ def make_strategy(name: StrategyName) -> "str | ZeroStrategy":
         offload_parameters=offload and "stage_3" in name,
         logging_batch_size_per_gpu=1,  # batches are cut by the sampler: there is no one size to find out
     )
+
+
+class FullyShardedStrategy(ModelParallelStrategy):
+    """FSDP2 over all processes; a module shares itself out in `configure_model`, see `share_out`."""
+
+    strategy_name = "fsdp"
+
+    def setup_environment(self) -> None:
+        """Join the processes, each of which holds a share of every weight."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    @staticmethod
+    def share_out(module: nn.Module, mesh: DeviceMesh, entries: tuple[str, ...]) -> None:
+        """Share out a module's weights block by block, which are gathered when they are needed.
+
+        Args:
+            module: Of which each `ModuleList` holds blocks that run one after another.
+            mesh: The processes.
+            entries: Methods that use weights and are called from outside.
+        """
+        lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
+        for block in [block for blocks in lists for block in blocks]:
+            fully_shard(block, mesh=mesh)
+        fully_shard(module, mesh=mesh)
+        for name in entries:
+            register_fsdp_forward_method(module, name)
 
 
 class ZeroStrategy(DeepSpeedStrategy):

@@ -17,7 +17,7 @@ from torch import Tensor
 from seqrec.files import write_atomically
 from seqrec.module import NextItemModule
 from seqrec.run import Run, RunRecord, TrainingConfig, is_first_process
-from seqrec.sharding import consolidate, find_checkpoint, is_sharded, make_strategy
+from seqrec.sharding import consolidate, find_checkpoint, is_sharded, make_strategy, writes_files
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def build_trainer(config: TrainingConfig, folder: Path, record: RunRecord, to_be
         accumulate_grad_batches=config.accumulate_grad_batches,
         gradient_clip_val=config.gradient_clip_val,
         callbacks=callbacks,
-        plugins=None if is_sharded(config.strategy) else AtomicCheckpointIO(),
+        plugins=AtomicCheckpointIO() if writes_files(config.strategy) else None,
         logger=TensorBoardLogger(folder, name="logs", version=""),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,

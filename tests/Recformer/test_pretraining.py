@@ -1,7 +1,9 @@
 """Whole pretraining runs on a tiny random backbone: killed, sharded, converted, continued."""
 
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 
 from Recformer.backbone import load_backbone
 from Recformer.checkpoint import load_weights
@@ -154,6 +157,51 @@ def test_a_killed_zero_2_run_ends_as_if_it_had_not_been(
     metrics = [json.loads((folder / NAME / "metrics.json").read_text()) for folder in (sharded, tmp_path)]
     for key in ("test", "valid", "best_epoch", "epochs"):
         assert metrics[0][key] == metrics[1][key]
+
+
+def pretrain_as_one_of_two(rank: int, port: int, given: list[str]) -> None:
+    """Pretrain as one of two processes that somebody else started."""
+    os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]
+    forked.run_as_main(str(forked.ROOT / "Recformer/pretrain.py"), [*given, "--devices", "2"])
+
+
+def pretrain_in_two(given: list[str], folder: Path, until: int | None = None) -> None:
+    """Pretrain in two processes, which are killed once so many rounds are done."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    said = [folder / f"said.{rank}" for rank in range(2)]
+    processes = [forked.start(pretrain_as_one_of_two, rank, port, given, output=said[rank]) for rank in range(2)]
+    curve = folder / NAME / "logs/metrics.csv"
+    while until is not None and not (curve.is_file() and len(curve.read_text().splitlines()) > until):
+        assert all(process.is_alive() for process in processes)
+        time.sleep(0.01)
+    for process, output in zip(processes, said, strict=True):
+        if until is not None:
+            process.kill()
+        process.join(120)
+        assert until is not None or process.exitcode == 0, output.read_text()
+
+
+def test_fsdp_trains_as_ddp_does_also_when_it_is_killed(
+    tiny_path: Path, held_out_path: Path, backbone: Path, tmp_path: Path
+) -> None:
+    for strategy in ("ddp", "fsdp"):
+        (tmp_path / strategy).mkdir()
+    given = {
+        name: flags(tiny_path, held_out_path, backbone, tmp_path / name, "--strategy", name) for name in ("ddp", "fsdp")
+    }
+    pretrain_in_two(given["ddp"], tmp_path / "ddp")
+    pretrain_in_two([*given["fsdp"], "--resume"], tmp_path / "fsdp", until=1)
+    pretrain_in_two([*given["fsdp"], "--resume"], tmp_path / "fsdp")
+    for name in ("best", "last"):
+        states = [load_state(tmp_path / strategy / NAME / f"checkpoints/{name}.ckpt") for strategy in ("ddp", "fsdp")]
+        assert states[0].keys() == states[1].keys()
+        for key in states[0]:
+            torch.testing.assert_close(states[0][key], states[1][key], rtol=0, atol=2e-3, msg=key)
+    curves = [pl.read_csv(tmp_path / s / NAME / "logs/metrics.csv")["train/loss"].to_list() for s in ("ddp", "fsdp")]
+    assert curves[0] == pytest.approx(curves[1], abs=1e-3)
 
 
 def test_a_sharded_checkpoint_that_is_more_than_data_is_not_read(sharded: Path, tmp_path: Path) -> None:
