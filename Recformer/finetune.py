@@ -91,8 +91,8 @@ class RecformerModule(EncoderModule):
     item_table: Tensor
     model: RecformerModel
 
-    def __init__(self, model: RecformerModel, items: ItemTokens, config: Config, num_users: int) -> None:
-        super().__init__(model, model, config.learning, num_users, config.protocol.metric_ks)
+    def __init__(self, model: RecformerModel, items: ItemTokens, config: Config) -> None:
+        super().__init__(model, model, config.learning, config.protocol.metric_ks)
         self.items, self.config = items, config
         self.refresh_items = True
         self.train_items = False
@@ -229,7 +229,7 @@ def main(config: Config) -> None:
         load_weights(model, config.pretrain_ckpt)
         table = encode_items(model, items, config.eval_max_tokens)
         export(config, model, table, dataset, "pretrain")
-    module = RecformerModule(model, items, config, dataset.num_users).to(table.device)
+    module = RecformerModule(model, items, config).to(table.device)
     module.set_table(table)
     data = make_batches(config, dataset, items)
     record = RunRecord(run.folder, config.training)
@@ -250,7 +250,7 @@ def restore(config: Config, dataset: Dataset, state: dict[str, Tensor]) -> Recom
     model, items = load_encoder(config, dataset)
     if config.learning.lora_r and config.pretrain_ckpt is not None:
         load_weights(model, config.pretrain_ckpt)  # what the updates are of, which their checkpoint does not have
-    module = RecformerModule(model, items, config, dataset.num_users)
+    module = RecformerModule(model, items, config)
     module.load_state_dict(state)
     module.refresh_items = False
     reader = HistoryReader(items, config.encoder.max_token_num)

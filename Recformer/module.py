@@ -22,11 +22,10 @@ class EncoderModule(NextItemModule):
         model: nn.Module,
         encoder: RecformerModel,
         learning: LearningOptions,
-        num_users: int,
         metric_ks: tuple[int, ...],
     ) -> None:
         """Take a model and the encoder in it."""
-        super().__init__(num_users, metric_ks)
+        super().__init__(metric_ks)
         self.learning = learning
         if learning.lora_r:
             add_lora(model, encoder, learning)

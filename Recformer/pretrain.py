@@ -98,9 +98,9 @@ class PretrainModule(EncoderModule):
 
     model: RecformerForPretraining
 
-    def __init__(self, model: RecformerForPretraining, items: ItemTokens, config: Config, num_users: int) -> None:
+    def __init__(self, model: RecformerForPretraining, items: ItemTokens, config: Config) -> None:
         """Take a model and the items of the held-out domain."""
-        super().__init__(model, model.longformer, config.learning, num_users, config.protocol.metric_ks)
+        super().__init__(model, model.longformer, config.learning, config.protocol.metric_ks)
         self.items, self.config = items, config
         if config.mlm_weight == 0:
             model.longformer.freeze_unread()
@@ -228,7 +228,7 @@ def main(config: Config) -> None:
     model, tokenizer = load_pretraining(*encoder.source, config.mlm_pass, **encoder.changes)
     limits = encoder.max_attr_num, encoder.max_attr_length
     corpus_items, valid_items = (load_item_tokens(data, tokenizer, *limits) for data in (corpus, valid))
-    module = PretrainModule(model, valid_items, config, valid.num_users)
+    module = PretrainModule(model, valid_items, config)
     data = make_batches(config, corpus, corpus_items, valid, valid_items, tokenizer)
     training = config.training
     if isinstance(data.train_sampler, Rounds):

@@ -25,6 +25,7 @@ from seqrec.command import run_command
 from seqrec.dataset import Dataset, Histories
 from seqrec.evaluation import rank_targets
 from seqrec.formatting import name_run, number
+from seqrec.metrics import mean_by_user
 from seqrec.module import HeldOutDataset, Protocol, Recommender
 from seqrec.ragged import BatchKey, RowSampler
 from seqrec.results import user_metric
@@ -61,15 +62,13 @@ class Config:
 
 def shuffle_histories(histories: Histories, generator: np.random.Generator, keep_last: bool) -> Histories:
     """Return evaluation histories with the events of each in random order, and their targets where they were."""
-    ends = histories.ends - 1 if keep_last else histories.ends
-    lengths = ends - histories.starts
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    # Each history is copied with its target: those of one user may overlap.
+    lengths = histories.lengths + 1
+    items, offsets = replace(histories, ends=histories.ends + 1).gather(np.arange(len(lengths)), int(lengths.max()))
     owner = np.repeat(np.arange(len(lengths)), lengths)
-    place = np.arange(offsets[-1]) - offsets[owner] + histories.starts[owner]
-    order = np.lexsort((generator.random(len(place)), owner))
-    items = np.array(histories.items)
-    items[place] = items[place[order]]
-    return replace(histories, items=items)
+    fixed = np.arange(len(items)) >= (offsets[1:] - (2 if keep_last else 1))[owner]
+    order = np.lexsort((np.where(fixed, 1 + np.arange(len(items)), generator.random(len(items))), owner))
+    return Histories(items[order].astype(np.int32), histories.users, offsets[:-1], offsets[1:] - 1)
 
 
 def rank_histories(
@@ -99,7 +98,7 @@ def compare_orders(config: Config, folder: Path) -> str:
 
     def score(view: Histories) -> NDArray[np.float64]:
         ranks = rank_histories(dataset, recommender, view, protocol, config.max_tokens, config.device)
-        return user_metric(ranks, config.metric)
+        return mean_by_user(user_metric(ranks, config.metric), view.users)
 
     in_order = score(histories)
     shuffled = np.mean(

@@ -202,7 +202,7 @@ def _check_dataset(run: Run, dataset: Dataset) -> None:
                 f"the present data, or restore the former with `python scripts/prepare.py SOURCE ... --name "
                 f"{dataset.path.name}`, or move {run.folder} away"
             )
-    if len(run.ranks) != dataset.num_users:
+    if run.owners is None and len(run.ranks) != dataset.num_users:
         raise ValueError(
             f"{run.folder / 'ranks-test.npy'} has {len(run.ranks)} users, but {dataset.path} has "
             f"{dataset.num_users}: delete the run and make it again"
@@ -215,21 +215,19 @@ def _build_table(runs: list[Run], dataset: Dataset | None, note: str, metric: st
         by_group.setdefault((run.family, run.group), []).append(run)
     metrics = METRICS if metric in METRICS else (*METRICS, metric)
     groups = tuple(_summarise(members, metrics) for members in by_group.values())
-    users = runs[0].users
     values = {  # each (U,)
-        key: np.mean([user_metric(run.ranks[users], metric) for run in members], axis=0)
-        for key, members in by_group.items()
+        key: np.mean([run.by_user(metric) for run in members], axis=0) for key, members in by_group.items()
     }
     differences = _compare_groups(groups, values, metric, resamples, seed)
     slicings: tuple[Slicing, ...] = ()
     if dataset is not None:
         cuts, note = cut_users(runs[0], dataset)
         slicings = tuple(_fill_slices(*cut, values, resamples, seed) for cut in cuts)
-    return Table(runs[0].protocol, metrics, len(users), groups, differences, slicings, note, tuple(runs))
+    return Table(runs[0].protocol, metrics, len(runs[0].users), groups, differences, slicings, note, tuple(runs))
 
 
 def _summarise(runs: list[Run], metrics: tuple[str, ...]) -> Group:
-    by_seed = {name: tuple(float(user_metric(run.ranks[run.users], name).mean()) for run in runs) for name in metrics}
+    by_seed = {name: tuple(float(run.by_user(name).mean()) for run in runs) for name in metrics}
     recorded = {key: [float(c) for run in runs if (c := run.cost.get(key)) is not None] for key in COST_KEYS}
     return Group(
         family=runs[0].family,

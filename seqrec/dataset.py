@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 FORMAT = 1
 SplitName = Literal["leave_one_out", "global_time"]
-TimeTarget = Literal["last", "first", "random"]
+TimeTarget = Literal["last", "first", "random", "successive"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Histories:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Training histories, and one held-out target per evaluated user for validation and for test."""
+    """Training histories, and held-out targets, one per evaluated user or several, for validation and for test."""
 
     name: SplitName
     train: Histories
@@ -132,12 +132,13 @@ def global_time_split(dataset: Dataset, quantile: float = 0.9, target: TimeTarge
 
     With T2 the `quantile` of all timestamps and T1 the same quantile of those before T2: events before T1 train;
     one event of a user's in [T1, T2) is a validation target, one from T2 on is a test target: the last, the first, or
-    one at random; the history is everything of the user's before it. A target without any history is left out.
+    one at random, or each of them in turn (successive); the history is everything of the user's before it. A target
+    without any history is left out.
 
     Args:
         dataset: With timestamps.
         quantile: In (0, 1).
-        target: Which event of a user's after the moment.
+        target: Which event of a user's after the moment; `successive` gives a user as many rows as there are.
         seed: Of random targets.
 
     Raises:
@@ -168,9 +169,14 @@ def global_time_split(dataset: Dataset, quantile: float = 0.9, target: TimeTarge
     generator = np.random.default_rng(seed)
 
     def hold_out(first: NDArray[np.int64], end: NDArray[np.int64]) -> Histories:
-        """Return the histories before one event of each user's in [first, end)."""
+        """Return the histories before one event, or each, of each user's in [first, end)."""
         # Before the very first event there is no history: the second is the first that can be a target.
         at = np.maximum(first, starts + 1)
+        if target == "successive":
+            counts = np.maximum(end - at, 0)
+            rows = np.repeat(users, counts)
+            place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+            return Histories(dataset.items, rows, starts[rows], at[rows] + place)
         if target == "random":
             at = generator.integers(at, np.maximum(end, at + 1))
         elif target == "last":

@@ -8,6 +8,7 @@ decides all pairs that lie clear of the target's score; the few within its round
 Hence the ranks of given vectors do not depend on batch size, chunk size, device or number of processes.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqrec.dataset import Histories
-from seqrec.metrics import KS, sum_metrics
+from seqrec.metrics import KS, mean_by_user, measure
 
 CHUNK_ELEMENTS = 1 << 22
 """Scores held at one time: 16 MiB of float32."""
@@ -230,35 +231,36 @@ def _count_near(
 
 @dataclass(slots=True)
 class RankRecorder:
-    """Collects ranks user by user and turns them into metrics, once, over all processes."""
+    """Collects the ranks of n targets and turns them into metrics, once, over all processes."""
 
-    num_users: int
     ks: tuple[int, ...] = KS
+    users: NDArray[np.int64] = field(init=False)
+    """(n,) whose target each is."""
     ranks: NDArray[np.int64] = field(init=False)
-    """(U,) 0-based rank, -1 for a user without a target."""
+    """(n,) 0-based rank, -1 where none was recorded."""
     candidates: NDArray[np.int64] = field(init=False)
     tied: NDArray[np.int64] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.reset()
+    def expect(self, users: NDArray[np.int64]) -> None:
+        """Forget everything recorded, and record targets of (n,) users."""
+        self.users = users
+        self.ranks = np.full(len(users), -1, dtype=np.int64)
+        self.candidates = np.zeros(len(users), dtype=np.int64)
+        self.tied = np.zeros(len(users), dtype=np.int64)
 
-    def reset(self) -> None:
-        """Forget everything recorded."""
-        self.ranks = np.full(self.num_users, -1, dtype=np.int64)
-        self.candidates = np.zeros(self.num_users, dtype=np.int64)
-        self.tied = np.zeros(self.num_users, dtype=np.int64)
-
-    def add(self, users: NDArray[np.int64], ranking: Ranking) -> None:
-        """Record the ranking of (B,) users."""
-        self.ranks[users] = ranking.ranks.cpu().numpy()
-        self.candidates[users] = ranking.num_candidates.cpu().numpy()
-        self.tied[users] = ranking.tied.cpu().numpy()
+    def add(self, rows: NDArray[np.int64], ranking: Ranking) -> None:
+        """Record the ranking of (B,) of the targets."""
+        self.ranks[rows] = ranking.ranks.cpu().numpy()
+        self.candidates[rows] = ranking.num_candidates.cpu().numpy()
+        self.tied[rows] = ranking.tied.cpu().numpy()
 
     def compute(self, device: torch.device | str = "cpu") -> dict[str, float]:
         """Return the mean of every metric over the users of all processes, with their number and the share tied.
 
+        A user of several targets counts once, by the mean over them.
+
         Raises:
-            ValueError: If no user was recorded.
+            ValueError: If no target was recorded.
         """
         if dist.is_available() and dist.is_initialized():
             for name in ("ranks", "candidates", "tied"):
@@ -266,12 +268,18 @@ class RankRecorder:
                 dist.all_reduce(shared, op=dist.ReduceOp.MAX)
                 setattr(self, name, shared.cpu().numpy())
         recorded = self.ranks >= 0
-        count = int(recorded.sum())
-        if not count:
+        users = self.users[recorded]
+        if not len(users):
             raise ValueError("no user has a held-out item: every sequence is shorter than 3, or the split is empty")
         ranks, candidates = (torch.from_numpy(x[recorded]) for x in (self.ranks, self.candidates))
-        means = {name: total / count for name, total in sum_metrics(ranks, candidates, self.ks).items()}
-        return means | {"users": count, "tied_users": float(self.tied[recorded].mean())}
+        metrics = {name: values.numpy() for name, values in measure(ranks, candidates, self.ks).items()}
+        by_user = {name: mean_by_user(values, users) for name, values in metrics.items()}
+        count = len(by_user["MRR"])
+        means = {name: math.fsum(values) / count for name, values in by_user.items()}
+        return means | {
+            "users": count,
+            "tied_users": float(mean_by_user(self.tied[recorded].astype(np.float64), users).mean()),
+        }
 
 
 def seen_pairs(histories: Histories, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,9 @@ def describe_protocol(table: Table) -> str:
     protocol = table.protocol
     split = {
         "leave_one_out": "the last item of every user with at least three",
-        "global_time": f"the {protocol.get('time_target', 'last')} item of every user after one moment in time",
+        "global_time": "each item of every user's after one moment in time, in turn,"
+        if protocol.get("time_target") == "successive"
+        else f"the {protocol.get('time_target', 'last')} item of every user after one moment in time",
     }.get(protocol["split"], f"the test item of split {protocol['split']}")
     catalogue = f"all {protocol['num_items']:,} items"
     sampled = f"{protocol['sample_size']:,} sampled items"

@@ -92,9 +92,9 @@ class IdModelConfig:
 class IdModule(NextItemModule):
     """A model over item ids with its loss and optimiser."""
 
-    def __init__(self, model: Any, config: IdModelConfig, num_users: int) -> None:
+    def __init__(self, model: Any, config: IdModelConfig) -> None:
         """Take a model with `item_embedding` and `item_vectors()`."""
-        super().__init__(num_users, config.protocol.metric_ks)
+        super().__init__(config.protocol.metric_ks)
         self.model, self.config = model, config
 
     def predict(self, batch: Any, table: Tensor) -> Tensor:
@@ -153,8 +153,8 @@ class IdFamily:
     """Most recent events that the model reads."""
     make_model: Callable[[int, Start | None], nn.Module]
     """From N and given item vectors, or None for random ones."""
-    make_module: Callable[[Any, Any, int], IdModule]
-    """From the model, the flags and the number of users."""
+    make_module: Callable[[Any, Any], IdModule]
+    """From the model and the flags."""
     make_train: Callable[[Histories, int], Any]
     """From the training view and N: a dataset of batches by key, with the (n,) `lengths` of its sequences."""
     make_inputs: Callable[[Histories, NDArray[np.int64], int], Any]
@@ -179,7 +179,7 @@ def restore_id_model(
         given = np.zeros(state["model.item_embedding.weight"].shape, dtype=np.float32)
         plain = replace(config.table, init_transform=("none",), fit_transform="all")
         start = Start(given, np.ones(len(given), dtype=bool), plain)
-    module = family.make_module(family.make_model(dataset.num_items, start), config, dataset.num_users)
+    module = family.make_module(family.make_model(dataset.num_items, start), config)
     module.load_state_dict(state)
     return Recommender(module, family.read, family.count_tokens)
 
@@ -209,4 +209,4 @@ def train_id_model(config: IdModelConfig, family: IdFamily) -> None:
         valid_users=config.training.valid_users,
         num_workers=config.training.dataloader_num_workers,
     )
-    complete(run, family.make_module(model, config, dataset.num_users), data)
+    complete(run, family.make_module(model, config), data)

@@ -1,8 +1,8 @@
-"""Ranking metrics, one held-out item per user. Shapes: B users, N score columns."""
+"""Ranking metrics of held-out items. Shapes: B targets, each a user's, N score columns."""
 
-import math
-
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 KS = (1, 5, 10, 20, 50)
@@ -64,11 +64,16 @@ def auc(rank: Tensor, num_candidates: Tensor | int) -> Tensor:
     return torch.where(others > 0, 1 - rank.double() / others.clamp(min=1), 1.0)
 
 
-def sum_metrics(rank: Tensor, num_candidates: Tensor | int, ks: tuple[int, ...] = KS) -> dict[str, float]:
-    """Return the sum over users of every metric, to be divided once by the number of users."""
-    sums = {f"NDCG@{k}": ndcg_at_k(rank, k) for k in ks} | {f"Recall@{k}": recall_at_k(rank, k) for k in ks}
-    sums |= {"MRR": reciprocal_rank(rank), "AUC": auc(rank, num_candidates)}
-    return {name: math.fsum(values.tolist()) for name, values in sums.items()}
+def measure(rank: Tensor, num_candidates: Tensor | int, ks: tuple[int, ...] = KS) -> dict[str, Tensor]:
+    """Return every metric of each target, (B,) float64."""
+    metrics = {f"NDCG@{k}": ndcg_at_k(rank, k) for k in ks} | {f"Recall@{k}": recall_at_k(rank, k) for k in ks}
+    return metrics | {"MRR": reciprocal_rank(rank), "AUC": auc(rank, num_candidates)}
+
+
+def mean_by_user(values: NDArray[np.float64], users: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return each user's mean over the targets, users ascending: (U,) float64 from (n,) values and (n,) users."""
+    _, owner, counts = np.unique(users, return_inverse=True, return_counts=True)
+    return np.bincount(owner, values) / counts
 
 
 def _check_k(k: int) -> None:

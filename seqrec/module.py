@@ -32,7 +32,8 @@ class Protocol:
     split_quantile: float = 0.9
     """Share of the events before the moment of global_time, and of those before the moment of its validation."""
     time_target: TimeTarget = "last"
-    """Which event of a user's after that moment is the target."""
+    """Which event of a user's after that moment is the target; with successive each is in turn, and a user counts by
+    the mean over them."""
     sample_size: int = -1
     """Negatives sampled per user to rank against; below 1 ranks the whole catalogue."""
     filter_seen: bool = False
@@ -63,6 +64,11 @@ class Protocol:
         return global_time_split(dataset, self.split_quantile, self.time_target)
 
     @property
+    def several_targets(self) -> bool:
+        """Whether a user may have more than one."""
+        return self.time_target == "successive"
+
+    @property
     def record(self) -> dict[str, Any]:
         """Return all that decides a run's ranks, as the run keeps it."""
         time = {"split_quantile": self.split_quantile, "time_target": self.time_target}
@@ -86,7 +92,8 @@ class HeldOut(NamedTuple):
 
     inputs: Any
     """What the family's `user_vectors` takes."""
-    users: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    """(B,) of the view."""
     targets: Tensor
     negatives: Tensor | None
     seen: tuple[Tensor, Tensor] | None
@@ -107,14 +114,14 @@ class HeldOutDataset(Dataset[HeldOut]):
 
     def __getitem__(self, key: BatchKey) -> HeldOut:
         rows, protocol = key.rows, self.protocol
-        users = self.histories.users[rows]
         negatives = None
         if protocol.sample_size > 0:
+            users = self.histories.users[rows]
             drawn = sample_negatives(self.dataset, users, protocol.sample_size, protocol.candidate_seed)
             negatives = torch.from_numpy(drawn)
         return HeldOut(
             inputs=self.make_inputs(self.histories, rows),
-            users=users,
+            rows=rows,
             targets=torch.from_numpy(self.targets[rows]),
             negatives=negatives,
             seen=seen_pairs(self.histories, rows) if protocol.filter_seen else None,
@@ -125,12 +132,12 @@ class NextItemModule(pl.LightningModule):
     """A recommender whose score is the dot product of a user vector and an item vector.
 
     A family implements `user_vectors`, `item_vectors` and `training_step`. Validation logs `valid/<metric>`, test keeps
-    the per-user ranks in `recorder`.
+    each target's rank in `recorder`.
     """
 
-    def __init__(self, num_users: int, metric_ks: tuple[int, ...] = KS) -> None:
+    def __init__(self, metric_ks: tuple[int, ...] = KS) -> None:
         super().__init__()
-        self.recorder = RankRecorder(num_users, metric_ks)
+        self.recorder = RankRecorder(metric_ks)
         self.results: dict[str, float] = {}
         self._catalogue: Tensor | None = None
 
@@ -148,8 +155,8 @@ class NextItemModule(pl.LightningModule):
             mesh = self.trainer.strategy.device_mesh["data_parallel"]
             FullyShardedStrategy.share_out(self, mesh, ("training_step", "user_vectors", "item_vectors"))
 
-    def _start(self) -> None:
-        self.recorder.reset()
+    def _start(self, loader: Any) -> None:
+        self.recorder.expect(loader.dataset.histories.users)
         with torch.no_grad():
             self._catalogue = self.item_vectors().float()
 
@@ -157,7 +164,7 @@ class NextItemModule(pl.LightningModule):
         assert self._catalogue is not None
         users = self.user_vectors(batch.inputs).float()
         ranking = rank_targets(users, self._catalogue, batch.targets, negatives=batch.negatives, seen=batch.seen)
-        self.recorder.add(batch.users, ranking)
+        self.recorder.add(batch.rows, ranking)
 
     def _finish(self, stage: str) -> None:
         self.results = self.recorder.compute(self.device)
@@ -166,7 +173,7 @@ class NextItemModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Compute the item vectors once."""
-        self._start()
+        self._start(self.trainer.val_dataloaders)
 
     def validation_step(self, batch: HeldOut) -> None:
         """Rank one batch of users."""
@@ -178,7 +185,7 @@ class NextItemModule(pl.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Compute the item vectors once."""
-        self._start()
+        self._start(self.trainer.test_dataloaders)
 
     def test_step(self, batch: HeldOut) -> None:
         """Rank one batch of users."""
@@ -218,9 +225,10 @@ class BatchModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         valid = split.valid
-        if valid_users is not None and valid_users < len(valid):
-            chosen = np.random.default_rng(train_sampler.seed).choice(len(valid), valid_users, replace=False)
-            valid = valid.select(np.sort(chosen))
+        everyone = np.unique(valid.users)
+        if valid_users is not None and valid_users < len(everyone):
+            chosen = np.random.default_rng(train_sampler.seed).choice(everyone, valid_users, replace=False)
+            valid = valid.select(np.isin(valid.users, chosen))
         self.train, self.train_sampler, self.num_workers = train, train_sampler, num_workers
         self.eval_lengths, self.eval_max_tokens = eval_lengths, eval_max_tokens
         self.held_out = {

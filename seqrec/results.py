@@ -1,4 +1,4 @@
-"""Finished runs, read back from their folders and checked. Shapes: U users of the dataset."""
+"""Finished runs, read back from their folders and checked. Shapes: n targets."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seqrec.metrics import ndcg_at_k, recall_at_k, reciprocal_rank
+from seqrec.metrics import mean_by_user, ndcg_at_k, recall_at_k, reciprocal_rank
 
 PROTOCOL_KEYS = ("split", "sample_size", "filter_seen", "num_items", "sequences_sha256", "item_ids_sha256")
 TOLERANCE = 1e-6
@@ -32,7 +32,9 @@ class Run:
     """Everything that two runs must share to be comparable."""
     test: dict[str, float]
     ranks: NDArray[np.int64]
-    """(U,) 0-based rank of each user's test target, -1 where there is none; memory-mapped."""
+    """(n,) 0-based rank of each test target, -1 for a user who has none; memory-mapped."""
+    owners: NDArray[np.int64] | None
+    """(n,) whose target each is; None where there is one for each user of the dataset, in order."""
     cost: dict[str, Any]
     best_epoch: int | None
     epochs: int | None
@@ -40,7 +42,12 @@ class Run:
     @property
     def users(self) -> NDArray[np.int64]:
         """The users who have a test target, ascending."""
-        return np.flatnonzero(self.ranks >= 0)
+        return np.flatnonzero(self.ranks >= 0) if self.owners is None else np.unique(self.owners)
+
+    def by_user(self, metric: str) -> NDArray[np.float64]:
+        """Return one metric for each of `users`: the mean over a user's targets."""
+        values = user_metric(self.ranks[self.ranks >= 0], metric)
+        return values if self.owners is None else mean_by_user(values, self.owners)
 
 
 def user_metric(ranks: NDArray[np.int64], metric: str) -> NDArray[np.float64]:
@@ -99,7 +106,8 @@ def read_run(folder: Path) -> Run:
             seed=int(record["seed"]),
             protocol=dict(record["protocol"]),
             test=dict(record["test"]),
-            ranks=_read_ranks(folder / "ranks-test.npy"),
+            ranks=_read_numbers(folder / "ranks-test.npy"),
+            owners=_read_numbers(owners) if (owners := folder / "users-test.npy").is_file() else None,
             cost=dict(record.get("cost", {})),
             best_epoch=record.get("best_epoch"),
             epochs=record.get("epochs"),
@@ -137,7 +145,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
                 "delete one, or give it another --run_name"
             )
         other = first.setdefault(protocol, run)
-        if not np.array_equal(run.ranks < 0, other.ranks < 0):
+        if not _same_targets(run, other):
             raise ValueError(
                 f"{run.folder} was tested on other users than {other.folder} "
                 f"({len(run.users)} of {len(run.ranks)} against {len(other.users)} of {len(other.ranks)}) "
@@ -146,23 +154,32 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     return runs
 
 
-def _read_ranks(file: Path) -> NDArray[np.int64]:
+def _same_targets(run: Run, other: Run) -> bool:
+    """Return whether two runs ranked targets of the same users."""
+    if run.owners is None or other.owners is None:
+        return run.owners is other.owners and np.array_equal(run.ranks < 0, other.ranks < 0)
+    return np.array_equal(run.owners, other.owners)
+
+
+def _read_numbers(file: Path) -> NDArray[np.int64]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing beside metrics.json: delete {file.parent} and run it again")
     try:
-        ranks: NDArray[np.int64] = np.load(file, mmap_mode="r", allow_pickle=False)
+        numbers: NDArray[np.int64] = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{file} is damaged ({error}): delete {file.parent} and run it again") from error
-    if ranks.ndim != 1 or ranks.dtype != np.int64:
-        raise ValueError(f"{file} is {ranks.dtype} {ranks.shape}, expected int64 (users,)")
-    return ranks
+    if numbers.ndim != 1 or numbers.dtype != np.int64:
+        raise ValueError(f"{file} is {numbers.dtype} {numbers.shape}, expected int64 (targets,)")
+    return numbers
 
 
 def _check_ranks(run: Run) -> None:
-    """Refuse ranks outside [0, candidates) and runs without a tested user."""
+    """Refuse ranks outside [0, candidates), runs without a tested user, and users that are not the ranks'."""
     sampled = int(run.protocol["sample_size"])
     candidates = sampled + 1 if sampled > 0 else int(run.protocol["num_items"])
     file = run.folder / "ranks-test.npy"
+    if run.owners is not None and (len(run.owners) != len(run.ranks) or np.any(run.ranks < 0)):
+        raise ValueError(f"{file} and users-test.npy are not of one test: delete {run.folder} and run it again")
     if not len(run.users):
         raise ValueError(f"{file} ranks no user: the test was not run; delete {run.folder} and run it again")
     low, high = int(run.ranks.min()), int(run.ranks.max())
@@ -176,11 +193,10 @@ def _check_ranks(run: Run) -> None:
 def _check_metrics(run: Run) -> None:
     """Refuse metrics.json if it contradicts the ranks or itself."""
     file = run.folder / "metrics.json"
-    ranks = run.ranks[run.users]
     recorded = {k: v for k, v in run.test.items() if k == "MRR" or re.fullmatch(r"(NDCG|Recall)@\d+", k)}
     for k, value in recorded.items():
         # Not `abs(...) > TOLERANCE`: that would let NaN pass.
-        if not abs((computed := float(user_metric(ranks, k).mean())) - value) <= TOLERANCE:
+        if not abs((computed := float(run.by_user(k).mean())) - value) <= TOLERANCE:
             raise ValueError(
                 f"{file} says test {k} = {value:.8f} but its ranks-test.npy gives {computed:.8f}: the two "
                 f"files come from different tests; delete {run.folder} and run it again"
@@ -190,5 +206,5 @@ def _check_metrics(run: Run) -> None:
         raise ValueError(f"{file} has no test {lacking}: delete {run.folder} and run it again")
     if recorded["NDCG@10"] > recorded["Recall@10"] + TOLERANCE:
         raise ValueError(f"{file} has NDCG@10 {recorded['NDCG@10']} above Recall@10 {recorded['Recall@10']}")
-    if run.test.get("users", len(ranks)) != len(ranks):
-        raise ValueError(f"{file} says {run.test['users']} test users but ranks-test.npy ranks {len(ranks)}")
+    if run.test.get("users", len(run.users)) != len(run.users):
+        raise ValueError(f"{file} says {run.test['users']} test users but ranks-test.npy ranks {len(run.users)}")

@@ -1,6 +1,7 @@
 """One run: how it trains, the folder that it writes, and what it must remember over a kill.
 
-`runs/<Family>/<dataset>/<name>/` holds config.json, checkpoints/{best,last}.ckpt, logs/, metrics.json, ranks-test.npy.
+`runs/<Family>/<dataset>/<name>/` holds config.json, checkpoints/{best,last}.ckpt, logs/, metrics.json, ranks-test.npy:
+each user's rank, -1 without a target, or where a user has several each target's, with users-test.npy saying whose.
 """
 
 import csv
@@ -178,8 +179,14 @@ class Run:
                 "threads": torch.get_num_threads(),
             },
         }
-        with write_atomically(self.folder / "ranks-test.npy") as file:
-            np.save(file, module.recorder.ranks, allow_pickle=False)
+        tables = {"ranks": module.recorder.ranks, "users": module.recorder.users}
+        if not self.protocol.several_targets:
+            ranks = np.full(self.dataset.num_users, -1, dtype=np.int64)
+            ranks[module.recorder.users] = module.recorder.ranks
+            tables = {"ranks": ranks}
+        for name, table in tables.items():
+            with write_atomically(self.folder / f"{name}-test.npy") as file:
+                np.save(file, table, allow_pickle=False)
         write_json(self.folder / "metrics.json", metrics)
         return metrics
 

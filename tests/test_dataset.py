@@ -68,12 +68,19 @@ def test_other_targets_of_a_time_split(tmp_path: Path) -> None:
     drawn = [global_time_split(dataset, 0.5, "random", seed).test for seed in range(40)]
     assert {tuple(contents(test)[0]) for test in drawn} == {(1, 2), (1, 2, 3), (1, 2, 3, 4)}
     assert all(contents(test)[1] == [6] for test in drawn)
+    successive = global_time_split(dataset, 0.5, "successive").test
+    assert successive.users.tolist() == [0, 0, 0, 1]
+    assert [successive.gather(np.array([row]), 9)[0].tolist() for row in range(4)] == [
+        *([1, 2], [1, 2, 3], [1, 2, 3, 4]),
+        [6],
+    ]
+    assert successive.targets.tolist() == [3, 4, 5, 7]
 
 
 @given(
     st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=8), min_size=3, max_size=12),
     st.floats(0.5, 0.95),
-    st.sampled_from(["last", "first", "random"]),
+    st.sampled_from(["last", "first", "random", "successive"]),
 )
 def test_nothing_is_learned_from_after_a_test_event(times: list[list[int]], quantile: float, target: Any) -> None:
     times = [sorted(row) for row in times]

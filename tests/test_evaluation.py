@@ -1,5 +1,6 @@
 """Ranking by dot product against brute force in float64, and metrics over several processes."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from seqrec import evaluation
 from seqrec.dataset import Dataset, leave_one_out
 from seqrec.evaluation import Ranking, RankRecorder, rank_targets, seen_pairs, top_items
-from seqrec.metrics import sum_metrics
+from seqrec.metrics import measure
 from tests import forked
 
 Problem = tuple[Tensor, Tensor, Tensor]
@@ -163,6 +164,13 @@ def test_seen_pairs_by_hand(tiny: Dataset) -> None:
     assert rows.tolist() == [0] * len(histories[0]) + [1] * len(histories[1])
 
 
+def recorder_of(num_users: int) -> RankRecorder:
+    """A recorder of one target for each user."""
+    recorder = RankRecorder()
+    recorder.expect(np.arange(num_users))
+    return recorder
+
+
 def made_up_ranking(users: np.ndarray) -> Ranking:
     """A ranking that depends on the user alone."""
     rank = torch.from_numpy(users * 7 % 60)
@@ -170,21 +178,33 @@ def made_up_ranking(users: np.ndarray) -> Ranking:
 
 
 def test_recorder_sums_over_users_and_divides_once() -> None:
-    recorder = RankRecorder(10)
+    recorder = recorder_of(10)
     recorder.add(np.array([8, 1]), made_up_ranking(np.array([8, 1])))
     recorder.add(np.array([3]), made_up_ranking(np.array([3])))
     assert recorder.ranks.tolist() == [-1, 7, -1, 21, -1, -1, -1, -1, 56, -1]
-    sums = sum_metrics(torch.tensor([7, 21, 56]), torch.tensor([61, 60, 62]))
-    assert recorder.compute() == {name: total / 3 for name, total in sums.items()} | {"users": 3, "tied_users": 1 / 3}
-    recorder.reset()
+    metrics = measure(torch.tensor([7, 21, 56]), torch.tensor([61, 60, 62]))
+    means = {name: math.fsum(values.tolist()) / 3 for name, values in metrics.items()}
+    assert recorder.compute() == means | {"users": 3, "tied_users": 1 / 3}
+    recorder.expect(np.arange(10))
     with pytest.raises(ValueError, match="no user has a held-out item"):
         recorder.compute()
+
+
+def test_a_user_of_several_targets_counts_once() -> None:
+    recorder = RankRecorder()
+    recorder.expect(np.array([4, 4, 4, 6]))
+    recorder.add(np.arange(4), Ranking(torch.tensor([0, 1, 3, 1]), torch.tensor(9).expand(4), torch.arange(4) == 2))
+    found = recorder.compute()
+    assert found["MRR"] == pytest.approx(((1 + 1 / 2 + 1 / 4) / 3 + 1 / 2) / 2)
+    assert found["Recall@1"] == pytest.approx((1 / 3 + 0) / 2)
+    assert found["users"] == 2
+    assert found["tied_users"] == pytest.approx(1 / 6)
 
 
 @settings(max_examples=20)
 @given(st.permutations(range(12)), st.integers(1, 11))
 def test_recorder_does_not_depend_on_batches(order: list[int], cut: int) -> None:
-    whole, parts = RankRecorder(12), RankRecorder(12)
+    whole, parts = recorder_of(12), recorder_of(12)
     whole.add(np.arange(12), made_up_ranking(np.arange(12)))
     for users in (np.array(order[:cut]), np.array(order[cut:])):
         parts.add(users, made_up_ranking(users))
@@ -194,7 +214,7 @@ def test_recorder_does_not_depend_on_batches(order: list[int], cut: int) -> None
 def record_as_one_of_two(rank: int, rendezvous: str, result: Path) -> None:
     """Record every other user, and user 4 twice; the first process writes what both computed."""
     dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=2)
-    recorder = RankRecorder(11)
+    recorder = recorder_of(11)
     users = np.append(np.arange(rank, 10, 2), 4)
     recorder.add(users, made_up_ranking(users))
     metrics = recorder.compute()
@@ -203,7 +223,7 @@ def record_as_one_of_two(rank: int, rendezvous: str, result: Path) -> None:
 
 
 def test_two_processes_give_the_metrics_of_one(tmp_path: Path) -> None:
-    alone = RankRecorder(11)
+    alone = recorder_of(11)
     alone.add(np.arange(10), made_up_ranking(np.arange(10)))
     expected = repr((alone.compute(), alone.ranks.tolist()))
     meeting = str(tmp_path / "meeting")

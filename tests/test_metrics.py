@@ -2,12 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqrec.metrics import auc, ndcg_at_k, rank_of_target, recall_at_k, reciprocal_rank, sum_metrics
+from seqrec.metrics import auc, mean_by_user, measure, ndcg_at_k, rank_of_target, recall_at_k, reciprocal_rank
 
 RANKS = torch.tensor([0, 1, 9, 10])  # first, second, tenth, eleventh
 
@@ -34,9 +35,16 @@ def test_auc_by_hand() -> None:
     assert auc(torch.tensor([0, 4]), torch.tensor([1, 5])).tolist() == [1, 0]  # alone; last of five
 
 
-def test_sum_is_a_sum_not_a_mean() -> None:
-    sums = sum_metrics(torch.tensor([0, 0, 1]), 3, ks=(1,))
-    assert sums == {"NDCG@1": 2.0, "Recall@1": 2.0, "MRR": 2.5, "AUC": 2.5}
+def test_metrics_of_each_target_and_their_mean_by_user() -> None:
+    metrics = {name: values.numpy() for name, values in measure(torch.tensor([0, 0, 1]), 3, ks=(1,)).items()}
+    assert {name: values.tolist() for name, values in metrics.items()} == {
+        "NDCG@1": [1, 1, 0],
+        "Recall@1": [1, 1, 0],
+        "MRR": [1, 1, 0.5],
+        "AUC": [1, 1, 0.5],
+    }
+    assert mean_by_user(metrics["MRR"], np.array([7, 2, 7])).tolist() == [1, 0.75]
+    assert mean_by_user(metrics["MRR"], np.array([7, 9, 2])).tolist() == [0.5, 1, 1]
 
 
 @given(st.lists(st.integers(0, 200), min_size=1, max_size=30), st.integers(1, 60))

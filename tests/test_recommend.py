@@ -32,7 +32,7 @@ def toy_run(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(histories: Histories, rows: Any) -> Any:
         return torch.from_numpy(histories.items[histories.ends[rows] - 1].astype(np.float32))
 
-    recommender = Recommender(LastItem(tiny.num_users), read, lambda histories: histories.lengths)
+    recommender = Recommender(LastItem(), read, lambda histories: histories.lengths)
     monkeypatch.setattr(recommend, "load_run", lambda folder, data_path=None: (tiny, recommender))
 
 

@@ -22,11 +22,11 @@ def test_histories_are_shuffled_and_targets_stay(tiny: Dataset, keep_last: bool)
     shuffled = shuffle_histories(view, np.random.default_rng(0), keep_last)
     assert np.array_equal(shuffled.targets, view.targets)
     moved = 0
-    for start, end in zip(view.starts, view.ends, strict=True):
-        before, after = view.items[start:end], shuffled.items[start:end]
+    for row in np.arange(len(view)):
+        before, after = (some.gather(np.array([row]), 1000)[0].tolist() for some in (view, shuffled))
         assert sorted(before) == sorted(after)
         assert not keep_last or before[-1] == after[-1]
-        moved += int(not np.array_equal(before, after))
+        moved += int(before != after)
     assert moved > len(view) / 2
     other = shuffle_histories(view, np.random.default_rng(1), keep_last)
     assert not np.array_equal(other.items, shuffled.items)
@@ -48,7 +48,7 @@ def test_a_model_of_order_loses_and_keeps_with_the_last_event(
     histories = [[(start + step) % 40 + 1 for step in range(12)] for start in range(40)]
     dataset = load_dataset(write_dataset(tmp_path / "cycle", histories, 40))
     recommender = Recommender(
-        Successor(dataset.num_users),
+        Successor(),
         lambda view, rows: torch.from_numpy(view.items[view.ends[rows] - 1].astype(np.int64)),
         lambda view: view.lengths,
     )

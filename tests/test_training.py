@@ -14,12 +14,16 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from seqrec.dataset import Dataset, leave_one_out
+from seqrec.comparison import compare_runs
+from seqrec.dataset import Dataset, leave_one_out, load_dataset
 from seqrec.module import BatchModule, NextItemModule, Protocol
 from seqrec.ragged import BatchKey, RowSampler
+from seqrec.report import format_text
+from seqrec.results import read_run
 from seqrec.run import Run, TrainingConfig
 from seqrec.training import complete, fit, load_state
 from tests import forked
+from tests.conftest import write_dataset
 
 
 @pytest.fixture
@@ -118,15 +122,15 @@ class Moody(NextItemModule):
     good: Tensor
     trained: Tensor
 
-    def __init__(self, num_users: int, targets: Tensor, good_epochs: set[int]) -> None:
-        super().__init__(num_users)
+    def __init__(self, targets: Tensor, good_epochs: set[int]) -> None:
+        super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.register_buffer("good", torch.tensor(0.0))
         self.register_buffer("trained", torch.tensor(-1))
         self.targets, self.good_epochs = targets, good_epochs
 
     def user_vectors(self, inputs: Tensor) -> Tensor:
-        return torch.nn.functional.one_hot(self.targets[inputs], 41) * (2 * self.good - 1)
+        return torch.nn.functional.one_hot(self.targets[inputs % len(self.targets)], 41) * (2 * self.good - 1)
 
     def item_vectors(self) -> Tensor:
         return torch.eye(41)
@@ -146,7 +150,7 @@ class Keys(torch.utils.data.Dataset[BatchKey]):
 
 
 def make(run: Run, good_epochs: set[int]) -> tuple[Moody, BatchModule]:
-    split = leave_one_out(run.dataset)
+    split = run.protocol.hold_out(run.dataset)
     sampler = RowSampler(split.train.lengths, batch_size=32, shuffle=True)
     lengths = lambda histories: histories.lengths  # noqa: E731
     data = BatchModule(
@@ -159,7 +163,7 @@ def make(run: Run, good_epochs: set[int]) -> tuple[Moody, BatchModule]:
         eval_lengths=lengths,
         eval_max_tokens=200,
     )
-    return Moody(run.dataset.num_users, torch.from_numpy(split.valid.targets), good_epochs), data
+    return Moody(torch.from_numpy(split.valid.targets), good_epochs), data
 
 
 def test_the_best_epoch_is_chosen_and_tested(run: Run) -> None:
@@ -202,6 +206,29 @@ def test_sampled_candidates_and_seen_items_reach_the_ranking(run: Run) -> None:
         module, data = make(replace(run, protocol=protocol), set())
         trainer.validate(module, datamodule=data, verbose=False)
         assert module.recorder.candidates.tolist() == expected
+
+
+def test_every_event_after_a_moment_is_ranked_and_every_user_counts_once(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    times = [np.sort(generator.integers(0, 100, size=9)).tolist() for _ in range(30)]
+    histories = [generator.integers(1, 41, size=9).tolist() for _ in times]
+    dataset = load_dataset(write_dataset(tmp_path / "timed", histories, 40, times))
+    protocol = Protocol(split="global_time", time_target="successive")
+    training = TrainingConfig(num_epochs=1, accelerator="cpu", progress_bar=False, runs_dir=tmp_path / "runs")
+    run = Run("Some", dataset, "none", training, protocol)
+    module, data = make(run, good_epochs=set())
+    assert run.open(training)
+    complete(run, module, data)
+    found = read_run(run.folder)  # which compares metrics.json with the ranks
+    test = protocol.hold_out(dataset).test
+    assert len(found.ranks) == len(test) > len(found.users) == len(set(test.users.tolist()))
+    ranks = {user: found.ranks[test.users == user] for user in found.users}
+    expected = np.mean([np.mean(1 / (own + 1.0)) for own in ranks.values()])
+    assert found.test["MRR"] == pytest.approx(expected)
+    comparison = compare_runs(tmp_path / "runs", tmp_path, "timed", resamples=100)
+    assert comparison.tables[0].users == len(ranks)
+    assert "several targets" in comparison.tables[0].slices_note
+    assert "each item of every user's after one moment" in format_text(comparison)
 
 
 def train_as_one_of_two(rank: int, port: int, run: Run) -> None:

@@ -194,7 +194,7 @@ def module(tiny: Dataset, backbone: Path) -> RecformerModule:
     for parameter in model.parameters():  # as it comes, all texts have nearly one vector, and gradients nearly cancel
         torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=0.3)
     items = tokenize_items(tiny.item_table(), tiny.attributes, tokenizer, 3, LIMITS["max_attr_length"])
-    module = RecformerModule(model, items, config, tiny.num_users)
+    module = RecformerModule(model, items, config)
     module.encode()
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     module.model.eval()

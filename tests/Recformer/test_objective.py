@@ -54,7 +54,7 @@ def pretrain_module(backbone: Path, items: ItemTokens, mlm_pass: Any = "shared",
     for parameter in model.parameters():  # as it comes, all texts have nearly one vector, and gradients nearly cancel
         torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=0.3)
     config = Config(valid_dataset="other", mlm_pass=mlm_pass, **flags)
-    module = PretrainModule(model, items, config, 1)
+    module = PretrainModule(model, items, config)
     module.model.eval()
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     module.all_gather = lambda value, **kwargs: value  # type: ignore[method-assign]

@@ -224,7 +224,7 @@ def test_contradictions() -> None:
 )
 def test_given_vectors_learn_slowly(monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any], expected: float) -> None:
     monkeypatch.setattr(SASRecModule, "trainer", SimpleNamespace(estimated_stepping_batches=10, max_epochs=1))
-    module = SASRecModule(SASRec(5, SASRecConfig()), Config(lr=0.02, **flags), 1)
+    module = SASRecModule(SASRec(5, SASRecConfig()), Config(lr=0.02, **flags))
     others, table = module.configure_optimizers()["optimizer"].param_groups
     assert (others["lr"], table["lr"]) == (0.02, pytest.approx(expected))
     assert [id(parameter) for parameter in table["params"]] == [id(module.model.item_embedding.weight)]
@@ -232,7 +232,7 @@ def test_given_vectors_learn_slowly(monkeypatch: pytest.MonkeyPatch, flags: dict
 
 
 def test_a_temperature_makes_scores_cosines() -> None:
-    module = SASRecModule(SASRec(40, SASRecConfig()), Config(objective=LossOptions(temp=0.05)), 1).eval()
+    module = SASRecModule(SASRec(40, SASRecConfig()), Config(objective=LossOptions(temp=0.05))).eval()
     inputs = make_inputs(as_histories([[3, 4, 5], [9]]), np.arange(2), 50)
     with torch.no_grad():
         scores = module.user_vectors(inputs) @ module.item_vectors().T
