@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqrec.dropout import dropout
+from seqrec.rotation import Rotation
 
 BLOCK = 64  # queries per block of the block-local form
 DENSE_LENGTH = 256  # up to here one masked (L, L) product is at least as fast as blocks
@@ -74,15 +75,15 @@ class Plan:
     groups: tuple[Group, ...]
     masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     """What is added to scores, by (length, reach): 0 or -inf; filled when first needed."""
-    rotations: dict[float, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """Cosine and sine of rotary positions, by base; filled when first needed."""
+    rotations: dict[float, Rotation] = field(default_factory=dict)
+    """Rotations by position, by base; filled when first needed."""
 
-    def rotation(self, theta: float, width: int) -> tuple[Tensor, Tensor]:
-        """Return cosine and sine, (T, width / 2) each, of each row's position in each of the width / 2 planes."""
+    def rotation(self, theta: float, width: int) -> Rotation:
+        """Return what each row's heads of that width are turned by at its position."""
         if theta not in self.rotations:
             planes = torch.arange(0, width, 2, dtype=torch.float32, device=self.positions.device)
             angles = self.positions[:, None] * theta ** (-planes / width)
-            self.rotations[theta] = angles.cos(), angles.sin()
+            self.rotations[theta] = Rotation(angles.cos(), angles.sin())
         return self.rotations[theta]
 
     def split(self, flat: Tensor) -> tuple[Tensor, ...]:

@@ -5,13 +5,13 @@ Source: Warner et al. (2024), section 2.1, https://arxiv.org/abs/2412.13663; rot
 https://arxiv.org/abs/2104.09864. What is Recformer's own, token types and item positions, is added to the words.
 """
 
-import torch
 from torch import Tensor, nn
 
 from Recformer.attention import Plan, attend_freely
 from Recformer.config import ACTIVATIONS, RecformerConfig
 from Recformer.text import TokenBatch
 from seqrec.dropout import Dropout
+from seqrec.rotation import rotate
 
 
 class ModernEmbeddings(nn.Module):
@@ -71,13 +71,6 @@ class ModernLayer(nn.Module):
 
     def _attend(self, x: Tensor, plan: Plan) -> Tensor:
         q, k, v = self.qkv(self.attention_norm(x)).view(len(x), 3, self.heads, -1).unbind(1)  # (T, H, E)
-        cos, sin = plan.rotation(self.theta, q.shape[-1])
-        q, k = (_rotate(y.float(), cos, sin).to(v.dtype) for y in (q, k))
+        turned = plan.rotation(self.theta, q.shape[-1])
+        q, k = (rotate(y.float(), turned).to(v.dtype) for y in (q, k))
         return attend_freely(q, k, v, plan, self.reach, self.attention_dropout if self.training else 0.0)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Return (T, H, E) vectors, whose halves are the two coordinates of E / 2 planes, turned by (T, E / 2) angles."""
-    left, right = x.chunk(2, dim=-1)
-    cos, sin = cos[:, None], sin[:, None]
-    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)

@@ -28,7 +28,7 @@ from Recformer.options import EncoderOptions, LearningOptions
 from Recformer.pretraining import MlmPass, PretrainBatch, PretrainDataset, RecformerForPretraining, contrast
 from Recformer.text import ItemTokens, TokenBatch, load_item_tokens
 from seqrec.command import run_command
-from seqrec.dataset import Dataset, Histories, find_dataset
+from seqrec.dataset import Dataset, find_dataset
 from seqrec.module import BatchModule, Protocol
 from seqrec.ragged import Rounds, RowSampler
 from seqrec.run import Run, TrainingConfig
@@ -180,9 +180,8 @@ def make_batches(
 ) -> BatchModule:
     """Return the training batches of the corpus and the evaluation batches of the held-out domain."""
     training = config.training
-    users = np.arange(corpus.num_users)
     training_data = PretrainDataset(
-        Histories(corpus.items, users, corpus.offsets[:-1], corpus.offsets[1:]),
+        corpus.whole_histories(),
         corpus_items,
         config.encoder.max_token_num,
         WordMasker.of(tokenizer) if config.mlm_weight else None,

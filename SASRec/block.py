@@ -6,7 +6,7 @@ Source: Kang & McAuley (2018), section III, https://doi.org/10.1109/ICDM.2018.00
 from torch import Tensor, nn
 
 from seqrec.dropout import Dropout
-from seqrec.layers import AttentionBlock
+from seqrec.layers import AttentionBlock, Turns
 from seqrec.ragged import Layout
 
 
@@ -25,9 +25,9 @@ class Block(AttentionBlock):
             Dropout(dropout_rate),
         )
 
-    def forward(self, x: Tensor, layout: Layout, last: Layout | None = None) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, last: Layout | None = None, turns: Turns | None = None) -> Tensor:
         """Return (T, D), or (B, D) where `last` asks for the last event of each history alone."""
         normed = self.attention_norm(x if last is None else x[layout.last])
-        x = self.feed_forward_norm(normed + self.attention(normed, x, layout, last, causal=True))
+        x = self.feed_forward_norm(normed + self.attention(normed, x, layout, last, causal=True, turns=turns))
         out: Tensor = x + self.feed_forward(x)
         return out

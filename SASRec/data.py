@@ -27,6 +27,7 @@ class Inputs(NamedTuple):
     layout: Layout
     last: Layout
     order: Tensor
+    seconds: Tensor | None = None
 
 
 class TrainBatch(NamedTuple):
@@ -37,10 +38,11 @@ class TrainBatch(NamedTuple):
     layout: Layout
     targets: Tensor
     negatives: Negatives
+    seconds: Tensor | None = None
 
 
-def make_inputs(histories: Histories, rows: NDArray[np.int64], maxlen: int) -> Inputs:
-    """Return the most recent `maxlen` events of each history; no history may be empty."""
+def make_inputs(histories: Histories, rows: NDArray[np.int64], maxlen: int, timed: bool = False) -> Inputs:
+    """Return the most recent `maxlen` events of each history, `timed` with their times; no history may be empty."""
     order = longest_first(np.minimum(histories.lengths[rows], maxlen))
     items, offsets = histories.gather(rows[order], maxlen)
     lengths = np.diff(offsets)
@@ -51,6 +53,7 @@ def make_inputs(histories: Histories, rows: NDArray[np.int64], maxlen: int) -> I
         layout=make_layout(lengths, bounds),
         last=make_layout(np.ones_like(lengths), bounds),
         order=torch.from_numpy(np.argsort(order)),
+        seconds=torch.from_numpy(histories.gather_times(rows[order], maxlen)) if timed else None,
     )
 
 
@@ -63,11 +66,13 @@ def _positions(offsets: NDArray[np.int64], maxlen: int) -> NDArray[np.int64]:
 class TrainDataset(Dataset[TrainBatch]):
     """Training sequences with at least one transition."""
 
-    def __init__(self, train: Histories, num_items: int, maxlen: int, options: LossOptions, seed: int) -> None:
+    def __init__(
+        self, train: Histories, num_items: int, maxlen: int, options: LossOptions, seed: int, timed: bool = False
+    ) -> None:
         self.sequences = train.select(train.lengths >= 2)
         if not len(self.sequences):
             raise ValueError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
-        self.maxlen, self.seed = maxlen, seed
+        self.maxlen, self.seed, self.timed = maxlen, seed, timed
         s = self.sequences
         targets = replace(s, starts=np.maximum(s.starts + 1, s.ends - maxlen))
         self.draw_negatives = NegativeSampler(options, s, num_items, targets)
@@ -87,10 +92,14 @@ class TrainDataset(Dataset[TrainBatch]):
         lengths = np.diff(offsets) - 1
         inside = np.concatenate(([0], np.cumsum(lengths)))
         targets = items[~is_first]
+        seconds = None
+        if self.timed:
+            seconds = torch.from_numpy(self.sequences.gather_times(rows, self.maxlen + 1)[~is_last])
         return TrainBatch(
             items=torch.from_numpy(items[~is_last]),
             positions=torch.from_numpy(_positions(inside, self.maxlen)),
             layout=make_layout(lengths),
             targets=torch.from_numpy(targets),
             negatives=self.draw_negatives(key.generator(self.seed), rows, lengths, targets),
+            seconds=seconds,
         )

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,25 +29,25 @@ class SASRecModule(IdModule):
 
     def predict(self, batch: TrainBatch, table: Tensor) -> Tensor:
         """Return the output of every event, (T, D)."""
-        hidden: Tensor = self.model(batch.items, batch.positions, batch.layout, table=table)
+        hidden: Tensor = self.model(batch.items, batch.positions, batch.layout, table=table, seconds=batch.seconds)
         return hidden
 
     def read(self, inputs: Inputs) -> Tensor:
         """Return the last event's output of each history, (B, D)."""
-        hidden: Tensor = self.model(inputs.items, inputs.positions, inputs.layout, inputs.last)
+        hidden: Tensor = self.model(inputs.items, inputs.positions, inputs.layout, inputs.last, seconds=inputs.seconds)
         return hidden[inputs.order]
 
 
 def family(config: Config) -> IdFamily:
     """Return what SASRec brings to a run."""
-    maxlen, seed = config.model.maxlen, config.training.seed
+    maxlen, seed, timed = config.model.maxlen, config.training.seed, config.model.relative_time
     return IdFamily(
         "SASRec",
         maxlen,
         make_model=lambda num_items, start: SASRec(num_items, config.model, start),
         make_module=SASRecModule,
-        make_train=lambda train, n: TrainDataset(train, n, maxlen, config.objective, seed),
-        make_inputs=make_inputs,
+        make_train=lambda train, n: TrainDataset(train, n, maxlen, config.objective, seed, timed),
+        make_inputs=partial(make_inputs, timed=timed),
     )
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqrec.dropout import Dropout
-from seqrec.layers import AttentionBlock
+from seqrec.layers import AttentionBlock, Turns
 from seqrec.ragged import Layout
 
 
@@ -25,12 +25,12 @@ class LigrBlock(AttentionBlock):
         self.feed_forward_gate = nn.Linear(width, width)
         self.dropout = Dropout(dropout_rate)
 
-    def forward(self, x: Tensor, layout: Layout, last: Layout | None = None) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, last: Layout | None = None, turns: Turns | None = None) -> Tensor:
         """Return (T, D), or (B, D) where `last` asks for the last event of each history alone."""
         events = asked = self.attention_norm(x)
         if last is not None:
             x, asked = x[layout.last], events[layout.last]
-        mixed = self.attention(asked, events, layout, last, causal=True)
+        mixed = self.attention(asked, events, layout, last, causal=True, turns=turns)
         x = x + self.attention_gate(x).sigmoid() * self.dropout(mixed)
         gate, inner = self.feed_forward_in(self.feed_forward_norm(x)).chunk(2, dim=1)
         out: Tensor = x + self.feed_forward_gate(x).sigmoid() * self.dropout(

@@ -16,6 +16,7 @@ from SASRec.ligr import LigrBlock
 from seqrec.dropout import Dropout
 from seqrec.item_table import ItemTable, Start
 from seqrec.ragged import Layout
+from seqrec.rotation import turn_by_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class SASRecConfig:
     """Most recent events of a history that the model reads."""
     block: Literal["sasrec", "ligr"] = "sasrec"
     """The original block, or one with norms before and gates after attention and a SwiGLU network."""
+    relative_time: bool = False
+    """Let attention depend on how much time lies between events, where the dataset has timestamps."""
 
     def __post_init__(self) -> None:
         if self.hidden_units % self.num_heads:
@@ -42,6 +45,11 @@ class SASRecConfig:
             raise ValueError(f"--dropout_rate must lie in [0, 1), got {self.dropout_rate}")
         if self.maxlen < 1:
             raise ValueError(f"--maxlen must be at least 1, got {self.maxlen}")
+        if self.relative_time and self.hidden_units // self.num_heads % 2:
+            raise ValueError(
+                f"--relative_time turns pairs of numbers: --hidden_units {self.hidden_units} over --num_heads "
+                f"{self.num_heads} must be even"
+            )
 
 
 class SASRec(nn.Module):
@@ -81,6 +89,7 @@ class SASRec(nn.Module):
         layout: Layout,
         last: Layout | None = None,
         table: Tensor | None = None,
+        seconds: Tensor | None = None,
     ) -> Tensor:
         """Return what each event predicts the next one with.
 
@@ -90,6 +99,7 @@ class SASRec(nn.Module):
             layout: Where each history lies.
             last: If given, only the last event of each history is asked.
             table: (N+1, D) `item_embedding.vectors()`, where they are at hand.
+            seconds: (T,) int64 when the events were, under `relative_time`.
 
         Returns:
             (T, D), or (B, D) under `last`.
@@ -98,7 +108,10 @@ class SASRec(nn.Module):
         vectors = self.item_embedding(items) if table is None else F.embedding(items, table)
         x = torch.add(self.position_embedding(positions), vectors, alpha=width**0.5)
         x = self.dropout(x)
+        turn = None if seconds is None else turn_by_time(seconds, width // self.config.num_heads)
+        every = None if turn is None else (turn, turn)
         for block in self.blocks[:-1]:
-            x = block(x, layout)
-        out: Tensor = self.last_norm(self.blocks[-1](x, layout, last))
+            x = block(x, layout, turns=every)
+        asked = every if turn is None or last is None else (turn.rows(layout.last), turn)
+        out: Tensor = self.last_norm(self.blocks[-1](x, layout, last, asked))
         return out

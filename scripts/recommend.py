@@ -129,11 +129,10 @@ def choose_histories(config: Config, dataset: Dataset) -> tuple[list[str], Histo
         items = np.array([number[item] for item in config.history], dtype=np.int32)
         return ["history"], Histories(items, np.zeros(1, dtype=np.int64), np.zeros(1, np.int64), np.array([len(items)]))
     names = dataset.user_table()["raw_id"].to_list()
-    everyone = np.arange(dataset.num_users)
-    histories = Histories(dataset.items, everyone, dataset.offsets[:-1], dataset.offsets[1:])
+    histories = dataset.whole_histories()
     if not config.users:
         return names, histories
-    row = dict(zip(names, everyone.tolist(), strict=True))
+    row = dict(zip(names, range(len(names)), strict=True))
     if unknown := [user for user in config.users if user not in row]:
         raise ValueError(f"{dataset.name} has no user {unknown[0]!r}: --users takes the source's ids")
     return list(config.users), histories.select(np.array([row[user] for user in config.users]))

@@ -61,14 +61,17 @@ class Config:
 
 
 def shuffle_histories(histories: Histories, generator: np.random.Generator, keep_last: bool) -> Histories:
-    """Return evaluation histories with the events of each in random order, and their targets where they were."""
+    """Return evaluation histories with the items of each in random order, at the same times, and their targets."""
     # Each history is copied with its target: those of one user may overlap.
     lengths = histories.lengths + 1
-    items, offsets = replace(histories, ends=histories.ends + 1).gather(np.arange(len(lengths)), int(lengths.max()))
+    rows, longest = np.arange(len(lengths)), int(lengths.max())
+    whole = replace(histories, ends=histories.ends + 1)
+    items, offsets = whole.gather(rows, longest)
+    times = None if whole.times is None else whole.gather_times(rows, longest)
     owner = np.repeat(np.arange(len(lengths)), lengths)
     fixed = np.arange(len(items)) >= (offsets[1:] - (2 if keep_last else 1))[owner]
     order = np.lexsort((np.where(fixed, 1 + np.arange(len(items)), generator.random(len(items))), owner))
-    return Histories(items[order].astype(np.int32), histories.users, offsets[:-1], offsets[1:] - 1)
+    return Histories(items[order].astype(np.int32), histories.users, offsets[:-1], offsets[1:] - 1, times)
 
 
 def rank_histories(

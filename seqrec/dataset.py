@@ -38,6 +38,14 @@ class Dataset:
     sequences_sha256: str
     manifest: dict[str, Any]
 
+    def histories(self, users: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> "Histories":
+        """Return the view of (n,) users' events from (n,) starts to (n,) ends."""
+        return Histories(self.items, users, starts, ends, self.timestamps)
+
+    def whole_histories(self) -> "Histories":
+        """Return every user's events."""
+        return self.histories(np.arange(self.num_users), self.offsets[:-1], self.offsets[1:])
+
     def item_table(self) -> pl.DataFrame:
         """Return items.parquet: `item` 1..N in order, `raw_id`, then the text attributes in their order."""
         return pl.read_parquet(self.path / "items.parquet")
@@ -58,6 +66,8 @@ class Histories:
     users: NDArray[np.int64]
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
+    times: NDArray[np.int64] | None = None
+    """(E,) seconds, where the source has them."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -74,7 +84,7 @@ class Histories:
 
     def select(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Histories":
         """Return the view of some rows, in the order given."""
-        return Histories(self.items, self.users[rows], self.starts[rows], self.ends[rows])
+        return Histories(self.items, self.users[rows], self.starts[rows], self.ends[rows], self.times)
 
     def gather(self, rows: NDArray[np.int64], max_length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the most recent `max_length` events of some histories, without padding.
@@ -86,11 +96,25 @@ class Histories:
         Returns:
             (T,) int64 items, oldest first within a history, and (B+1,) int64 offsets into them.
         """
+        places, offsets = self._places(rows, max_length)
+        return self.items[places].astype(np.int64), offsets
+
+    def gather_times(self, rows: NDArray[np.int64], max_length: int) -> NDArray[np.int64]:
+        """Return when the events of `gather` were, (T,) seconds.
+
+        Raises:
+            ValueError: If the events have no times.
+        """
+        if self.times is None:
+            raise ValueError("these histories have no timestamps, only order: train without --relative_time")
+        return np.asarray(self.times[self._places(rows, max_length)[0]], dtype=np.int64)
+
+    def _places(self, rows: NDArray[np.int64], max_length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the (T,) indices into the event array of `gather` and (B+1,) offsets into them."""
         ends = self.ends[rows]
         lengths = np.minimum(ends - self.starts[rows], max_length)
         offsets = np.concatenate(([0], np.cumsum(lengths)))
-        position = np.arange(offsets[-1]) + np.repeat(ends - lengths - offsets[:-1], lengths)
-        return self.items[position].astype(np.int64), offsets
+        return np.arange(offsets[-1]) + np.repeat(ends - lengths - offsets[:-1], lengths), offsets
 
     def item_counts(self, num_items: int) -> NDArray[np.int64]:
         """Return (N+1,) how often each item occurs in these histories."""
@@ -119,12 +143,10 @@ def leave_one_out(dataset: Dataset) -> Split:
     starts, ends = dataset.offsets[:-1], dataset.offsets[1:]
     users = np.arange(dataset.num_users)
     held_out = ends - starts >= 3
-    train = Histories(dataset.items, users, starts, np.where(held_out, ends - 2, ends))
-    train = train.select(train.lengths > 0)
-    evaluated = Histories(dataset.items, users, starts, ends).select(held_out)
-    valid = Histories(dataset.items, evaluated.users, evaluated.starts, evaluated.ends - 2)
-    test = Histories(dataset.items, evaluated.users, evaluated.starts, evaluated.ends - 1)
-    return Split("leave_one_out", train, valid, test)
+    train = dataset.histories(users, starts, np.where(held_out, ends - 2, ends))
+    valid = dataset.histories(users, starts, ends - 2).select(held_out)
+    test = dataset.histories(users, starts, ends - 1).select(held_out)
+    return Split("leave_one_out", train.select(train.lengths > 0), valid, test)
 
 
 def global_time_split(dataset: Dataset, quantile: float = 0.9, target: TimeTarget = "last", seed: int = 0) -> Split:
@@ -176,14 +198,14 @@ def global_time_split(dataset: Dataset, quantile: float = 0.9, target: TimeTarge
             counts = np.maximum(end - at, 0)
             rows = np.repeat(users, counts)
             place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-            return Histories(dataset.items, rows, starts[rows], at[rows] + place)
+            return dataset.histories(rows, starts[rows], at[rows] + place)
         if target == "random":
             at = generator.integers(at, np.maximum(end, at + 1))
         elif target == "last":
             at = end - 1
-        return Histories(dataset.items, users, starts, at).select((end > first) & (at > starts) & (at < end))
+        return dataset.histories(users, starts, at).select((end > first) & (at > starts) & (at < end))
 
-    train = Histories(dataset.items, users, starts, valid_at)
+    train = dataset.histories(users, starts, valid_at)
     valid, test = hold_out(valid_at, test_at), hold_out(test_at, ends)
     return Split("global_time", train.select(train.lengths > 0), valid, test)
 

@@ -3,6 +3,10 @@
 from torch import Tensor, nn
 
 from seqrec.ragged import Layout, attend
+from seqrec.rotation import Rotation, rotate
+
+Turns = tuple[Rotation, Rotation]
+"""What asked events and all events are turned by before they are compared."""
 
 
 class AttentionBlock(nn.Module):
@@ -16,7 +20,14 @@ class AttentionBlock(nn.Module):
         self.attention_out = nn.Linear(width, width)
 
     def attention(
-        self, asked: Tensor, events: Tensor, layout: Layout, asked_layout: Layout | None, *, causal: bool
+        self,
+        asked: Tensor,
+        events: Tensor,
+        layout: Layout,
+        asked_layout: Layout | None,
+        *,
+        causal: bool,
+        turns: Turns | None = None,
     ) -> Tensor:
         """Return (Q, D), or (T, D) without an `asked_layout`: what asked events take from all events of their history.
 
@@ -26,10 +37,14 @@ class AttentionBlock(nn.Module):
             layout: Where each history lies in the events.
             asked_layout: Where each history's asked events lie, unless all are asked.
             causal: Whether an event attends to none after it.
+            turns: If given, attention depends on their differences too.
         """
+        query: Tensor = self.query(asked)
         key, value = self.key_value(events).chunk(2, dim=1)
+        if turns is not None:
+            query, key = (self._turn(x, turn) for x, turn in zip((query, key), turns, strict=True))
         mixed = attend(
-            self.query(asked),
+            query,
             key,
             value,
             layout,
@@ -40,3 +55,6 @@ class AttentionBlock(nn.Module):
         )
         out: Tensor = self.attention_out(mixed)
         return out
+
+    def _turn(self, x: Tensor, turn: Rotation) -> Tensor:
+        return rotate(x.view(len(x), self.num_heads, -1), turn).flatten(1)
