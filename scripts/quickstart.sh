@@ -27,13 +27,16 @@ step "1/4 preparing $name"
 step "2/4 finetuning Recformer on $name and exporting item vectors"
 bash "$ROOT/Recformer/finetune.sh" --dataset "$name" --max_token_num 64 --max_attr_length 16 --lr 2e-4 \
   --num_epochs 2 --second_stage_epochs 0 --valid_users 1000 --resume
-step "3/4 training SASRec and BERT4Rec from random and from exported item vectors"
+step "3/4 counting what is popular; training SASRec and BERT4Rec from random and from exported item vectors"
 train() {  # FAMILY [flags]
   for init_type in none longformer finetune; do
     printf '%s from %s\n' "$1" "$init_type"
     bash "$ROOT/$1/finetune.sh" --dataset "$name" --init_type "$init_type" --num_epochs 40 --patience 5 --resume "${@:2}"
   done
 }
+for baseline in popularity recency; do
+  bash "$ROOT/Baselines/finetune.sh" --dataset "$name" --baseline "$baseline" --resume
+done
 train SASRec
 # Of few and short histories BERT4Rec sees few targets at a time: it wants more of them asked, and more steps.
 train Bert4Rec --mask_prob 0.5 --batch_size 32 --lr 3e-3

@@ -18,7 +18,8 @@ def run_command(main: Callable[[Any], object], config: Any) -> None:
     Input that the command refuses ends it with its message and status 1; SEQREC_TRACEBACK=1 shows where it arose.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "fsspec", "urllib3", "matplotlib"):
+    lightning = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda")
+    for noisy in ("httpx", "fsspec", "urllib3", "matplotlib", *lightning):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Lightning's advice that is moot here: how often it logs steps, its own use of torch, and that --resume resumes.
     for moot in ("log_every_n_steps", "LeafSpec", "exists and is not empty", "does not have many workers"):

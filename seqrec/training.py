@@ -38,8 +38,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def build_trainer(config: TrainingConfig, folder: Path, record: RunRecord, to_beat: float = -1.0) -> pl.Trainer:
     """Return the Trainer that every family uses, writing into a run folder; see `fit`."""
-    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     monitor = f"valid/{config.best_metric}"
     checkpoints = folder / "checkpoints"
     stopping = EarlyStopping(monitor, patience=config.patience, mode="max", check_on_train_epoch_end=False)

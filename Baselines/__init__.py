@@ -1,0 +1,1 @@
+"""Rankings without training, which every model must beat."""

@@ -1,0 +1,30 @@
+"""What happened in training, and how long ago. Shapes: E training events, N items."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqrec.dataset import Histories
+
+
+def event_ages(train: Histories) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the (E,) items of all training events and their (E,) ages, from 0 (the newest) to 1 (the oldest).
+
+    Age is time before the newest event where there are timestamps, and otherwise how many events of the same history
+    came after.
+    """
+    rows, longest = np.arange(len(train)), int(train.lengths.max())
+    items, offsets = train.gather(rows, longest)
+    if train.times is not None:
+        times = train.gather_times(rows, longest)
+        ages = times.max() - times
+    else:
+        ages = np.repeat(offsets[1:], np.diff(offsets)) - 1 - np.arange(len(items))
+    return items, ages / max(int(ages.max()), 1)
+
+
+def score_items(
+    items: NDArray[np.int64], ages: NDArray[np.float64], num_items: int, half_life: float | None
+) -> NDArray[np.float64]:
+    """Return (N+1,) how often each item occurs, an event counting half as much for each half-life of its age."""
+    weights = None if half_life is None else 0.5 ** (ages / half_life)
+    return np.bincount(items, weights, minlength=num_items + 1).astype(np.float64)

@@ -1,0 +1,143 @@
+"""Test a ranking that every model must beat; nothing is trained: `bash Baselines/finetune.sh --help`."""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import tyro
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from Baselines.data import event_ages, score_items
+from Baselines.model import SameForAll
+from seqrec.command import run_command
+from seqrec.dataset import ROOT, Dataset, Histories, find_dataset
+from seqrec.files import write_atomically
+from seqrec.module import BatchModule, Protocol, Recommender
+from seqrec.ragged import RowSampler
+from seqrec.run import Run, RunRecord, TrainingConfig
+from seqrec.training import report, test
+
+log = logging.getLogger(__name__)
+
+HALF_LIVES = tuple(2.0**-power for power in range(1, 15))
+"""Shares of the longest age that --baseline recency chooses from."""
+USERS_PER_BATCH = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One baseline's test."""
+
+    dataset: Annotated[str | None, tyro.conf.arg(aliases=["--dataset_code"])] = None
+    """Name of a prepared dataset in data/; demo, unless --data_path is given."""
+    data_path: Path | None = None
+    """Folder of a prepared dataset elsewhere."""
+    baseline: Literal["popularity", "recency"] = "popularity"
+    """Rank items by how often they occur in training, or so that an event counts half after every half-life."""
+    half_life: float | None = None
+    """Of recency, as a share of the oldest event's age; by default the best of 1/2, 1/4, ... 1/16384 on validation."""
+    best_metric: str = "NDCG@10"
+    """The validation metric that chooses the half-life."""
+    runs_dir: Annotated[Path, tyro.conf.arg(aliases=["--output_dir", "--experiment_dir"])] = ROOT / "runs"
+    """Where run folders go."""
+    run_name: str | None = None
+    """Name of the run folder; by default the baseline's."""
+    resume: bool = False
+    """Leave a finished run as it is."""
+    overwrite: bool = False
+    """Delete an earlier run of that name first."""
+    protocol: Protocol = field(default_factory=Protocol)
+
+    def __post_init__(self) -> None:
+        if self.half_life is not None and self.baseline != "recency":
+            raise ValueError("--half_life is for --baseline recency")
+        if self.half_life is not None and self.half_life <= 0:
+            raise ValueError(f"--half_life must be above 0, got {self.half_life}")
+
+    @property
+    def training(self) -> TrainingConfig:
+        """What a run folder asks for."""
+        return TrainingConfig(
+            best_metric=self.best_metric,
+            accelerator="cpu",
+            runs_dir=self.runs_dir,
+            run_name=self.run_name or self.baseline,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            progress_bar=False,
+        )
+
+
+def choose_half_life(
+    config: Config, module: SameForAll, data: BatchModule, items: NDArray[np.int64], ages: NDArray[np.float64]
+) -> float:
+    """Return the half-life under which validation targets rank best."""
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+    )
+    found = {}
+    for half_life in HALF_LIVES:
+        module.take(score_items(items, ages, len(module.scores) - 1, half_life))
+        trainer.validate(module, datamodule=data, verbose=False)
+        found[half_life] = module.results[config.best_metric]
+    best = max(found, key=lambda half_life: found[half_life])
+    log.info("half-life: %.4g of the oldest age, validation %s %.4f", best, config.best_metric, found[best])
+    return best
+
+
+def read(histories: Histories, rows: NDArray[np.int64]) -> Tensor:
+    """Return (B,) rows: nothing of a history is read."""
+    return torch.from_numpy(rows)
+
+
+def restore(config: Config, dataset: Dataset, state: dict[str, Tensor]) -> Recommender:
+    """Return a baseline for use."""
+    module = SameForAll(dataset.num_items, config.protocol.metric_ks)
+    module.load_state_dict(state)
+    return Recommender(module, read, lambda histories: np.ones(len(histories), dtype=np.int64))
+
+
+def main(config: Config) -> None:
+    """Count, test, and write the run folder."""
+    dataset = find_dataset(config.dataset, config.data_path)
+    run = Run("Baselines", dataset, config.baseline, config.training, config.protocol)
+    if not run.open(config):
+        return
+    split = config.protocol.hold_out(dataset)
+    items, ages = event_ages(split.train)
+    data = BatchModule(
+        dataset,
+        split,
+        config.protocol,
+        TensorDataset(torch.zeros(0)),
+        RowSampler(np.zeros(0, dtype=np.int64), batch_size=1, shuffle=False),
+        read,
+        eval_lengths=lambda histories: np.ones(len(histories), dtype=np.int64),
+        eval_max_tokens=USERS_PER_BATCH,
+    )
+    module = SameForAll(dataset.num_items, config.protocol.metric_ks)
+    half_life = config.half_life
+    if config.baseline == "recency" and half_life is None:
+        half_life = choose_half_life(config, module, data, items, ages)
+    module.take(score_items(items, ages, dataset.num_items, half_life))
+    with write_atomically(run.folder / "checkpoints" / "best.ckpt") as file:
+        torch.save({"state_dict": module.state_dict()}, file)
+    report(run, module, RunRecord(run.folder, config.training), test(module, data, config.training))
+
+
+if __name__ == "__main__":
+    run_command(main, Config)

@@ -1,0 +1,72 @@
+"""Popularity and recency: counts from a pencil, and whole runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from Baselines.data import event_ages, score_items
+from Baselines.finetune import HALF_LIVES, Config
+from seqrec.dataset import leave_one_out, load_dataset
+from tests import forked
+from tests.conftest import write_dataset
+from tests.recommending import assert_recommends_as_it_was_tested
+
+
+def run(data: Path, runs: Path, *flags: str) -> str:
+    """Run a baseline and return what it said."""
+    runs.mkdir(exist_ok=True)
+    where = ("--data_path", data, "--runs_dir", runs)
+    forked.run_script("Baselines/finetune.py", *where, *flags, output=runs / "said")
+    return (runs / "said").read_text()
+
+
+def test_ages_by_hand(tmp_path: Path) -> None:
+    histories = [[1, 2, 3, 1, 1], [2, 3]]
+    plain = leave_one_out(load_dataset(write_dataset(tmp_path / "plain", histories, 3)))
+    items, ages = event_ages(plain.train)
+    assert items.tolist() == [1, 2, 3, 2, 3]
+    assert ages.tolist() == [1, 0.5, 0, 0.5, 0]  # two, one and no events after it
+    path = write_dataset(tmp_path / "timed", histories, 3, [[0, 10, 40, 90, 99], [20, 30]])
+    assert event_ages(leave_one_out(load_dataset(path)).train)[1].tolist() == [1, 0.75, 0, 0.5, 0.25]
+
+
+def test_scores_by_hand() -> None:
+    items, ages = np.array([1, 2, 2, 3]), np.array([0, 0.25, 1, 0.5])
+    assert score_items(items, ages, 4, None).tolist() == [0, 1, 2, 1, 0]
+    assert score_items(items, ages, 4, 0.25).tolist() == [0, 1, 0.5 + 1 / 16, 0.25, 0]
+
+
+@pytest.mark.parametrize("flags", [(), ("--half_life", "0.5")])
+def test_a_run_is_ranked_and_recommends_as_any_other(flags: tuple[str, ...], tiny_path: Path, tmp_path: Path) -> None:
+    run(tiny_path, tmp_path, "--baseline", "recency", *flags)
+    assert_recommends_as_it_was_tested(tmp_path / "Baselines/tiny/recency", tiny_path)
+
+
+def test_ranks_are_those_of_counts(tiny_path: Path, tmp_path: Path) -> None:
+    run(tiny_path, tmp_path)
+    split = leave_one_out(load_dataset(tiny_path))
+    counts = split.train.item_counts(40)
+    expected = [(counts[1:] >= counts[target]).sum() - 1 for target in split.test.targets]
+    ranks = np.load(tmp_path / "Baselines/tiny/popularity/ranks-test.npy")
+    assert ranks[split.test.users].tolist() == expected
+
+
+def test_the_half_life_is_chosen_on_validation(tmp_path: Path) -> None:
+    # Item 1 was everybody's first, item 2 most people's last before the held-out events, which are item 2 again.
+    histories = [[1, 1, 3, 3, 3, 3, 3, 2, 2, 2] if user < 20 else [1, 1, 1, 1, 1, 1, 2, 2] for user in range(30)]
+    data = write_dataset(tmp_path / "shop", histories, 3)
+    said = run(data, tmp_path / "runs", "--baseline", "recency", "--best_metric", "MRR")
+    assert "half-life: " in said
+    assert f"half-life: {HALF_LIVES[0]:.4g}" not in said
+    run(data, tmp_path / "runs")
+    folders = [tmp_path / "runs/Baselines/shop" / name for name in ("recency", "popularity")]
+    recent, counted = (np.load(folder / "ranks-test.npy") for folder in folders)
+    assert recent.sum() == 0 < counted.sum()
+
+
+def test_contradictions() -> None:
+    with pytest.raises(ValueError, match="--half_life is for --baseline recency"):
+        Config(half_life=0.1)
+    with pytest.raises(ValueError, match="--half_life must be above 0, got 0"):
+        Config(baseline="recency", half_life=0)
