@@ -1,0 +1,39 @@
+"""The memory benchmark on sizes at which a positions x items matrix would show."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.benchmark_memory import Common
+
+ROOT = Path(__file__).resolve().parents[1]
+MIB = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}
+
+
+def sizes(*flags: str) -> list[float]:
+    """Return the sizes that the benchmark prints, in MiB."""
+    command = [sys.executable, str(ROOT / "scripts/benchmark_memory.py"), *flags]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [float(number) * MIB[unit] for number, unit in re.findall(r"([\d.]+) ([KMG]iB)", said)]
+
+
+def test_a_step_holds_no_matrix_of_positions_and_items() -> None:
+    most, kept, _, step = sizes("softmax", "--num_items", "60000", "--positions", "4096", "--width", "8")
+    assert kept == pytest.approx(60_001 * 8 * 4 * 3 / 2**20, rel=0.1)
+    assert step < 60_000 * 4096 * 4 / 2**20 / 4 < most  # a quarter of the matrix
+
+
+def test_ranking_holds_no_matrix_of_users_and_items() -> None:
+    flags = ("--num_items", "60000", "--measured_users", "4096", "--batch_size", "2048", "--width", "8")
+    first, last, held, other = sizes("ranking", *flags)
+    assert held == pytest.approx(60_001 * 8 * 4 / 2**20, rel=0.1)
+    assert last - first < 60_000 * 2048 * 4 / 2**20 / 8
+    assert last - other < 60_000 * 2048 * 4 / 2**20 / 2
+
+
+def test_bad_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="--num_items and --width must be at least 1, got 0 and 128"):
+        Common(num_items=0)
