@@ -1,4 +1,4 @@
-"""Trains RecTools' SASRec and ranks all users; run by scripts/benchmark.py with the Python of .venv-peers/rectools.
+"""Trains RecTools' SASRec or BERT4Rec and ranks all users; run by scripts/benchmark.py with .venv-peers/rectools.
 
 python scripts/benchmark_peer_rectools.py SETTINGS.json
 
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from rectools import Columns
 from rectools.dataset import Dataset
-from rectools.models import SASRecModel
+from rectools.models import BERT4RecModel, SASRecModel
 
 
 class EpochTimer(pl.Callback):
@@ -68,7 +68,8 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
             callbacks=[EpochTimer()],
         )
 
-    model = SASRecModel(
+    bert = settings["model"] == "Bert4Rec"
+    model = (BERT4RecModel if bert else SASRecModel)(
         n_blocks=settings["num_blocks"],
         n_heads=settings["num_heads"],
         n_factors=settings["hidden_units"],
@@ -80,6 +81,7 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
         use_pos_emb=True,
         recommend_torch_device="cpu",
         get_trainer_func=make_trainer,
+        **({"mask_prob": settings["mask_prob"]} if bert else {}),
     )
     with np.load(settings["interactions"], allow_pickle=False) as arrays:
         training = make_dataset(arrays["train_users"], arrays["train_items"])

@@ -11,14 +11,11 @@ import polars as pl
 import pytest
 import torch
 
-from scripts import benchmark
-from scripts.benchmark import Comparison, RecformerBenchmark, SASRecBenchmark, flatten
+from scripts import benchmark, sides
+from scripts.benchmark import Bert4RecBenchmark, IdBenchmark, RecformerBenchmark, SASRecBenchmark
+from scripts.sides import Comparison, flatten
 from seqrec.dataset import ROOT, Dataset, Histories, leave_one_out, load_dataset
 
-needs_sasrec = pytest.mark.skipif(
-    not (ROOT / "SASRec").is_dir() or not (ROOT / ".venv/bin/python").exists(),
-    reason="needs SASRec/ and the environment that scripts/setup.sh makes",
-)
 needs_recformer = pytest.mark.skipif(not (ROOT / "Recformer").is_dir(), reason="needs Recformer/")
 
 
@@ -69,19 +66,19 @@ def test_launch_returns_the_last_line_and_tells_why_a_side_failed() -> None:
     script = "import sys; print('epoch 0'); print('{\"a\": 1}' if sys.argv[1] == 'good' else 'no memory'); "
     script += "sys.exit(sys.argv[1] != 'good')"
     command = [sys.executable, "-c", script]
-    assert benchmark.launch([*command, "good"], dict(os.environ), seen.append) == {"a": 1}
+    assert sides.launch([*command, "good"], dict(os.environ), seen.append) == {"a": 1}
     assert seen[0] == "epoch 0\n"
     with pytest.raises(ChildProcessError, match="ended with status 1:\nepoch 0\nno memory"):
-        benchmark.launch([*command, "bad"], dict(os.environ), seen.append)
+        sides.launch([*command, "bad"], dict(os.environ), seen.append)
 
 
 def test_allocator_settings_are_those_of_the_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
-    plain = benchmark.plain_environment(3)
+    plain = sides.plain_environment(3)
     assert plain["OMP_NUM_THREADS"] == "3"
     assert not [name for name in plain if name.startswith("MALLOC_")]
     if (ROOT / ".venv/bin/python").exists():
-        tuned = benchmark.tuned_environment(3)
+        tuned = sides.tuned_environment(3)
         assert tuned["MALLOC_MMAP_MAX_"] == "0"
         assert tuned["OMP_NUM_THREADS"] == "3"
 
@@ -91,9 +88,9 @@ def test_errors_name_the_flag_and_the_command_that_repairs(monkeypatch: pytest.M
         SASRecBenchmark(rounds=0)
     with pytest.raises(ValueError, match="--num_items must be at least 1, got -1"):
         RecformerBenchmark(num_items=-1)
-    monkeypatch.setattr(benchmark, "ROOT", tmp_path)
+    monkeypatch.setattr(sides, "ROOT", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"rectools/bin/python does not exist.*setup_peer\.sh rectools"):
-        benchmark.find_peer("rectools")
+        sides.find_peer("rectools")
 
 
 def test_a_turn_each_and_the_first_epoch_does_not_count(
@@ -111,8 +108,8 @@ def test_a_turn_each_and_the_first_epoch_does_not_count(
         return run
 
     monkeypatch.setattr(benchmark, "find_peer", lambda name: tmp_path)
-    monkeypatch.setattr(benchmark, "run_sasrec", result("ours", [9.0, 1.0]))
-    monkeypatch.setattr(benchmark, "run_rectools", result("peer", [99.0, 12.0]))
+    monkeypatch.setattr(benchmark, "run_ours", result("ours", [9.0, 1.0]))
+    monkeypatch.setattr(benchmark, "run_peer", result("peer", [99.0, 12.0]))
     config = SASRecBenchmark(data_path=dataset.path, epochs=2, rounds=2, threads=1, output_dir=tmp_path)
     benchmark.main(config)
     assert order == ["ours", "peer"] * 2
@@ -120,29 +117,37 @@ def test_a_turn_each_and_the_first_epoch_does_not_count(
     assert printed[1].split() == ["training", "epoch", "1", "s", "12", "s", "12.0", "[12.0,", "12.0]"]
     assert printed[3].split() == ["peak", "memory", "1.0", "GiB", "1.0", "GiB"]
     written = json.loads((tmp_path / "sasrec-tiny.json").read_text())
-    assert written["comparisons"][0]["ratio"] == {"median": 12.0, "min": 12.0, "max": 12.0}
+    assert written["comparisons"]["rectools"][0]["ratio"] == {"median": 12.0, "min": 12.0, "max": 12.0}
     assert written["settings"]["hidden_units"] == 64
 
 
-@needs_sasrec
-def test_our_side_is_the_shipped_command_and_the_peer_trains_the_same_model(dataset: Dataset) -> None:
-    config = SASRecBenchmark(maxlen=5, hidden_units=8, epochs=2, rounds=1, threads=1, lr=1e-4)
+SMALL: dict[str, Any] = {"maxlen": 5, "hidden_units": 8, "epochs": 2, "rounds": 1, "threads": 1, "lr": 1e-4}
+
+
+@pytest.mark.parametrize("config", [SASRecBenchmark(**SMALL), Bert4RecBenchmark(**SMALL)], ids=["SASRec", "Bert4Rec"])
+def test_our_side_is_the_shipped_command_and_peers_train_the_same_model(dataset: Dataset, config: IdBenchmark) -> None:
+    if not (ROOT / config.family).is_dir() or not (ROOT / ".venv/bin/python").exists():
+        pytest.skip(f"needs {config.family}/ and the environment that scripts/setup.sh makes")
     lines: list[str] = []
-    ours = benchmark.run_sasrec(config, dataset, lines.append)
+    ours = benchmark.run_ours(config, dataset, lines.append)
     assert len(ours["epoch_seconds"]) == 2
     assert sum(line.startswith("epoch ") for line in lines) == 3  # the last one is validated and not measured
     assert 0 < ours["rank_seconds"] < 60
     assert ours["peak_memory_bytes"] > 1 << 20
     assert ours["threads"] == 1
-    if not (ROOT / ".venv-peers/rectools/bin/python").exists():
-        pytest.skip("our side passed; the peer's environment is absent: bash scripts/setup_peer.sh rectools")
-    peer = benchmark.run_rectools(config, dataset, lines.append)
-    assert len(peer["epoch_seconds"]) == 2
-    assert peer["threads"] == 1
-    # Its catalogue is the items of the training events; nothing else differs.
-    unseen = 12 - len(np.unique(flatten(leave_one_out(dataset).train)[1]))
-    assert ours["parameters"] - peer["parameters"] == unseen * 8
-    assert abs(ours["loss"] - peer["loss"]) < 1  # both start from random weights of the same scale
+    peers: list[Any] = [p for p in ("rectools", "recbole") if (ROOT / f".venv-peers/{p}/bin/python").exists()]
+    for name in peers:
+        peer = benchmark.run_peer(config, name, dataset, lines.append)
+        assert len(peer["epoch_seconds"]) == 2
+        assert peer["threads"] == 1
+        # All start from random weights; those of RecTools' BERT4Rec are larger.
+        assert abs(ours["loss"] - peer["loss"]) < (2 if (config.family, name) == ("Bert4Rec", "rectools") else 1)
+        if (config.family, name) == ("SASRec", "rectools"):
+            # Its catalogue is the items of the training events; nothing else differs.
+            unseen = 12 - len(np.unique(flatten(leave_one_out(dataset).train)[1]))
+            assert ours["parameters"] - peer["parameters"] == unseen * 8
+    if len(peers) < 2:
+        pytest.skip("our side passed; a peer's environment is absent: bash scripts/setup_peer.sh rectools|recbole")
 
 
 @needs_recformer
