@@ -21,7 +21,7 @@ from Baselines.model import SameForAll
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, Histories, find_dataset
 from seqrec.files import write_atomically
-from seqrec.module import BatchModule, Protocol, Recommender
+from seqrec.module import BatchModule, Grown, Protocol, Recommender
 from seqrec.ragged import RowSampler
 from seqrec.run import Run, RunRecord, TrainingConfig
 from seqrec.training import report, test
@@ -104,8 +104,14 @@ def read(histories: Histories, rows: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(rows)
 
 
-def restore(config: Config, dataset: Dataset, state: dict[str, Tensor]) -> Recommender:
-    """Return a baseline for use."""
+def restore(config: Config, dataset: Dataset, state: dict[str, Tensor], grown: Grown | None = None) -> Recommender:
+    """Return a baseline for use.
+
+    Raises:
+        ValueError: If it is to serve another catalogue than that it counted.
+    """
+    if grown is not None:
+        raise ValueError("a new item has not occurred yet: a baseline has no score for it")
     module = SameForAll(dataset.num_items, config.protocol.metric_ks)
     module.load_state_dict(state)
     return Recommender(module, read, lambda histories: np.ones(len(histories), dtype=np.int64))

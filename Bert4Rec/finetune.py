@@ -13,7 +13,7 @@ from Bert4Rec.model import Bert4Rec, Bert4RecConfig
 from seqrec.command import run_command
 from seqrec.dataset import Dataset
 from seqrec.id_model import IdFamily, IdModelConfig, IdModule, restore_id_model, train_id_model
-from seqrec.module import Recommender
+from seqrec.module import Grown, Recommender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +70,9 @@ def family(config: Config) -> IdFamily:
     )
 
 
-def restore(config: Config, dataset: Dataset, state: dict[str, Tensor]) -> Recommender:
-    """Return a trained BERT4Rec for use."""
-    return restore_id_model(config, family(config), dataset, state)
+def restore(config: Config, dataset: Dataset, state: dict[str, Tensor], grown: Grown | None = None) -> Recommender:
+    """Return a trained BERT4Rec for use, see `restore_id_model`."""
+    return restore_id_model(config, family(config), dataset, state, grown)
 
 
 def main(config: Config) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from torch import Tensor
 from Recformer.backbone import load_backbone
 from Recformer.checkpoint import load_weights
 from Recformer.data import HistoryReader, TrainBatch, TrainDataset
-from Recformer.encoding import describe, encode_items, weights_sha256
+from Recformer.encoding import describe, encode_items, encode_some, weights_sha256
 from Recformer.model import RecformerModel
 from Recformer.module import EncoderModule
 from Recformer.options import EncoderOptions, LearningOptions
@@ -31,10 +32,10 @@ from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, find_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
 from seqrec.losses import full_softmax, sampled_softmax
-from seqrec.module import BatchModule, Protocol, Recommender
+from seqrec.module import BatchModule, Grown, Protocol, Recommender
 from seqrec.ragged import RowSampler
 from seqrec.run import Run, RunRecord, TrainingConfig, is_first_process
-from seqrec.training import fit, report, test
+from seqrec.training import fit, load_state, report, test
 
 log = logging.getLogger(__name__)
 
@@ -245,16 +246,41 @@ def load_encoder(config: Config, dataset: Dataset) -> tuple[RecformerModel, Item
     return model, load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
 
 
-def restore(config: Config, dataset: Dataset, state: dict[str, Tensor]) -> Recommender:
-    """Return a finetuned Recformer for use; its item vectors are those that the weights were chosen with."""
+def restore(config: Config, dataset: Dataset, state: dict[str, Tensor], grown: Grown | None = None) -> Recommender:
+    """Return a finetuned Recformer for use; its item vectors are those that the weights were chosen with.
+
+    Another catalogue's, where it has `grown` since training, are encoded by the weights that made those.
+
+    Raises:
+        ValueError: If no weights of the run are those.
+    """
     model, items = load_encoder(config, dataset)
-    if config.learning.lora_r and config.pretrain_ckpt is not None:
-        load_weights(model, config.pretrain_ckpt)  # what the updates are of, which their checkpoint does not have
+    if config.pretrain_ckpt is not None:
+        load_weights(model, config.pretrain_ckpt)  # with LoRA what the updates are of, which no checkpoint has
     module = RecformerModule(model, items, config)
+    if grown is not None:
+        state = state | {"item_table": encode_anew(module, state, grown)}
     module.load_state_dict(state)
     module.refresh_items = False
     reader = HistoryReader(items, config.encoder.max_token_num)
     return Recommender(module, reader, reader.count_tokens)
+
+
+def encode_anew(module: RecformerModule, state: dict[str, Tensor], grown: Grown) -> Tensor:
+    """Return the (N'+1, D) vectors of a module's items by those weights of a run that made its item vectors.
+
+    They are its best weights; or where stage 2 has those, stage 1's; or the ones that finetuning began with.
+    """
+    _, known = load_encoder(module.config, grown.trained_on)
+    some = np.arange(1, min(known.num_items, 8) + 1)
+    first = grown.run / "stage1" / "checkpoints" / "best.ckpt"
+    for weights in (state, load_state(first), dict(module.state_dict())):
+        module.load_state_dict(weights | {"item_table": module.item_table})
+        if torch.allclose(encode_some(module.model, known, some), state["item_table"][some], rtol=1e-3, atol=1e-4):
+            return encode_items(module.model, module.items, module.config.eval_max_tokens)
+    raise ValueError(
+        f"the item vectors of {grown.run} are of none of its weights: was {grown.trained_on.path} changed?"
+    )
 
 
 def make_batches(config: Config, dataset: Dataset, items: ItemTokens) -> BatchModule:

@@ -14,7 +14,7 @@ from SASRec.model import SASRec, SASRecConfig
 from seqrec.command import run_command
 from seqrec.dataset import Dataset
 from seqrec.id_model import IdFamily, IdModelConfig, IdModule, restore_id_model, train_id_model
-from seqrec.module import Recommender
+from seqrec.module import Grown, Recommender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,9 @@ def family(config: Config) -> IdFamily:
     )
 
 
-def restore(config: Config, dataset: Dataset, state: dict[str, Tensor]) -> Recommender:
-    """Return a trained SASRec for use."""
-    return restore_id_model(config, family(config), dataset, state)
+def restore(config: Config, dataset: Dataset, state: dict[str, Tensor], grown: Grown | None = None) -> Recommender:
+    """Return a trained SASRec for use, see `restore_id_model`."""
+    return restore_id_model(config, family(config), dataset, state, grown)
 
 
 def main(config: Config) -> None:

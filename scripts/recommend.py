@@ -26,7 +26,7 @@ from seqrec.command import run_command
 from seqrec.dataset import Dataset, Histories, find_dataset
 from seqrec.evaluation import seen_pairs, top_items
 from seqrec.files import write_atomically
-from seqrec.module import Recommender
+from seqrec.module import Grown, Recommender
 from seqrec.ragged import RowSampler
 from seqrec.sharding import find_checkpoint
 from seqrec.training import load_state
@@ -53,6 +53,8 @@ class Config:
     """A .parquet or .csv file instead of the screen; needed for many users."""
     data_path: Path | None = None
     """Folder of the prepared dataset, if it has moved since the run."""
+    catalogue: Path | None = None
+    """Folder of another prepared dataset to serve, with items that are new, by their texts alone."""
     max_tokens: int = 16384
     """How much of histories is read in one batch."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -67,12 +69,13 @@ class Config:
             raise ValueError(f"--output must end in .parquet or .csv, got {self.output}")
 
 
-def load_run(folder: Path, data_path: Path | None = None) -> tuple[Dataset, Recommender]:
-    """Return a run's dataset and its model with the weights of the best epoch.
+def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None = None) -> tuple[Dataset, Recommender]:
+    """Return a run's dataset, or another `catalogue`, and the model with the weights of the best epoch.
 
     Raises:
         FileNotFoundError: If the folder holds no finished run or no trained weights, or its dataset is gone.
-        ValueError: If the dataset has other items than the run's, or the run is of another kind.
+        ValueError: If the dataset has other items than the run's, the run is of another kind, or its model cannot serve
+            the other catalogue.
     """
     if not (folder / "metrics.json").is_file():
         raise FileNotFoundError(f"{folder} holds no finished run: metrics.json is missing")
@@ -98,7 +101,10 @@ def load_run(folder: Path, data_path: Path | None = None) -> tuple[Dataset, Reco
     dataset = find_dataset(None, data_path) if data_path is not None else find_dataset(config.dataset, config.data_path)
     if dataset.item_ids_sha256 != metrics["protocol"]["item_ids_sha256"]:
         raise ValueError(f"{dataset.path} has other items than {folder} was trained on: give the run's own --data_path")
-    recommender: Recommender = family.restore(config, dataset, load_state(best))
+    grown = None
+    if catalogue is not None:
+        grown, dataset = Grown(dataset, folder), find_dataset(None, catalogue)
+    recommender: Recommender = family.restore(config, dataset, load_state(best), grown)
     recommender.module.eval()
     return dataset, recommender
 
@@ -182,7 +188,7 @@ def tabulate(
 
 def main(config: Config) -> None:
     """Print the recommendations or write them."""
-    dataset, recommender = load_run(config.run, config.data_path)
+    dataset, recommender = load_run(config.run, config.data_path, config.catalogue)
     names, histories = choose_histories(config, dataset)
     if config.output is None and len(names) > SHOWN_USERS:
         raise ValueError(f"{len(names)} users are too many for the screen: give --output FILE, or some --users")

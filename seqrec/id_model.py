@@ -21,12 +21,15 @@ from seqrec.dataset import ROOT, Dataset, Histories, find_dataset
 from seqrec.embeddings import NONE, load_embeddings
 from seqrec.item_table import Start, TableOptions
 from seqrec.losses import LossOptions, catalogue_loss
-from seqrec.module import BatchModule, NextItemModule, Protocol, Recommender
+from seqrec.module import BatchModule, Grown, NextItemModule, Protocol, Recommender
+from seqrec.new_items import ADVICE, read_new_items
 from seqrec.optimization import Schedule, schedule_rate
 from seqrec.ragged import RowSampler
 from seqrec.run import Run, TrainingConfig
 from seqrec.training import complete
 
+TABLE = "model.item_embedding.weight"
+"""Name of given vectors in a state."""
 EVAL_TOKENS = 16384
 """Events per evaluation batch."""
 
@@ -170,16 +173,36 @@ class IdFamily:
 
 
 def restore_id_model(
-    config: IdModelConfig, family: IdFamily, dataset: Dataset, state: dict[str, Tensor]
+    config: IdModelConfig, family: IdFamily, dataset: Dataset, state: dict[str, Tensor], grown: Grown | None = None
 ) -> Recommender:
-    """Return a trained model for use."""
+    """Return a trained model for use, on the catalogue that it was trained on or, from there `grown`, on another.
+
+    Raises:
+        ValueError: If the model cannot serve the other catalogue.
+    """
+    if grown is not None:
+        with torch.device("meta"):
+            as_trained: Any = family.make_model(grown.trained_on.num_items, None)
+        if config.init_type == NONE:
+            raise ValueError(f"this model has learnt something of each item, of which new ones have nothing: {ADVICE}")
+        table = read_new_items(
+            config.table,
+            lambda data: load_embeddings(config.init_type, data, config.embedding_dir),
+            config.protocol.hold_out(grown.trained_on).train.item_counts(grown.trained_on.num_items) > 0,
+            (grown.trained_on, dataset),
+            state[TABLE],
+            as_trained.item_embedding,
+        )
+        state = state | {TABLE: table}
     start = None
     if config.init_type != NONE:
         # What was given is in the state; the table has to be of its shape.
-        given = np.zeros(state["model.item_embedding.weight"].shape, dtype=np.float32)
+        given = np.zeros(state[TABLE].shape, dtype=np.float32)
         plain = replace(config.table, init_transform=("none",), fit_transform="all")
         start = Start(given, np.ones(len(given), dtype=bool), plain)
     module = family.make_module(family.make_model(dataset.num_items, start), config)
+    if own := [name for name, tensor in module.state_dict().items() if tensor.shape != state[name].shape]:
+        raise ValueError(f"{', '.join(own)} hold something of each item of the catalogue that was trained on: {ADVICE}")
     module.load_state_dict(state)
     return Recommender(module, family.read, family.count_tokens)
 

@@ -82,6 +82,7 @@ class ItemTable(nn.Module):
             start: Given vectors.
         """
         super().__init__()
+        self.std = std
         self.residual: nn.Parameter | None = None
         self.adapter: nn.Module = nn.Identity()
         if start is None:

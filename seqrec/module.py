@@ -5,6 +5,7 @@ Shapes: B users, D width, N items, K sampled negatives.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -204,6 +205,14 @@ class Recommender(NamedTuple):
     """From a view and (B,) rows: what `user_vectors` takes."""
     count_tokens: Callable[[Histories], NDArray[np.int64]]
     """From a view: (n,) how much of each history is read."""
+
+
+class Grown(NamedTuple):
+    """What a trained model comes from that is to serve another catalogue, such as a later one of the same shop."""
+
+    trained_on: PreparedDataset
+    run: Path
+    """Its folder."""
 
 
 class BatchModule(pl.LightningDataModule):

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +20,14 @@ from Recformer.encoding import encode_items
 from Recformer.finetune import Config, RecformerModule
 from Recformer.options import EncoderOptions
 from Recformer.text import item_sequences, tokenize_items
+from scripts.recommend import load_run
 from seqrec.dataset import Dataset, leave_one_out
 from seqrec.embeddings import load_embeddings
 from seqrec.ragged import BatchKey
 from seqrec.training import load_state
 from tests import forked
 from tests.forked import run_script, start_script
+from tests.grown import ORDER, write_grown
 from tests.Recformer.conftest import LIMIT_FLAGS, LIMITS
 from tests.recommending import assert_recommends_as_it_was_tested
 
@@ -79,6 +83,29 @@ def test_the_second_stage_keeps_the_item_vectors_and_counts_only_where_it_is_bet
 
 def test_it_recommends_as_it_was_tested(finished: Path, tiny_path: Path) -> None:
     assert_recommends_as_it_was_tested(finished / "runs/Recformer/tiny/longformer-seed42", tiny_path)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_new_items_are_encoded_as_the_known_ones_were(
+    finished: Path, tiny: Dataset, tiny_path: Path, tmp_path: Path, stage: int
+) -> None:
+    run = tmp_path / "runs/Recformer/tiny/longformer-seed42"
+    shutil.copytree(finished / "runs", tmp_path / "runs", symlinks=True)
+    link = run / "checkpoints/best.ckpt"
+    link.unlink()
+    link.symlink_to(Path("..") / f"stage{stage}/checkpoints/best.ckpt")  # whichever was better
+    grown_path = write_grown(tiny, tmp_path / "grown")
+    (_, before), (grown, after) = load_run(run, tiny_path), load_run(run, tiny_path, grown_path)
+    known, everything = before.module.item_vectors(), after.module.item_vectors()
+    was_known = ORDER <= 40
+    torch.testing.assert_close(everything[1:][was_known], known[ORDER[was_known]], rtol=0, atol=1e-6)
+    assert everything[1:][~was_known].norm(dim=1) == pytest.approx([1] * 5)
+    whole = grown.whole_histories()
+    views = tiny.whole_histories(), replace(whole, ends=whole.ends - 1)  # less the new item at the end
+    rows = np.arange(7)
+    with torch.no_grad():
+        users = [m.module.user_vectors(m.read(view, rows)) for m, view in zip((before, after), views, strict=True)]
+    torch.testing.assert_close(users[0], users[1], rtol=0, atol=1e-4)
 
 
 def test_encode_writes_the_vectors_of_a_checkpoint(
