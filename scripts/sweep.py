@@ -52,6 +52,8 @@ class Config:
     """Finished trials of each arm."""
     arms: tuple[str, ...] = ("",)
     """Flags of each arm, in quotes; all arms are searched alike."""
+    columns: tuple[str, ...] = ("",)
+    """Flags crossed with those of each arm; scripts/sweep_table.py makes a table of arms and columns."""
     flags: str = ""
     """Flags of every trial, in quotes. Recformer exports item vectors: give it an --embedding_dir of its own."""
     metric: str = "NDCG@10"
@@ -67,10 +69,11 @@ class Config:
         if not (ROOT / self.family / "finetune.py").is_file():
             known = sorted(path.parent.name for path in ROOT.glob("*/finetune.py"))
             raise ValueError(f"no family {self.family!r}: there are {', '.join(known)}")
-        if self.trials < 1 or self.workers < 1 or not self.arms:
-            raise ValueError("--trials and --workers must be at least 1, and there must be an arm")
-        if len({slug(arm) for arm in self.arms}) < len(self.arms):
-            raise ValueError("--arms names one twice: each is searched as a study of its own")
+        if self.trials < 1 or self.workers < 1:
+            raise ValueError("--trials and --workers must be at least 1")
+        for name, given in (("arms", self.arms), ("columns", self.columns)):
+            if len({slug(arm) for arm in given}) < len(given) or not given:
+                raise ValueError(f"--{name} names one twice, or none: each is searched as a study of its own")
         user_metric(np.zeros(1, dtype=np.int64), self.metric)  # refuses an unknown one
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(f"--name {self.name!r} becomes a folder: use letters, digits, dots and dashes")
@@ -140,6 +143,12 @@ def command_of(config: Config, arm: str, params: dict[str, Any]) -> list[str]:
     return [*shlex.split(config.flags), *shlex.split(arm), *searched]
 
 
+def run_folder(config: Config, arm: str, number: int) -> Path:
+    """Return where a finished trial's run lies."""
+    (folder,) = (config.folder / "runs" / config.family).glob(f"*/{slug(arm)}-trial{number}")
+    return folder
+
+
 class TrialFailedError(Exception):
     """A trial's training ended with an error."""
 
@@ -163,7 +172,7 @@ def run_trial(config: Config, arm: str, space: dict[str, BaseDistribution], tria
         words = [line.strip("│ ") for line in said.read_text(errors="replace").splitlines() if re.search(r"\w", line)]
         told = [line for line in words if "For full helptext" not in line][-2:]
         raise TrialFailedError(f"a trial failed, {said} tells how: {' '.join(told)}")
-    (metrics,) = (runs / config.family).glob(f"*/{name}/metrics.json")
+    (metrics,) = run_folder(config, arm, trial.number).glob("metrics.json")
     score: float = json.loads(metrics.read_text())["valid"][config.metric]
     return score
 
@@ -192,54 +201,69 @@ def open_study(config: Config, arm: str) -> optuna.Study:
     return study
 
 
-def search_arm(config: Config, arm: str) -> list[FrozenTrial]:
-    """Return an arm's first finished trials, as many as were asked for.
+class ArmSearch:
+    """The search of one arm, which any number of threads and processes work at."""
 
-    Raises:
-        ValueError: If one trial after another fails.
-    """
-    space, study = read_search(config.search), open_study(config, arm)
-    running, failures = 0, list[str]()
+    def __init__(self, config: Config, arm: str) -> None:
+        self.config, self.arm = config, arm
+        self.space, self.study = read_search(config.search), open_study(config, arm)
+        self.running, self.failures = 0, list[str]()
 
-    def finished() -> list[FrozenTrial]:
-        return study.get_trials(states=(TrialState.COMPLETE,))[: config.trials]
+    def finished(self) -> list[FrozenTrial]:
+        """Return the first finished trials, as many as were asked for."""
+        return self.study.get_trials(states=(TrialState.COMPLETE,))[: self.config.trials]
 
-    def begin() -> Trial | None:
-        """Return a trial to run, unless enough are done or under way here; under the lock, so that none is two's."""
-        nonlocal running
-        with exclusive(config.folder / ".lock"):
-            if len(finished()) + running >= config.trials or len(failures) >= MAX_FAILURES:
-                return None
-            number = len(study.trials)
-            if number < FIRST_TRIALS:
-                generator = np.random.default_rng((config.seed, number))
-                study.enqueue_trial({flag: draw(distribution, generator) for flag, distribution in space.items()})
-            running += 1
-            return study.ask()
-
-    def end(trial: Trial, score: float | None) -> None:
-        nonlocal running
-        with exclusive(config.folder / ".lock"):
-            running -= 1
-            tell(study, study.tell(trial, score, state=None if score is not None else TrialState.FAIL))
-
-    def work(_: int) -> None:
-        while (trial := begin()) is not None:
+    def work(self) -> None:
+        """Run trials until enough are done or under way here, or one after another has failed."""
+        while (trial := self._begin()) is not None:
             score = None
             try:
-                score = run_trial(config, arm, space, trial)
-                failures.clear()
+                score = run_trial(self.config, self.arm, self.space, trial)
+                self.failures.clear()
             except TrialFailedError as error:
                 log.warning("%s", error)
-                failures.append(str(error))
+                self.failures.append(str(error))
             finally:
-                end(trial, score)
+                self._end(trial, score)
 
-    with ThreadPoolExecutor(config.workers) as pool:
-        list(pool.map(work, range(config.workers)))
-    if len(failures) >= MAX_FAILURES:
-        raise ValueError(f"{len(failures)} trials in a row failed; the last: {failures[-1]}")
-    return finished()
+    def _begin(self) -> Trial | None:
+        """Return a trial to run, if there is any; under the lock, so that none is two's."""
+        with exclusive(self.config.folder / ".lock"):
+            enough = len(self.finished()) + self.running >= self.config.trials
+            if enough or len(self.failures) >= MAX_FAILURES:
+                return None
+            number = len(self.study.trials)
+            if number < FIRST_TRIALS:
+                generator = np.random.default_rng((self.config.seed, number))
+                drawn = {flag: draw(distribution, generator) for flag, distribution in self.space.items()}
+                self.study.enqueue_trial(drawn)
+            self.running += 1
+            return self.study.ask()
+
+    def _end(self, trial: Trial, score: float | None) -> None:
+        with exclusive(self.config.folder / ".lock"):
+            self.running -= 1
+            tell(self.study, self.study.tell(trial, score, state=None if score is not None else TrialState.FAIL))
+
+    def best(self) -> dict[str, Any]:
+        """Return the trial of the highest validation score, its test, and the command that repeats it.
+
+        Raises:
+            ValueError: If one trial after another failed.
+        """
+        if len(self.failures) >= MAX_FAILURES:
+            raise ValueError(f"{len(self.failures)} trials in a row failed; the last: {self.failures[-1]}")
+        done, metric = self.finished(), self.config.metric
+        first = max(done, key=lambda trial: trial.value or 0.0)
+        flags = command_of(self.config, self.arm, first.params)
+        (metrics,) = run_folder(self.config, self.arm, first.number).glob("metrics.json")
+        return {
+            "arm": self.arm,
+            "trials": len(done),
+            metric: first.value,
+            f"test {metric}": json.loads(metrics.read_text())["test"][metric],
+            "command": shlex.join(["bash", f"{self.config.family}/finetune.sh", *flags]),
+        }
 
 
 def tell(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -256,15 +280,23 @@ def main(config: Config) -> None:
     read_search(config.search)
     config.folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    best = []
-    for arm in config.arms:
-        done = search_arm(config, arm)
-        first = max(done, key=lambda trial: trial.value or 0.0)
-        command = shlex.join(["bash", f"{config.family}/finetune.sh", *command_of(config, arm, first.params)])
-        best.append({"arm": arm, "trials": len(done), config.metric: first.value, "command": command})
-        print(f"{arm or config.family}: validation {config.metric} {first.value:.4f}, best of {len(done)} trials")
-        print(f"  {command}")
-    write_json(config.folder / "best.json", {"search": config.search, "seed": config.seed, "arms": best})
+    arms = [f"{arm} {column}".strip() for arm in config.arms for column in config.columns]
+    searches = [ArmSearch(config, arm) for arm in arms]
+
+    def work(_: int) -> None:
+        for search in searches:
+            search.work()
+
+    with ThreadPoolExecutor(config.workers) as pool:
+        list(pool.map(work, range(config.workers)))
+    best = [search.best() for search in searches]
+    for found in best:
+        print(
+            f"{found['arm'] or config.family}: validation {config.metric} {found[config.metric]:.4f}, best of ", end=""
+        )
+        print(f"{found['trials']} trials\n  {found['command']}")
+    about = {"family": config.family, "metric": config.metric, "search": config.search, "seed": config.seed}
+    write_json(config.folder / "best.json", about | {"rows": config.arms, "columns": config.columns, "arms": best})
     print(config.folder / "best.json")
 
 

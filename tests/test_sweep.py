@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from scripts import sweep
+from scripts import sweep, sweep_table
 from scripts.sweep import Config, main, read_search
+from seqrec.formatting import number
 
 FAMILY = """
 import json, sys
@@ -83,6 +84,30 @@ def test_the_same_command_goes_on(toy: Path) -> None:
     assert len(scores) == 3  # nothing is drawn twice
     with pytest.raises(ValueError, match=r"begun with other flags \(seed was 0\): use those, or another --name"):
         main(config(toy, seed=1))
+
+
+def test_arms_and_columns_make_a_table(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(config(toy, columns=("--other 1", "--other 2"), workers=3))
+    assert len(trials(toy)) == 2 * 2 * 3
+    file = toy / "runs/sweeps/one/best.json"
+    best = json.loads(file.read_text())
+    assert [arm["arm"] for arm in best["arms"]] == [
+        f"--kind {k} --other {o}" for k in ("good", "plain") for o in (1, 2)
+    ]
+    capsys.readouterr()
+    sweep_table.main(sweep_table.Config((file, file), rows=("Good", "Plain"), titles=("a", "b")))
+    said = capsys.readouterr().out.splitlines()
+    scores = [arm["NDCG@10"] for arm in best["arms"]]
+    for line, (name, at) in zip(said[2:4], (("Good", 0), ("Plain", 2)), strict=True):
+        expected = [f"({number(score)})" for score in scores[at : at + 2]]
+        assert [line.split()[i] for i in (0, 2, 4)] == [name, *expected]
+        assert line.split()[1] == number(1 - scores[at])
+    assert (toy / "runs/sweeps/one/best.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"--rows gives 1 names for 2"):
+        sweep_table.main(sweep_table.Config((file,), rows=("Good",)))
+    file.write_text("{}")
+    with pytest.raises(ValueError, match=r"is no best.json of scripts/sweep.py"):
+        sweep_table.main(sweep_table.Config((file,)))
 
 
 def test_trials_at_a_time(toy: Path) -> None:
