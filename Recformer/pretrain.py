@@ -70,7 +70,12 @@ class Config:
     encoder: EncoderOptions = field(default_factory=lambda: EncoderOptions(max_token_num=1024))
     learning: LearningOptions = field(default_factory=LearningOptions)
     training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(num_epochs=32, patience=1000, gradient_clip_val=1.0)
+        default_factory=lambda: TrainingConfig(
+            num_epochs=32,
+            patience=1000,
+            gradient_clip_val=1.0,
+            strategy="deepspeed_stage_2" if torch.cuda.is_available() else "auto",
+        )
     )
     protocol: Protocol = field(default_factory=Protocol)
 
