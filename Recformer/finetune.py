@@ -196,7 +196,7 @@ def train(module: RecformerModule, data: BatchModule, run: Run) -> tuple[Recform
         second.best, second.best_epoch = first.best, first.best_epoch
     else:
         link_best(run, 2)
-        second.best_epoch += len(first.history) - 1
+        second.best_epoch += len(first.history)
     return module, second
 
 
