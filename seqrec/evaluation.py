@@ -22,8 +22,8 @@ from torch import Tensor
 from seqrec.dataset import Histories
 from seqrec.metrics import KS, mean_by_user, measure
 
-CHUNK_ELEMENTS = 1 << 22
-"""Scores held at one time: 16 MiB of float32."""
+CHUNK_ELEMENTS = 1 << 21
+"""Scores held at one time: 8 MiB of float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,6 @@ def _rank_all(
     # products too small for float32 lose.
     float32 = torch.finfo(torch.float32)
     margin = 4 * width**0.5 * float32.eps * norms + width * float32.tiny
-    low, high = own - margin, own + margin
     step = max(1, chunk_elements // max(num_users, 1))
     for start in range(1, num_items + 1, step):
         stop = min(start + step, num_items + 1)
@@ -145,13 +144,17 @@ def _rank_all(
             _leave_out(scores, seen_items, seen_rows, start)
         inside = ((targets >= start) & (targets < stop)).nonzero()[:, 0]
         scores[inside, targets[inside] - start] = -torch.inf
-        above = (scores > high[:, None]).sum(dim=1)
-        ranks += above
-        near_rows = ((scores >= low[:, None]).sum(dim=1) > above).nonzero()[:, 0]
+        lead = scores.sub_(own[:, None])
+        # Comparing and counting in float32 is several times as fast as through booleans: of C signs that are all 1 or -1
+        # (C + their sum) / 2 are 1, and float32 counts to 2^24 without an error.
+        above = ((lead.sign().sum(dim=1) + lead.shape[1]) / 2).long()
+        near_rows = (lead.abs().amin(dim=1) <= margin).nonzero()[:, 0]
         if len(near_rows):
-            near = scores[near_rows]
-            row, column = ((near >= low[near_rows, None]) & (near <= high[near_rows, None])).nonzero(as_tuple=True)
+            near = lead[near_rows]
+            above[near_rows] = (near > margin[near_rows, None]).sum(dim=1)
+            row, column = (near.abs() <= margin[near_rows, None]).nonzero(as_tuple=True)
             _count_near(user_vectors, item_vectors, own, near_rows[row], column + start, ranks, tied)
+        ranks += above
     return Ranking(ranks, num_candidates, tied)
 
 
