@@ -145,8 +145,8 @@ def _rank_all(
         inside = ((targets >= start) & (targets < stop)).nonzero()[:, 0]
         scores[inside, targets[inside] - start] = -torch.inf
         lead = scores.sub_(own[:, None])
-        # Comparing and counting in float32 is several times as fast as through booleans: of C signs that are all 1 or -1
-        # (C + their sum) / 2 are 1, and float32 counts to 2^24 without an error.
+        # Counting in float32 is several times as fast as through booleans: of C signs that are all 1 or -1,
+        # (C + their sum) / 2 are 1; and float32 counts to 2^24 without an error.
         above = ((lead.sign().sum(dim=1) + lead.shape[1]) / 2).long()
         near_rows = (lead.abs().amin(dim=1) <= margin).nonzero()[:, 0]
         if len(near_rows):
