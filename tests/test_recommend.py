@@ -33,7 +33,7 @@ def toy_run(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.from_numpy(histories.items[histories.ends[rows] - 1].astype(np.float32))
 
     recommender = Recommender(LastItem(), read, lambda histories: histories.lengths)
-    monkeypatch.setattr(recommend, "load_run", lambda folder, data_path=None: (tiny, recommender))
+    monkeypatch.setattr(recommend, "load_run", lambda *_: (tiny, recommender))
 
 
 def history_of(tiny: Dataset, user: int) -> list[int]:
