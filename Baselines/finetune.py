@@ -99,6 +99,11 @@ def choose_half_life(
     return best
 
 
+def count_tokens(histories: Histories) -> NDArray[np.int64]:
+    """Return (n,) ones, so that a batch of so many tokens is so many users."""
+    return np.ones(len(histories), dtype=np.int64)
+
+
 def read(histories: Histories, rows: NDArray[np.int64]) -> Tensor:
     """Return (B,) rows: nothing of a history is read."""
     return torch.from_numpy(rows)
@@ -114,7 +119,7 @@ def restore(config: Config, dataset: Dataset, state: dict[str, Tensor], grown: G
         raise ValueError("a new item has not occurred yet: a baseline has no score for it")
     module = SameForAll(dataset.num_items, config.protocol.metric_ks)
     module.load_state_dict(state)
-    return Recommender(module, read, lambda histories: np.ones(len(histories), dtype=np.int64))
+    return Recommender(module, read, count_tokens)
 
 
 def main(config: Config) -> None:
@@ -132,7 +137,7 @@ def main(config: Config) -> None:
         TensorDataset(torch.zeros(0)),
         RowSampler(np.zeros(0, dtype=np.int64), batch_size=1, shuffle=False),
         read,
-        eval_lengths=lambda histories: np.ones(len(histories), dtype=np.int64),
+        eval_lengths=count_tokens,
         eval_max_tokens=USERS_PER_BATCH,
     )
     module = SameForAll(dataset.num_items, config.protocol.metric_ks)

@@ -255,8 +255,8 @@ def restore(config: Config, dataset: Dataset, state: dict[str, Tensor], grown: G
         ValueError: If no weights of the run are those.
     """
     model, items = load_encoder(config, dataset)
-    if config.pretrain_ckpt is not None:
-        load_weights(model, config.pretrain_ckpt)  # with LoRA what the updates are of, which no checkpoint has
+    if config.pretrain_ckpt is not None and (config.learning.lora_r or grown is not None):
+        load_weights(model, config.pretrain_ckpt)  # what the run began with: no checkpoint of updates has it
     module = RecformerModule(model, items, config)
     if grown is not None:
         state = state | {"item_table": encode_anew(module, state, grown)}
@@ -274,7 +274,8 @@ def encode_anew(module: RecformerModule, state: dict[str, Tensor], grown: Grown)
     _, known = load_encoder(module.config, grown.trained_on)
     some = np.arange(1, min(known.num_items, 8) + 1)
     first = grown.run / "stage1" / "checkpoints" / "best.ckpt"
-    for weights in (state, load_state(first), dict(module.state_dict())):
+    beginning = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    for weights in (state, load_state(first), beginning):
         module.load_state_dict(weights | {"item_table": module.item_table})
         if torch.allclose(encode_some(module.model, known, some), state["item_table"][some], rtol=1e-3, atol=1e-4):
             return encode_items(module.model, module.items, module.config.eval_max_tokens)

@@ -95,11 +95,15 @@ class IdBenchmark(Common):
     family: ClassVar[str]
     """Folder of ours."""
 
+    names: ClassVar[tuple[str, ...]] = (
+        *("maxlen", "hidden_units", "num_blocks", "num_heads", "dropout_rate", "batch_size", "lr", "seed"),
+    )
+    """Settings that every side takes."""
+
     @property
     def shared(self) -> dict[str, Any]:
-        """Settings that every side takes."""
-        names = ("maxlen", "hidden_units", "num_blocks", "num_heads", "dropout_rate", "batch_size", "lr", "seed")
-        return {name: getattr(self, name) for name in names}
+        """Settings that every side takes, with their values."""
+        return {name: getattr(self, name) for name in self.names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,11 +123,7 @@ class Bert4RecBenchmark(IdBenchmark):
     """Share of a history's events that is hidden."""
 
     family = "Bert4Rec"
-
-    @property
-    def shared(self) -> dict[str, Any]:
-        """Settings that every side takes."""
-        return IdBenchmark.shared.fget(self) | {"mask_prob": self.mask_prob}  # type: ignore[attr-defined, no-any-return]
+    names = (*IdBenchmark.names, "mask_prob")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

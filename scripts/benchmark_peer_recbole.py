@@ -25,8 +25,8 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, get_trainer, init_seed
 
 
-def write_interactions(settings: dict[str, Any]) -> int:
-    """Write all events as RecBole reads them, and return how many users' sequences make a target in training."""
+def write_interactions(settings: dict[str, Any]) -> tuple[int, int]:
+    """Write all events as RecBole reads them; return how many users have a target in training, and the targets."""
     with np.load(settings["interactions"], allow_pickle=False) as arrays:
         users, items, train = (arrays[name] for name in ("whole_users", "whole_items", "train_users"))
     folder = Path(settings["folder"]) / "events"
@@ -34,7 +34,8 @@ def write_interactions(settings: dict[str, Any]) -> int:
     lines = [f"{user}\t{item}\t{moment}" for moment, (user, item) in enumerate(zip(users, items, strict=True))]
     header = "user_id:token\titem_id:token\ttimestamp:float"
     (folder / "events.inter").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
-    return int((np.unique(train, return_counts=True)[1] > 1).sum())
+    lengths = np.unique(train, return_counts=True)[1]
+    return int((lengths > 1).sum()), int((lengths - 1).sum())
 
 
 def make_config(settings: dict[str, Any], num_sequences: int, num_targets: int) -> Config:
@@ -78,10 +79,7 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
     """Return what the benchmark reports of the peer."""
     os.chdir(settings["folder"])
     logging.disable(logging.WARNING)
-    num_sequences = write_interactions(settings)
-    with np.load(settings["interactions"], allow_pickle=False) as arrays:
-        num_targets = len(arrays["train_users"]) - len(np.unique(arrays["train_users"]))
-    config = make_config(settings, num_sequences, num_targets)
+    config = make_config(settings, *write_interactions(settings))
     init_seed(config["seed"], reproducibility=True)
     train, _, test = data_preparation(config, create_dataset(config))
     model = get_model(config["model"])(config, train.dataset)

@@ -183,8 +183,6 @@ def restore_id_model(
     if grown is not None:
         with torch.device("meta"):
             as_trained: Any = family.make_model(grown.trained_on.num_items, None)
-        if config.init_type == NONE:
-            raise ValueError(f"this model has learnt something of each item, of which new ones have nothing: {ADVICE}")
         table = read_new_items(
             config.table,
             lambda data: load_embeddings(config.init_type, data, config.embedding_dir),

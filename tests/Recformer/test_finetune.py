@@ -110,6 +110,18 @@ def test_new_items_are_encoded_as_the_known_ones_were(
     torch.testing.assert_close(users[0], users[1], rtol=0, atol=1e-4)
 
 
+def test_new_items_are_encoded_by_the_weights_of_the_beginning_where_those_made_the_table(
+    tiny: Dataset, tiny_path: Path, backbone: Path, tmp_path: Path
+) -> None:
+    given = flags(tiny_path, backbone, tmp_path, "--item_refresh", "never", "--second_stage_epochs", "0")
+    run_script("Recformer/finetune.py", *given, output=tmp_path / "log")
+    run = tmp_path / "runs/Recformer/tiny/longformer-seed42"
+    (_, before), (_, after) = (load_run(run, tiny_path, path) for path in (None, write_grown(tiny, tmp_path / "grown")))
+    was_known = ORDER <= 40
+    found = after.module.item_vectors()[1:][was_known]
+    torch.testing.assert_close(found, before.module.item_vectors()[ORDER[was_known]], rtol=0, atol=1e-6)
+
+
 def test_encode_writes_the_vectors_of_a_checkpoint(
     finished: Path, tiny: Dataset, tiny_path: Path, backbone: Path, tmp_path: Path
 ) -> None:
