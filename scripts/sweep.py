@@ -13,8 +13,9 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,13 @@ class Config:
     def folder(self) -> Path:
         """Holds the study and its runs."""
         return self.runs_dir / "sweeps" / self.name
+
+
+def own_words(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line, the family's flags among them led by a space: they are values here."""
+    own = {field.name for field in fields(Config)} | {"help"}
+    foreign = [word.startswith("--") and word[2:].partition("=")[0].replace("-", "_") not in own for word in words]
+    return [f" {word}" if is_value else word for word, is_value in zip(words, foreign, strict=True)]
 
 
 def slug(arm: str) -> str:
@@ -183,7 +191,12 @@ def open_study(config: Config, arm: str) -> optuna.Study:
     Raises:
         ValueError: If it was begun with other flags.
     """
-    settings = {"flags": config.flags, "search": list(config.search), "metric": config.metric, "seed": config.seed}
+    settings = {
+        "flags": config.flags.strip(),
+        "search": list(config.search),
+        "metric": config.metric,
+        "seed": config.seed,
+    }
     with exclusive(config.folder / ".lock"):
         study = optuna.create_study(
             storage=f"sqlite:///{config.folder / 'study.db'}",
@@ -280,7 +293,8 @@ def main(config: Config) -> None:
     read_search(config.search)
     config.folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    arms = [f"{arm} {column}".strip() for arm in config.arms for column in config.columns]
+    rows, columns = ([arm.strip() for arm in given] for given in (config.arms, config.columns))
+    arms = [f"{row} {column}".strip() for row in rows for column in columns]
     searches = [ArmSearch(config, arm) for arm in arms]
 
     def work(_: int) -> None:
@@ -296,9 +310,9 @@ def main(config: Config) -> None:
         )
         print(f"{found['trials']} trials\n  {found['command']}")
     about = {"family": config.family, "metric": config.metric, "search": config.search, "seed": config.seed}
-    write_json(config.folder / "best.json", about | {"rows": config.arms, "columns": config.columns, "arms": best})
+    write_json(config.folder / "best.json", about | {"rows": rows, "columns": columns, "arms": best})
     print(config.folder / "best.json")
 
 
 if __name__ == "__main__":
-    run_command(main, Config)
+    run_command(main, Config, own_words(sys.argv[1:]))

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import torch
 import tyro
 
 
-def run_command(main: Callable[[Any], object], config: Any) -> None:
+def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str] | None = None) -> None:
     """Read the flags of a (nested) dataclass, or of a union of them as subcommands, flat, and run a command.
+
+    They are read from `words`, by default those of the command line.
 
     Input that the command refuses ends it with its message and status 1; SEQREC_TRACEBACK=1 shows where it arose.
     """
@@ -26,7 +28,7 @@ def run_command(main: Callable[[Any], object], config: Any) -> None:
         warnings.filterwarnings("ignore", f".*{moot}.*")
     torch.set_float32_matmul_precision("high")
     try:
-        main(tyro.cli(config, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True))
+        main(tyro.cli(config, args=words, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True))
     except (ValueError, OSError) as error:
         if os.environ.get("SEQREC_TRACEBACK"):
             raise

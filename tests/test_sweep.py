@@ -7,7 +7,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from scripts import sweep, sweep_table
-from scripts.sweep import Config, main, read_search
+from scripts.sweep import Config, main, own_words, read_search
+from seqrec.command import run_command
 from seqrec.formatting import number
 
 FAMILY = """
@@ -108,6 +109,22 @@ def test_arms_and_columns_make_a_table(toy: Path, capsys: pytest.CaptureFixture[
     file.write_text("{}")
     with pytest.raises(ValueError, match=r"is no best.json of scripts/sweep.py"):
         sweep_table.main(sweep_table.Config((file,)))
+
+
+def test_flags_of_the_family_are_values_on_the_command_line(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["Toy", "--name", "one", "--search", "lr=1e-3..1e-1:log", "--trials", "1", "--runs-dir", str(toy / "runs")]
+    words += ["--flags", "--other 1", "--arms", "--kind good", "--kind=plain", "--columns", "", "--relative_time"]
+    read = []
+    run_command(read.append, Config, own_words([*words, "--seed=3"]))
+    assert read[0].runs_dir == toy / "runs"
+    assert read[0].seed == 3
+    run_command(main, Config, own_words([*words[:-4], "--kind plain", "--columns", "--and 1"]))
+    best = json.loads((toy / "runs/sweeps/one/best.json").read_text())
+    assert best["rows"] == ["--kind good", "--kind plain"]
+    assert best["columns"] == ["--and 1"]
+    assert "bash Toy/finetune.sh --other 1 --kind plain --and 1 --lr 0.0" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run_command(main, Config, own_words([*words[:7], "--trails", "1"]))
 
 
 def test_trials_at_a_time(toy: Path) -> None:
