@@ -114,7 +114,7 @@ def test_arms_and_columns_make_a_table(toy: Path, capsys: pytest.CaptureFixture[
 def test_flags_of_the_family_are_values_on_the_command_line(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["Toy", "--name", "one", "--search", "lr=1e-3..1e-1:log", "--trials", "1", "--runs-dir", str(toy / "runs")]
     words += ["--flags", "--other 1", "--arms", "--kind good", "--kind=plain", "--columns", "", "--relative_time"]
-    read = []
+    read: list[Config] = []
     run_command(read.append, Config, own_words([*words, "--seed=3"]))
     assert read[0].runs_dir == toy / "runs"
     assert read[0].seed == 3
