@@ -5,6 +5,7 @@ python scripts/benchmark.py bert4rec --dataset amazon-scientific   the same; pee
 python scripts/benchmark.py recformer --dataset amazon-scientific  against transformers' Longformer on the same weights
 
 A ratio is the peer's median time over ours; in brackets the smallest and the largest of any pair of measurements.
+With --quality_epochs the ID models also train on, for the time that each takes to the peer's best validation score.
 """
 
 import csv
@@ -25,6 +26,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from scripts.quality import draw_quality, print_quality, time_to_best
 from scripts.sides import (
     Comparison,
     find_peer,
@@ -38,7 +40,7 @@ from scripts.sides import (
 )
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, find_dataset, leave_one_out
-from seqrec.files import write_json
+from seqrec.files import write_atomically, write_json
 from seqrec.formatting import size
 
 Peer = Literal["rectools", "recbole"]
@@ -89,6 +91,8 @@ class IdBenchmark(Common):
     """Epochs per turn; the first, which warms up, does not count unless it is the only one."""
     rounds: int = 2
     """Turns of each side."""
+    quality_epochs: int | None = None
+    """Then train every side for so many epochs, validating after each, and draw NDCG@10 over time."""
     peer_allocator: Literal["system", "tuned"] = "system"
     """C allocator of the peer: as it comes, or with the settings of scripts/env.sh, which our launcher always uses."""
 
@@ -148,23 +152,27 @@ class RecformerBenchmark(Common):
     """Turns of each side."""
 
 
-def run_ours(config: IdBenchmark, dataset: Dataset, on_line: Callable[[str], object]) -> dict[str, Any]:
+def run_ours(
+    config: IdBenchmark, dataset: Dataset, on_line: Callable[[str], object], validate: int | None = None
+) -> dict[str, Any]:
     """Return what the family's finetune.sh writes of one run.
 
-    It trains one epoch more than is measured, because the last one is validated; the test ranks all users.
+    It trains one epoch more than is measured, because the last one is validated; the test ranks all users. With
+    `validate`, it trains that many epochs, and seconds are with a validation after each.
     """
     with tempfile.TemporaryDirectory() as folder:
-        num_epochs = config.epochs + 1
+        num_epochs, eval_every = (validate, 1) if validate else (config.epochs + 1, config.epochs + 1)
         flags = config.shared | {"data_path": dataset.path, "runs_dir": folder, "run_name": "benchmark"}
-        flags |= {"num_epochs": num_epochs, "eval_every": num_epochs, "accelerator": "cpu"}
+        flags |= {"num_epochs": num_epochs, "eval_every": eval_every, "patience": num_epochs, "accelerator": "cpu"}
         arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
         command: list[str | Path] = ["bash", ROOT / config.family / "finetune.sh", "--no-progress-bar", *arguments]
         launch(command, plain_environment(config.threads), on_line)
         run = Path(folder) / config.family / dataset.name / "benchmark"
         metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
         with (run / "logs" / "metrics.csv").open(encoding="utf-8", newline="") as file:
-            curve = list(csv.DictReader(file))[: config.epochs]
+            curve = list(csv.DictReader(file))[: validate or config.epochs]
     return {
+        "valid": [float(row["valid/NDCG@10"]) for row in curve] if validate else [],
         "epoch_seconds": [float(row["seconds"]) for row in curve],
         "rank_seconds": metrics["cost"]["test_seconds"],
         "loss": float(curve[-1]["train/loss"]),
@@ -174,8 +182,14 @@ def run_ours(config: IdBenchmark, dataset: Dataset, on_line: Callable[[str], obj
     }
 
 
-def run_peer(config: IdBenchmark, peer: Peer, dataset: Dataset, on_line: Callable[[str], object]) -> dict[str, Any]:
-    """Return what the same measurement gives for a peer, on the same training histories and test targets."""
+def run_peer(
+    config: IdBenchmark,
+    peer: Peer,
+    dataset: Dataset,
+    on_line: Callable[[str], object],
+    validate: int | None = None,
+) -> dict[str, Any]:
+    """Return what the same measurement gives for a peer, on the same training histories and targets."""
     python = find_peer(peer)
     tuned = config.peer_allocator == "tuned"
     environment = (tuned_environment if tuned else plain_environment)(config.threads)
@@ -183,10 +197,12 @@ def run_peer(config: IdBenchmark, peer: Peer, dataset: Dataset, on_line: Callabl
     with tempfile.TemporaryDirectory() as folder:
         interactions, settings = Path(folder) / "interactions.npz", Path(folder) / "settings.json"
         arrays: dict[str, Any] = {}
-        for name, view in (("train", split.train), ("test", split.test), ("whole", dataset.whole_histories())):
+        views = {"train": split.train, "valid": split.valid, "test": split.test, "whole": dataset.whole_histories()}
+        for name, view in views.items():
             arrays[f"{name}_users"], arrays[f"{name}_items"] = flatten(view)
-        np.savez(interactions, **arrays)
-        values = config.shared | {"model": config.family, "epochs": config.epochs, "folder": folder}
+        np.savez(interactions, valid_targets=split.valid.targets, **arrays)
+        values = config.shared | {"model": config.family, "epochs": validate or config.epochs, "folder": folder}
+        values["validate"] = bool(validate)
         write_json(settings, values | {"interactions": str(interactions)})
         return launch([python, ROOT / "scripts" / f"benchmark_peer_{peer}.py", settings], environment, on_line)
 
@@ -197,7 +213,8 @@ def benchmark_id_model(config: IdBenchmark, dataset: Dataset) -> dict[str, Any]:
         find_peer(peer)
     sides: dict[str, list[dict[str, Any]]] = {name: [] for name in ("ours", *config.peers)}
     epochs_per_round = config.epochs * len(sides) + 1
-    with tqdm(total=config.rounds * epochs_per_round, unit="epoch", leave=False) as bar:
+    further = (config.quality_epochs or 0) * len(sides)
+    with tqdm(total=config.rounds * epochs_per_round + further, unit="epoch", leave=False) as bar:
 
         def advance(line: str) -> None:
             if line.startswith("epoch "):
@@ -209,6 +226,11 @@ def benchmark_id_model(config: IdBenchmark, dataset: Dataset) -> dict[str, Any]:
             for peer in config.peers:
                 bar.set_description(f"{config.family}, {peer}")
                 sides[peer].append(run_peer(config, peer, dataset, advance))
+        validated: dict[str, dict[str, Any]] = {}
+        if number := config.quality_epochs:
+            bar.set_description(f"{config.family}, validated")
+            validated["ours"] = run_ours(config, dataset, advance, number)
+            validated |= {peer: run_peer(config, peer, dataset, advance, number) for peer in config.peers}
     counted = slice(1 if config.epochs > 1 else 0, None)
     epochs = {side: [s for run in runs for s in run["epoch_seconds"][counted]] for side, runs in sides.items()}
     ranking = {side: [run["rank_seconds"] for run in runs] for side, runs in sides.items()}
@@ -224,7 +246,15 @@ def benchmark_id_model(config: IdBenchmark, dataset: Dataset) -> dict[str, Any]:
             ours, theirs = (show(first[side][name]) for side in ("ours", peer))
             print(f"{name.replace('_', ' ').removesuffix(' bytes'):<34}{ours:>12}{theirs:>12}")
         summary[peer] = summarise(comparisons)
-    return {"comparisons": summary, "sides": sides}
+    if not validated:
+        return {"comparisons": summary, "sides": sides}
+    reached: dict[str, dict[str, Any]] = {
+        peer: time_to_best(validated["ours"], validated[peer]) for peer in config.peers
+    }
+    print_quality(reached)
+    with write_atomically(config.output_dir / f"{config.family.lower()}-{dataset.name}.png") as file:
+        file.write(draw_quality(validated, f"{config.family} on {dataset.name}"))
+    return {"comparisons": summary, "sides": sides, "validated": validated, "reached": reached}
 
 
 def benchmark_recformer(config: RecformerBenchmark, dataset: Dataset) -> dict[str, Any]:

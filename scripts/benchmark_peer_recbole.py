@@ -61,6 +61,7 @@ def make_config(settings: dict[str, Any], num_sequences: int, num_targets: int) 
         "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
         "metrics": ["NDCG", "Recall"],
         "topk": [10],
+        "metric_decimal_place": 6,
         "valid_metric": "NDCG@10",
         "seed": settings["seed"],
         "gpu_id": "",
@@ -81,13 +82,15 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
     logging.disable(logging.WARNING)
     config = make_config(settings, *write_interactions(settings))
     init_seed(config["seed"], reproducibility=True)
-    train, _, test = data_preparation(config, create_dataset(config))
+    train, valid, test = data_preparation(config, create_dataset(config))
     model = get_model(config["model"])(config, train.dataset)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
-    seconds, loss = [], float("nan")
+    seconds, scores, loss = [], [], float("nan")
     for epoch in range(settings["epochs"]):
         start = time.perf_counter()
         total = trainer._train_epoch(train, epoch)
+        if settings["validate"]:
+            scores.append(float(trainer.evaluate(valid, load_best_model=False)["ndcg@10"]))
         seconds.append(time.perf_counter() - start)
         loss = float(total) / len(train)
         print(f"epoch {epoch}: {seconds[-1]:.1f} s", flush=True)
@@ -95,6 +98,7 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
     trainer.evaluate(test, load_best_model=False)
     return {
         "epoch_seconds": seconds,
+        "valid": scores,
         "rank_seconds": time.perf_counter() - start,
         "loss": loss,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

@@ -51,6 +51,12 @@ def make_dataset(users: NDArray[np.int64], items: NDArray[np.int64]) -> Dataset:
     return Dataset.construct(pd.DataFrame(columns))
 
 
+def ndcg(top: pd.DataFrame, users: NDArray[np.int64], targets: NDArray[np.int64]) -> float:
+    """Return the mean NDCG@10 of (U,) users with one (U,) target each, given their ten best items."""
+    found = top.merge(pd.DataFrame({Columns.User: users, Columns.Item: targets}))
+    return float((1 / np.log2(1 + found[Columns.Rank])).sum()) / len(users)
+
+
 def main(settings: dict[str, Any]) -> dict[str, Any]:
     """Return what the benchmark reports of the peer."""
 
@@ -87,14 +93,27 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
         training = make_dataset(arrays["train_users"], arrays["train_items"])
         histories = make_dataset(arrays["test_users"], arrays["test_items"])
         users = np.unique(arrays["test_users"])
+        valid_histories = make_dataset(arrays["valid_users"], arrays["valid_items"])
+        valid_users, valid_targets = np.unique(arrays["valid_users"]), arrays["valid_targets"]
     pl.seed_everything(settings["seed"], verbose=False)
-    model.fit(training)
+    scores, validation_seconds = [], []
+    if settings["validate"]:
+        for _ in range(settings["epochs"]):
+            model.fit_partial(training, min_epochs=1, max_epochs=1)
+            start = time.perf_counter()
+            top = model.recommend(valid_users, valid_histories, k=10, filter_viewed=False)
+            scores.append(ndcg(top, valid_users, valid_targets))
+            validation_seconds.append(time.perf_counter() - start)
+    else:
+        model.fit(training)
+        validation_seconds = [0.0] * settings["epochs"]
     assert model.fit_trainer is not None  # it holds a copy of the trainer made above
     (timer,) = (c for c in model.fit_trainer.callbacks if isinstance(c, EpochTimer))
     start = time.perf_counter()
     model.recommend(users, histories, k=10, filter_viewed=False)
     return {
-        "epoch_seconds": timer.seconds,
+        "epoch_seconds": [sum(both) for both in zip(timer.seconds, validation_seconds, strict=True)],
+        "valid": scores,
         "rank_seconds": time.perf_counter() - start,
         "loss": timer.losses[-1],
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

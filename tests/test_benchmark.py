@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import torch
 
-from scripts import benchmark, sides
+from scripts import benchmark, quality, sides
 from scripts.benchmark import Bert4RecBenchmark, IdBenchmark, RecformerBenchmark, SASRecBenchmark
 from scripts.sides import Comparison, flatten
 from seqrec.dataset import ROOT, Dataset, Histories, leave_one_out, load_dataset
@@ -51,6 +51,19 @@ def test_a_ratio_is_of_medians_and_its_range_of_all_pairs() -> None:
         "[2.0,",
         "2.0]",
     ]
+
+
+def test_time_to_the_peers_best(capsys: pytest.CaptureFixture[str]) -> None:
+    ours = {"epoch_seconds": [1.0, 2.0, 3.0], "valid": [0.1, 0.35, 0.3]}
+    peer = {"epoch_seconds": [10.0, 10.0, 10.0], "valid": [0.2, 0.3, 0.25]}
+    found = quality.time_to_best(ours, peer)  # the peer's best is .3, after 20 s; ours is above it after 1 + 2 s
+    assert found == {"best": 0.3, "ours_best": 0.35, "peer": 20.0, "ours": 3.0, "ratio": 20 / 3}
+    never = quality.time_to_best(peer, ours)
+    assert (never["peer"], never["ours"], never["ratio"]) == (3.0, None, None)
+    quality.print_quality({"a": found, "b": never})
+    said = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert said == [["a,", ".3000", "3", "s", "20", "s", "6.7"], ["b,", ".3500", "never", "(.3000)", "3", "s"]]
+    assert quality.draw_quality({"ours": ours, "a": peer}, "x").startswith(b"\x89PNG")
 
 
 def test_the_peer_gets_the_same_events_in_the_same_order() -> None:
@@ -103,22 +116,24 @@ def test_a_turn_each_and_the_first_epoch_does_not_count(
 
         def run(*_: Any) -> Any:
             order.append(side)
-            return figures | {"epoch_seconds": seconds}
+            return figures | {"epoch_seconds": seconds, "valid": [0.1] * len(seconds)}
 
         return run
 
     monkeypatch.setattr(benchmark, "find_peer", lambda name: tmp_path)
     monkeypatch.setattr(benchmark, "run_ours", result("ours", [9.0, 1.0]))
     monkeypatch.setattr(benchmark, "run_peer", result("peer", [99.0, 12.0]))
-    config = SASRecBenchmark(data_path=dataset.path, epochs=2, rounds=2, threads=1, output_dir=tmp_path)
-    benchmark.main(config)
-    assert order == ["ours", "peer"] * 2
+    settings = {"epochs": 2, "rounds": 2, "threads": 1, "quality_epochs": 2, "output_dir": tmp_path}
+    benchmark.main(SASRecBenchmark(data_path=dataset.path, **settings))  # type: ignore[arg-type]
+    assert order == ["ours", "peer"] * 3
     printed = capsys.readouterr().out.splitlines()
     assert printed[1].split() == ["training", "epoch", "1", "s", "12", "s", "12.0", "[12.0,", "12.0]"]
     assert printed[3].split() == ["peak", "memory", "1.0", "GiB", "1.0", "GiB"]
     written = json.loads((tmp_path / "sasrec-tiny.json").read_text())
     assert written["comparisons"]["rectools"][0]["ratio"] == {"median": 12.0, "min": 12.0, "max": 12.0}
     assert written["settings"]["hidden_units"] == 64
+    assert written["reached"]["rectools"]["ratio"] == 99 / 9
+    assert (tmp_path / "sasrec-tiny.png").read_bytes().startswith(b"\x89PNG")
 
 
 SMALL: dict[str, Any] = {"maxlen": 5, "hidden_units": 8, "epochs": 2, "rounds": 1, "threads": 1, "lr": 1e-4}
@@ -135,11 +150,17 @@ def test_our_side_is_the_shipped_command_and_peers_train_the_same_model(dataset:
     assert 0 < ours["rank_seconds"] < 60
     assert ours["peak_memory_bytes"] > 1 << 20
     assert ours["threads"] == 1
+    assert not ours["valid"]
+    validated = benchmark.run_ours(config, dataset, lines.append, validate=3)
+    assert [len(validated[name]) for name in ("epoch_seconds", "valid")] == [3, 3]
     peers: list[Any] = [p for p in ("rectools", "recbole") if (ROOT / f".venv-peers/{p}/bin/python").exists()]
     for name in peers:
         peer = benchmark.run_peer(config, name, dataset, lines.append)
         assert len(peer["epoch_seconds"]) == 2
         assert peer["threads"] == 1
+        validated = benchmark.run_peer(config, name, dataset, lines.append, validate=3)
+        assert len(validated["epoch_seconds"]) == 3
+        assert [0 < score < 1 for score in validated["valid"]] == [True] * 3
         # All start from random weights; those of RecTools' BERT4Rec are larger.
         assert abs(ours["loss"] - peer["loss"]) < (2 if (config.family, name) == ("Bert4Rec", "rectools") else 1)
         if (config.family, name) == ("SASRec", "rectools"):
