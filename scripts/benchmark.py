@@ -23,6 +23,7 @@ from typing import Annotated, Any, ClassVar, Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import polars as pl
 import tyro
 from tqdm import tqdm
 
@@ -39,9 +40,11 @@ from scripts.sides import (
     tuned_environment,
 )
 from seqrec.command import run_command
-from seqrec.dataset import ROOT, Dataset, find_dataset, leave_one_out
+from seqrec.dataset import ROOT, Dataset, find_dataset, leave_one_out, load_dataset
 from seqrec.files import write_atomically, write_json
 from seqrec.formatting import size
+from seqrec.preparation import prepare
+from seqrec.sources.atomic import Atomic
 
 Peer = Literal["rectools", "recbole"]
 
@@ -69,7 +72,7 @@ class Common:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdBenchmark(Common):
-    """A training epoch with the full softmax, and ranking all users."""
+    """Preparing the dataset, a training epoch with the full softmax, and ranking all users."""
 
     peers: tuple[Peer, ...] = ("rectools",)
     """Libraries to stand beside; each needs `bash scripts/setup_peer.sh PEER` once."""
@@ -152,6 +155,26 @@ class RecformerBenchmark(Common):
     """Turns of each side."""
 
 
+def write_events(dataset: Dataset, folder: Path) -> None:
+    """Write all events as one atomic file, from which every side prepares its data."""
+    users, items = flatten(dataset.whole_histories())
+    moments = np.arange(len(users))
+    columns = {"user_id:token": users, "item_id:token": items, "timestamp:float": moments}
+    folder.mkdir()
+    pl.DataFrame(columns).write_csv(folder / "events.inter", separator="\t")
+
+
+def time_preparation(dataset: Dataset) -> float:
+    """Return the seconds from a file of events to a dataset that is written, read and split."""
+    with tempfile.TemporaryDirectory() as folder:
+        events = Path(folder) / "events"
+        write_events(dataset, events)
+        start = time.perf_counter()
+        config = Atomic(input=events, name="prepared", data_dir=Path(folder), on_missing_text="item_id")
+        leave_one_out(load_dataset(prepare(config)))
+        return time.perf_counter() - start
+
+
 def run_ours(
     config: IdBenchmark, dataset: Dataset, on_line: Callable[[str], object], validate: int | None = None
 ) -> dict[str, Any]:
@@ -172,6 +195,7 @@ def run_ours(
         with (run / "logs" / "metrics.csv").open(encoding="utf-8", newline="") as file:
             curve = list(csv.DictReader(file))[: validate or config.epochs]
     return {
+        "prepare_seconds": time_preparation(dataset),
         "valid": [float(row["valid/NDCG@10"]) for row in curve] if validate else [],
         "epoch_seconds": [float(row["seconds"]) for row in curve],
         "rank_seconds": metrics["cost"]["test_seconds"],
@@ -197,10 +221,10 @@ def run_peer(
     with tempfile.TemporaryDirectory() as folder:
         interactions, settings = Path(folder) / "interactions.npz", Path(folder) / "settings.json"
         arrays: dict[str, Any] = {}
-        views = {"train": split.train, "valid": split.valid, "test": split.test, "whole": dataset.whole_histories()}
-        for name, view in views.items():
+        for name, view in (("train", split.train), ("valid", split.valid), ("test", split.test)):
             arrays[f"{name}_users"], arrays[f"{name}_items"] = flatten(view)
         np.savez(interactions, valid_targets=split.valid.targets, **arrays)
+        write_events(dataset, Path(folder) / "events")
         values = config.shared | {"model": config.family, "epochs": validate or config.epochs, "folder": folder}
         values["validate"] = bool(validate)
         write_json(settings, values | {"interactions": str(interactions)})
@@ -233,11 +257,13 @@ def benchmark_id_model(config: IdBenchmark, dataset: Dataset) -> dict[str, Any]:
             validated |= {peer: run_peer(config, peer, dataset, advance, number) for peer in config.peers}
     counted = slice(1 if config.epochs > 1 else 0, None)
     epochs = {side: [s for run in runs for s in run["epoch_seconds"][counted]] for side, runs in sides.items()}
+    preparing = {side: [run["prepare_seconds"] for run in runs] for side, runs in sides.items()}
     ranking = {side: [run["rank_seconds"] for run in runs] for side, runs in sides.items()}
     first = {side: runs[0] for side, runs in sides.items()}
     summary = {}
     for peer in config.peers:
         comparisons = [
+            Comparison("preparing the dataset", preparing["ours"], preparing[peer]),
             Comparison("training epoch", epochs["ours"], epochs[peer]),
             Comparison("ranking all users", ranking["ours"], ranking[peer]),
         ]

@@ -112,7 +112,8 @@ def test_a_turn_each_and_the_first_epoch_does_not_count(
     order: list[str] = []
 
     def result(side: str, seconds: list[float]) -> Any:
-        figures = {"rank_seconds": 1.5, "loss": 2.0, "peak_memory_bytes": 1 << 30, "threads": 1}
+        figures = {"prepare_seconds": 0.5, "rank_seconds": 1.5}
+        figures |= {"loss": 2.0, "peak_memory_bytes": 1 << 30, "threads": 1}
 
         def run(*_: Any) -> Any:
             order.append(side)
@@ -127,10 +128,11 @@ def test_a_turn_each_and_the_first_epoch_does_not_count(
     benchmark.main(SASRecBenchmark(data_path=dataset.path, **settings))  # type: ignore[arg-type]
     assert order == ["ours", "peer"] * 3
     printed = capsys.readouterr().out.splitlines()
-    assert printed[1].split() == ["training", "epoch", "1", "s", "12", "s", "12.0", "[12.0,", "12.0]"]
-    assert printed[3].split() == ["peak", "memory", "1.0", "GiB", "1.0", "GiB"]
+    assert [line.split()[0] for line in printed[1:4]] == ["preparing", "training", "ranking"]
+    assert printed[2].split() == ["training", "epoch", "1", "s", "12", "s", "12.0", "[12.0,", "12.0]"]
+    assert printed[4].split() == ["peak", "memory", "1.0", "GiB", "1.0", "GiB"]
     written = json.loads((tmp_path / "sasrec-tiny.json").read_text())
-    assert written["comparisons"]["rectools"][0]["ratio"] == {"median": 12.0, "min": 12.0, "max": 12.0}
+    assert written["comparisons"]["rectools"][1]["ratio"] == {"median": 12.0, "min": 12.0, "max": 12.0}
     assert written["settings"]["hidden_units"] == 64
     assert written["reached"]["rectools"]["ratio"] == 99 / 9
     assert (tmp_path / "sasrec-tiny.png").read_bytes().startswith(b"\x89PNG")
@@ -148,6 +150,7 @@ def test_our_side_is_the_shipped_command_and_peers_train_the_same_model(dataset:
     assert len(ours["epoch_seconds"]) == 2
     assert sum(line.startswith("epoch ") for line in lines) == 3  # the last one is validated and not measured
     assert 0 < ours["rank_seconds"] < 60
+    assert 0 < ours["prepare_seconds"] < 60
     assert ours["peak_memory_bytes"] > 1 << 20
     assert ours["threads"] == 1
     assert not ours["valid"]
@@ -158,6 +161,7 @@ def test_our_side_is_the_shipped_command_and_peers_train_the_same_model(dataset:
         peer = benchmark.run_peer(config, name, dataset, lines.append)
         assert len(peer["epoch_seconds"]) == 2
         assert peer["threads"] == 1
+        assert 0 < peer["prepare_seconds"] < 60
         validated = benchmark.run_peer(config, name, dataset, lines.append, validate=3)
         assert len(validated["epoch_seconds"]) == 3
         assert [0 < score < 1 for score in validated["valid"]] == [True] * 3
