@@ -9,10 +9,12 @@ the trials out. Every trial's run folder lies beside it.
 
 import json
 import logging
+import os
 import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -37,6 +39,8 @@ FIRST_TRIALS = 10
 """Trials drawn at random before the search learns from them."""
 MAX_FAILURES = 3
 """Trials that may fail in a row."""
+POLL_SECONDS = 5.0
+"""Between two looks at trials of other processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,43 +224,49 @@ class ArmSearch:
     def __init__(self, config: Config, arm: str) -> None:
         self.config, self.arm = config, arm
         self.space, self.study = read_search(config.search), open_study(config, arm)
-        self.running, self.failures = 0, list[str]()
+        self.failures = list[str]()
 
     def finished(self) -> list[FrozenTrial]:
         """Return the first finished trials, as many as were asked for."""
         return self.study.get_trials(states=(TrialState.COMPLETE,))[: self.config.trials]
 
+    def under_way(self) -> int:
+        """Return how many trials run, here or in another process that is still there."""
+        return sum(map(is_running, self.study.trials))
+
+    def is_complete(self) -> bool:
+        """Return whether nothing is left to do or to wait for."""
+        return len(self.finished()) >= self.config.trials or len(self.failures) >= MAX_FAILURES
+
     def work(self) -> None:
-        """Run trials until enough are done or under way here, or one after another has failed."""
-        while (trial := self._begin()) is not None:
-            score = None
+        """Run trials until enough are done or under way, or one after another has failed."""
+        while (trial := self.begin()) is not None:
+            score = None  # of a failed trial; what interrupts a trial leaves it to be begun anew
             try:
                 score = run_trial(self.config, self.arm, self.space, trial)
                 self.failures.clear()
             except TrialFailedError as error:
                 log.warning("%s", error)
                 self.failures.append(str(error))
-            finally:
-                self._end(trial, score)
+            with exclusive(self.config.folder / ".lock"):
+                tell(self.study, self.study.tell(trial, score, state=None if score is not None else TrialState.FAIL))
 
-    def _begin(self) -> Trial | None:
+    def begin(self) -> Trial | None:
         """Return a trial to run, if there is any; under the lock, so that none is two's."""
         with exclusive(self.config.folder / ".lock"):
-            enough = len(self.finished()) + self.running >= self.config.trials
+            enough = len(self.finished()) + self.under_way() >= self.config.trials
             if enough or len(self.failures) >= MAX_FAILURES:
                 return None
-            number = len(self.study.trials)
+            trials = [trial for trial in self.study.trials if trial.state.is_finished() or is_running(trial)]
+            number = min(set(range(len(trials) + 1)) - {trial.user_attrs["draw"] for trial in trials})
             if number < FIRST_TRIALS:
                 generator = np.random.default_rng((self.config.seed, number))
                 drawn = {flag: draw(distribution, generator) for flag, distribution in self.space.items()}
                 self.study.enqueue_trial(drawn)
-            self.running += 1
-            return self.study.ask()
-
-    def _end(self, trial: Trial, score: float | None) -> None:
-        with exclusive(self.config.folder / ".lock"):
-            self.running -= 1
-            tell(self.study, self.study.tell(trial, score, state=None if score is not None else TrialState.FAIL))
+            trial = self.study.ask()
+            trial.set_user_attr("draw", number)
+            trial.set_user_attr("process", os.getpid())
+            return trial
 
     def best(self) -> dict[str, Any]:
         """Return the trial of the highest validation score, its test, and the command that repeats it.
@@ -277,6 +287,20 @@ class ArmSearch:
             f"test {metric}": json.loads(metrics.read_text())["test"][metric],
             "command": shlex.join(["bash", f"{self.config.family}/finetune.sh", *flags]),
         }
+
+
+def is_running(trial: FrozenTrial) -> bool:
+    """Return whether a trial is under way, in a process of this machine that is still there."""
+    process = trial.user_attrs.get("process")
+    if trial.state is not TrialState.RUNNING or process is None:
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def tell(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -303,6 +327,9 @@ def main(config: Config) -> None:
 
     with ThreadPoolExecutor(config.workers) as pool:
         list(pool.map(work, range(config.workers)))
+    while not all(search.is_complete() for search in searches):  # another process is at it, or has just died
+        time.sleep(POLL_SECONDS)
+        work(0)
     best = [search.best() for search in searches]
     for found in best:
         print(

@@ -1,13 +1,18 @@
 """Searches: what is drawn, that all arms get the same, going on, and trials that fail."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from scripts import sweep, sweep_table
-from scripts.sweep import Config, main, own_words, read_search
+from scripts.sweep import ArmSearch, Config, main, own_words, read_search
 from seqrec.command import run_command
 from seqrec.formatting import number
 
@@ -132,6 +137,34 @@ def test_trials_at_a_time(toy: Path) -> None:
     assert len(trials(toy)) == 4
     best = json.loads((toy / "runs/sweeps/one/best.json").read_text())["arms"]
     assert best[0]["trials"] == 4
+
+
+def test_a_trial_of_another_process_is_left_to_it_and_begun_anew_when_that_is_gone(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(toy, trials=2, arms=("--kind good",))
+    settings.folder.mkdir(parents=True)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
+        monkeypatch.setattr(os, "getpid", lambda: other.pid)
+        theirs = ArmSearch(settings, "--kind good").begin()
+        assert theirs is not None
+        monkeypatch.undo()
+        monkeypatch.setattr(sweep, "ROOT", toy)
+        waited = []
+
+        def wait(seconds: float) -> None:
+            waited.append((seconds, trials(toy)))  # the other draw is done by now
+            other.kill()
+            other.wait()
+
+        monkeypatch.setattr(time, "sleep", wait)
+        main(settings)
+    assert waited == [(sweep.POLL_SECONDS, ["kind-good-trial1"])]
+    assert trials(toy) == ["kind-good-trial1", "kind-good-trial2"]
+    learning_rate = read_search(settings.search)["lr"]
+    drawn = [sweep.draw(learning_rate, np.random.default_rng((settings.seed, number))) for number in (0, 1)]
+    done = {trial.number: trial.params["lr"] for trial in ArmSearch(settings, "--kind good").finished()}
+    assert done == {2: drawn[0], 1: drawn[1]}
 
 
 def test_a_trial_that_fails_ends_the_search_with_its_last_words(toy: Path) -> None:
