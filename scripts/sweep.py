@@ -9,12 +9,12 @@ the trials out. Every trial's run folder lies beside it.
 
 import json
 import logging
-import os
 import re
 import shlex
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -31,7 +31,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from seqrec.command import run_command
 from seqrec.dataset import ROOT
-from seqrec.files import exclusive, write_json
+from seqrec.files import exclusive, is_held, write_json
 from seqrec.results import user_metric
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,12 @@ class Config:
             raise ValueError(f"no family {self.family!r}: there are {', '.join(known)}")
         if self.trials < 1 or self.workers < 1:
             raise ValueError("--trials and --workers must be at least 1")
-        for name, given in (("arms", self.arms), ("columns", self.columns)):
+        for name, given in (("arms", self.arms), ("columns", self.columns), ("flags", (self.flags,))):
+            if stray := [arm for arm in given if arm.strip() and not arm.strip().startswith("--")]:
+                raise ValueError(
+                    f"--{name} holds {stray[0]!r} where flags such as '--init_type none' are expected, in quotes; or "
+                    "the flag before it is no flag of this command"
+                )
             if len({slug(arm) for arm in given}) < len(given) or not given:
                 raise ValueError(f"--{name} names one twice, or none: each is searched as a study of its own")
         user_metric(np.zeros(1, dtype=np.int64), self.metric)  # refuses an unknown one
@@ -152,7 +157,7 @@ def suggest(trial: Trial, flag: str, distribution: BaseDistribution) -> Any:
 def command_of(config: Config, arm: str, params: dict[str, Any]) -> list[str]:
     """Return the flags of a trial, which are also what repeats it."""
     searched = [text for flag, value in params.items() for text in (f"--{flag}", str(value))]
-    return [*shlex.split(config.flags), *shlex.split(arm), *searched]
+    return [*shlex.split(config.flags), *shlex.split(arm), *searched, "--best_metric", config.metric]
 
 
 def run_folder(config: Config, arm: str, number: int) -> Path:
@@ -176,7 +181,6 @@ def run_trial(config: Config, arm: str, space: dict[str, BaseDistribution], tria
     said = config.folder / "logs" / f"{name}.txt"
     said.parent.mkdir(parents=True, exist_ok=True)
     where = ["--runs_dir", str(runs), "--run_name", name, "--overwrite", "--no_progress_bar"]
-    where += ["--best_metric", config.metric]
     command = [sys.executable, str(ROOT / config.family / "finetune.py"), *command_of(config, arm, params)]
     with said.open("wb") as file:
         code = subprocess.run([*command, *where], stdout=file, stderr=subprocess.STDOUT, check=False).returncode
@@ -221,8 +225,15 @@ def open_study(config: Config, arm: str) -> optuna.Study:
 class ArmSearch:
     """The search of one arm, which any number of threads and processes work at."""
 
-    def __init__(self, config: Config, arm: str) -> None:
-        self.config, self.arm = config, arm
+    def __init__(self, config: Config, arm: str, worker: str) -> None:
+        """Open the study.
+
+        Args:
+            config: What to search.
+            arm: Flags.
+            worker: Name of this process in `worker_file`, which it holds for as long as it works.
+        """
+        self.config, self.arm, self.worker = config, arm, worker
         self.space, self.study = read_search(config.search), open_study(config, arm)
         self.failures = list[str]()
 
@@ -232,7 +243,12 @@ class ArmSearch:
 
     def under_way(self) -> int:
         """Return how many trials run, here or in another process that is still there."""
-        return sum(map(is_running, self.study.trials))
+        return sum(map(self.is_running, self.study.trials))
+
+    def is_running(self, trial: FrozenTrial) -> bool:
+        """Return whether a trial is under way, in a process that is still there."""
+        worker = trial.user_attrs.get("worker")
+        return trial.state is TrialState.RUNNING and worker is not None and is_held(worker_file(self.config, worker))
 
     def is_complete(self) -> bool:
         """Return whether nothing is left to do or to wait for."""
@@ -257,7 +273,7 @@ class ArmSearch:
             enough = len(self.finished()) + self.under_way() >= self.config.trials
             if enough or len(self.failures) >= MAX_FAILURES:
                 return None
-            trials = [trial for trial in self.study.trials if trial.state.is_finished() or is_running(trial)]
+            trials = [trial for trial in self.study.trials if trial.state.is_finished() or self.is_running(trial)]
             number = min(set(range(len(trials) + 1)) - {trial.user_attrs["draw"] for trial in trials})
             if number < FIRST_TRIALS:
                 generator = np.random.default_rng((self.config.seed, number))
@@ -265,7 +281,7 @@ class ArmSearch:
                 self.study.enqueue_trial(drawn)
             trial = self.study.ask()
             trial.set_user_attr("draw", number)
-            trial.set_user_attr("process", os.getpid())
+            trial.set_user_attr("worker", self.worker)
             return trial
 
     def best(self) -> dict[str, Any]:
@@ -289,18 +305,9 @@ class ArmSearch:
         }
 
 
-def is_running(trial: FrozenTrial) -> bool:
-    """Return whether a trial is under way, in a process of this machine that is still there."""
-    process = trial.user_attrs.get("process")
-    if trial.state is not TrialState.RUNNING or process is None:
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def worker_file(config: Config, worker: str) -> Path:
+    """Return the file that a process holds while it works at a sweep."""
+    return config.folder / "workers" / worker
 
 
 def tell(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -312,6 +319,20 @@ def tell(study: optuna.Study, trial: FrozenTrial) -> None:
         )  # fmt: skip
 
 
+def work_at(searches: Sequence[ArmSearch], workers: int) -> None:
+    """Run the trials that are left, so many at a time, until all are done, here or in other processes."""
+
+    def work(_: int) -> None:
+        for search in searches:
+            search.work()
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, range(workers)))
+    while not all(search.is_complete() for search in searches):  # another process is at it, or has just died
+        time.sleep(POLL_SECONDS)
+        work(0)
+
+
 def main(config: Config) -> None:
     """Search every arm, and print each one's best flags as a command."""
     read_search(config.search)
@@ -319,17 +340,11 @@ def main(config: Config) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rows, columns = ([arm.strip() for arm in given] for given in (config.arms, config.columns))
     arms = [f"{row} {column}".strip() for row in rows for column in columns]
-    searches = [ArmSearch(config, arm) for arm in arms]
-
-    def work(_: int) -> None:
-        for search in searches:
-            search.work()
-
-    with ThreadPoolExecutor(config.workers) as pool:
-        list(pool.map(work, range(config.workers)))
-    while not all(search.is_complete() for search in searches):  # another process is at it, or has just died
-        time.sleep(POLL_SECONDS)
-        work(0)
+    worker = uuid.uuid4().hex
+    with exclusive(worker_file(config, worker)):
+        searches = [ArmSearch(config, arm, worker) for arm in arms]
+        work_at(searches, config.workers)
+        worker_file(config, worker).unlink()
     best = [search.best() for search in searches]
     for found in best:
         print(

@@ -31,6 +31,18 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
 
 
+def is_held(path: Path) -> bool:
+    """Return whether somebody is in an `exclusive` block of that file; nobody is when their process has ended."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON with its keys in the order given."""
     with write_atomically(path) as file:

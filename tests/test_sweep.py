@@ -1,7 +1,6 @@
 """Searches: what is drawn, that all arms get the same, going on, and trials that fail."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -143,13 +142,14 @@ def test_a_trial_of_another_process_is_left_to_it_and_begun_anew_when_that_is_go
     toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(toy, trials=2, arms=("--kind good",))
-    settings.folder.mkdir(parents=True)
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
-        monkeypatch.setattr(os, "getpid", lambda: other.pid)
-        theirs = ArmSearch(settings, "--kind good").begin()
-        assert theirs is not None
-        monkeypatch.undo()
-        monkeypatch.setattr(sweep, "ROOT", toy)
+    held = sweep.worker_file(settings, "other")
+    held.parent.mkdir(parents=True)
+    hold = "import fcntl, sys, time; file = open(sys.argv[1], 'wb'); fcntl.flock(file, fcntl.LOCK_EX); print('held'); "
+    command = [sys.executable, "-uc", hold + "time.sleep(600)", str(held)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        assert ArmSearch(settings, "--kind good", "other").begin() is not None
         waited = []
 
         def wait(seconds: float) -> None:
@@ -163,8 +163,9 @@ def test_a_trial_of_another_process_is_left_to_it_and_begun_anew_when_that_is_go
     assert trials(toy) == ["kind-good-trial1", "kind-good-trial2"]
     learning_rate = read_search(settings.search)["lr"]
     drawn = [sweep.draw(learning_rate, np.random.default_rng((settings.seed, number))) for number in (0, 1)]
-    done = {trial.number: trial.params["lr"] for trial in ArmSearch(settings, "--kind good").finished()}
+    done = {trial.number: trial.params["lr"] for trial in ArmSearch(settings, "--kind good", "me").finished()}
     assert done == {2: drawn[0], 1: drawn[1]}
+    assert [path.name for path in held.parent.iterdir()] == ["other"]
 
 
 def test_a_trial_that_fails_ends_the_search_with_its_last_words(toy: Path) -> None:
@@ -189,5 +190,7 @@ def test_what_cannot_be_searched(toy: Path) -> None:
         config(toy, arms=("--kind good", "--kind good"))
     with pytest.raises(ValueError, match="unknown metric 'HR@10'"):
         config(toy, metric="HR@10")
+    with pytest.raises(ValueError, match="--arms holds '2' where flags such as"):
+        config(toy, arms=("--kind good", "--worker", "2"))
     with pytest.raises(ValueError, match="becomes a folder"):
         config(toy, name="a/b")
