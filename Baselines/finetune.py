@@ -126,9 +126,9 @@ def main(config: Config) -> None:
     """Count, test, and write the run folder."""
     dataset = find_dataset(config.dataset, config.data_path)
     run = Run("Baselines", dataset, config.baseline, config.training, config.protocol)
+    split = config.protocol.hold_out(dataset)
     if not run.open(config):
         return
-    split = config.protocol.hold_out(dataset)
     items, ages = event_ages(split.train)
     data = BatchModule(
         dataset,

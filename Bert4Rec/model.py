@@ -37,6 +37,11 @@ class Bert4RecConfig:
     """Score with a table and a bias of their own rather than with the item vectors that the model reads."""
 
     def __post_init__(self) -> None:
+        if min(self.hidden_units, self.num_blocks, self.num_heads) < 1:
+            raise ValueError(
+                "--hidden_units, --num_blocks and --num_heads must be at least 1, got "
+                f"{self.hidden_units}, {self.num_blocks} and {self.num_heads}"
+            )
         if self.hidden_units % self.num_heads:
             raise ValueError(f"--hidden_units {self.hidden_units} must be a multiple of --num_heads {self.num_heads}")
         if not 0 <= self.dropout_rate < 1:

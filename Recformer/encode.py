@@ -53,6 +53,12 @@ class Config:
     """Where item vectors go."""
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
+    def __post_init__(self) -> None:
+        if self.part_items < 1 or self.max_tokens < 1:
+            raise ValueError(
+                f"--part_items and --max_tokens must be at least 1, got {self.part_items} and {self.max_tokens}"
+            )
+
 
 def main(config: Config) -> None:
     """Encode all items and write their vectors."""

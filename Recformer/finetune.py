@@ -29,7 +29,7 @@ from Recformer.module import EncoderModule
 from Recformer.options import EncoderOptions, LearningOptions
 from Recformer.text import ItemTokens, TokenBatch, load_item_tokens
 from seqrec.command import run_command
-from seqrec.dataset import ROOT, Dataset, find_dataset
+from seqrec.dataset import ROOT, Dataset, Split, find_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
 from seqrec.losses import full_softmax, sampled_softmax
 from seqrec.module import BatchModule, Grown, Protocol, Recommender
@@ -75,6 +75,11 @@ class Config:
         if not re.fullmatch(r"epoch|never|steps:[1-9]\d*", self.item_refresh):
             raise ValueError(
                 f"--item_refresh must be epoch, steps:N with N at least 1, or never: {self.item_refresh!r}"
+            )
+        if (epochs := self.second_stage_epochs or self.training.eval_every) < self.training.eval_every:
+            raise ValueError(
+                f"--second_stage_epochs {epochs} is less than --eval_every {self.training.eval_every}: no epoch of "
+                "stage 2 would be validated; 0 leaves it out"
             )
         if self.train_items and self.item_refresh == "never":
             raise ValueError("--train_items changes the items' vectors, --item_refresh never keeps them: drop one")
@@ -218,6 +223,7 @@ def main(config: Config) -> None:
     run = Run(
         "Recformer", dataset, f"{start}-zeroshot" if config.test_only else start, config.training, config.protocol
     )
+    split = config.protocol.hold_out(dataset)
     if not run.open(config):
         return
     pl.seed_everything(config.training.seed, verbose=False)
@@ -232,7 +238,7 @@ def main(config: Config) -> None:
         export(config, model, table, dataset, "pretrain")
     module = RecformerModule(model, items, config).to(table.device)
     module.set_table(table)
-    data = make_batches(config, dataset, items)
+    data = make_batches(config, dataset, split, items)
     record = RunRecord(run.folder, config.training)
     if not config.test_only:
         module, record = train(module, data, run)
@@ -284,9 +290,8 @@ def encode_anew(module: RecformerModule, state: dict[str, Tensor], grown: Grown)
     )
 
 
-def make_batches(config: Config, dataset: Dataset, items: ItemTokens) -> BatchModule:
+def make_batches(config: Config, dataset: Dataset, split: Split, items: ItemTokens) -> BatchModule:
     """Return the training and evaluation batches of a run."""
-    split = config.protocol.hold_out(dataset)
     training = TrainDataset(
         split.train,
         items,

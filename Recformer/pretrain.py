@@ -225,7 +225,7 @@ def main(config: Config) -> None:
     if corpus.item_ids_sha256 == valid.item_ids_sha256:
         raise ValueError(f"{corpus.name} and {valid.name} have the same items: validate on a domain that is not read")
     run = Run("Recformer", valid, f"pretraining-on-{corpus.name}", config.training, config.protocol)
-    if not run.open(config):
+    if not run.open(config, corpus):
         return
     pl.seed_everything(config.training.seed, verbose=False)
     encoder = config.encoder

@@ -70,6 +70,8 @@ class TrainDataset(Dataset[TrainBatch]):
         self, train: Histories, num_items: int, maxlen: int, options: LossOptions, seed: int, timed: bool = False
     ) -> None:
         self.sequences = train.select(train.lengths >= 2)
+        if timed and train.times is None:
+            raise ValueError("this dataset has no timestamps, only order: train without --relative_time")
         if not len(self.sequences):
             raise ValueError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
         self.maxlen, self.seed, self.timed = maxlen, seed, timed

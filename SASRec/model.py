@@ -39,6 +39,11 @@ class SASRecConfig:
     """Let attention depend on how much time lies between events, where the dataset has timestamps."""
 
     def __post_init__(self) -> None:
+        if min(self.hidden_units, self.num_blocks, self.num_heads) < 1:
+            raise ValueError(
+                "--hidden_units, --num_blocks and --num_heads must be at least 1, got "
+                f"{self.hidden_units}, {self.num_blocks} and {self.num_heads}"
+            )
         if self.hidden_units % self.num_heads:
             raise ValueError(f"--hidden_units {self.hidden_units} must be a multiple of --num_heads {self.num_heads}")
         if not 0 <= self.dropout_rate < 1:

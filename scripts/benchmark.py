@@ -40,18 +40,16 @@ from scripts.sides import (
     tuned_environment,
 )
 from seqrec.command import run_command
-from seqrec.dataset import ROOT, Dataset, find_dataset, leave_one_out, load_dataset
+from seqrec.dataset import ROOT, Dataset, find_dataset, leave_one_out
 from seqrec.files import write_atomically, write_json
 from seqrec.formatting import size
-from seqrec.preparation import prepare
-from seqrec.sources.atomic import Atomic
 
 Peer = Literal["rectools", "recbole"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Common:
-    """What both benchmarks ask for."""
+    """What all benchmarks ask for."""
 
     dataset: str | None = None
     """Name of a prepared dataset in data/."""
@@ -115,14 +113,14 @@ class IdBenchmark(Common):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SASRecBenchmark(IdBenchmark):
-    """A training epoch of SASRec with the full softmax, and ranking all users, against other libraries' SASRec."""
+    """Preparing, a training epoch of SASRec with the full softmax, and ranking, against other libraries' SASRec."""
 
     family = "SASRec"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bert4RecBenchmark(IdBenchmark):
-    """A training epoch of BERT4Rec with the full softmax, and ranking all users, against other libraries' BERT4Rec."""
+    """Preparing, a training epoch of BERT4Rec with the full softmax, and ranking, against other libraries' BERT4Rec."""
 
     num_heads: int = 2
     """Attention heads."""
@@ -164,15 +162,13 @@ def write_events(dataset: Dataset, folder: Path) -> None:
     pl.DataFrame(columns).write_csv(folder / "events.inter", separator="\t")
 
 
-def time_preparation(dataset: Dataset) -> float:
-    """Return the seconds from a file of events to a dataset that is written, read and split."""
+def time_preparation(dataset: Dataset, threads: int) -> float:
+    """Return the seconds that our preparation of those events takes."""
     with tempfile.TemporaryDirectory() as folder:
-        events = Path(folder) / "events"
-        write_events(dataset, events)
-        start = time.perf_counter()
-        config = Atomic(input=events, name="prepared", data_dir=Path(folder), on_missing_text="item_id")
-        leave_one_out(load_dataset(prepare(config)))
-        return time.perf_counter() - start
+        write_events(dataset, Path(folder) / "events")
+        environment = plain_environment(threads) | {"POLARS_MAX_THREADS": str(threads)}
+        command: list[str | Path] = [sys.executable, ROOT / "scripts" / "benchmark_preparation.py", folder]
+        return float(launch(command, environment, lambda line: None)["prepare_seconds"])
 
 
 def run_ours(
@@ -195,7 +191,7 @@ def run_ours(
         with (run / "logs" / "metrics.csv").open(encoding="utf-8", newline="") as file:
             curve = list(csv.DictReader(file))[: validate or config.epochs]
     return {
-        "prepare_seconds": time_preparation(dataset),
+        "prepare_seconds": time_preparation(dataset, config.threads),
         "valid": [float(row["valid/NDCG@10"]) for row in curve] if validate else [],
         "epoch_seconds": [float(row["seconds"]) for row in curve],
         "rank_seconds": metrics["cost"]["test_seconds"],

@@ -122,13 +122,14 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
     (timer,) = (c for c in model.fit_trainer.callbacks if isinstance(c, EpochTimer))
     start = time.perf_counter()
     model.recommend(users, histories, k=10, filter_viewed=False)
+    rank_seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "prepare_seconds": time_preparation(Path(settings["folder"]) / "events" / "events.inter"),
         "epoch_seconds": [sum(both) for both in zip(timer.seconds, validation_seconds, strict=True)],
         "valid": scores,
-        "rank_seconds": time.perf_counter() - start,
+        "rank_seconds": rank_seconds,
         "loss": timer.losses[-1],
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_memory_bytes": peak,
         "parameters": sum(p.numel() for p in model.lightning_model.parameters()),
         "threads": torch.get_num_threads(),
         "versions": {name: importlib.metadata.version(name) for name in ("rectools", "torch", "pytorch-lightning")},

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, find_dataset, leave_one_out
 from seqrec.embedding_statistics import Statistics, describe_vectors, draw_transitions, nearest, unit_rows
-from seqrec.embeddings import load_embeddings
+from seqrec.embeddings import load_embeddings, name_of
 from seqrec.files import write_atomically, write_json
 from seqrec.geometry import Transform, transform_vectors
 
@@ -67,7 +67,7 @@ class Config:
             raise ValueError(
                 "--items, --neighbours and --transitions must be at least 1; --init_types, --transforms not empty"
             )
-        names = [Path(name).stem for name in self.init_types]
+        names = [name_of(name) for name in self.init_types]
         if len(set(names)) < len(names):
             raise ValueError(f"--init_types names two alike: {' '.join(names)}; rename a file")
 
@@ -131,10 +131,8 @@ def list_neighbours(config: Config, dataset: Dataset, vectors: dict[str, NDArray
     drawn = np.random.default_rng(config.seed).choice(
         len(counts), min(config.items, int((counts > 0).sum())), replace=False, p=counts / counts.sum()
     )
-    texts = [
-        "",
-        *(" · ".join(part for part in row if part) for row in dataset.item_table().drop("item", "raw_id").rows()),
-    ]
+    table = dataset.item_table().drop("item", *(["raw_id"] if dataset.attributes else []))
+    texts = ["", *(" · ".join(part for part in row if part) for row in table.rows())]
     found = {name: nearest(unit_rows(array), drawn, config.neighbours) for name, array in vectors.items()}
     return [
         {
@@ -149,7 +147,7 @@ def list_neighbours(config: Config, dataset: Dataset, vectors: dict[str, NDArray
 def main(config: Config) -> None:
     """Print the numbers and write the page."""
     dataset = find_dataset(config.dataset, config.data_path)
-    vectors = {Path(name).stem: load_embeddings(name, dataset, config.embedding_dir) for name in config.init_types}
+    vectors = {name_of(name): load_embeddings(name, dataset, config.embedding_dir) for name in config.init_types}
     rows = measure(config, dataset, vectors)
     print(format_text(rows))
     folder = config.output_dir or ROOT / "runs" / "embeddings" / dataset.name

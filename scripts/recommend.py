@@ -1,7 +1,7 @@
 """Recommend with a trained run: for users of its dataset, or for a history given on the command line.
 
-python scripts/recommend.py runs/SASRec/demo/finetune-seed42 --users user-7 user-12
-python scripts/recommend.py runs/SASRec/demo/finetune-seed42 --history item-3 item-90
+python scripts/recommend.py runs/SASRec/demo/finetune-seed42 --users U000007 U000012
+python scripts/recommend.py runs/SASRec/demo/finetune-seed42 --history D000003 D000090
 python scripts/recommend.py runs/SASRec/demo/finetune-seed42 --output recommendations.parquet
 """
 
@@ -28,6 +28,7 @@ from seqrec.evaluation import seen_pairs, top_items
 from seqrec.files import write_atomically
 from seqrec.module import Grown, Recommender
 from seqrec.ragged import RowSampler
+from seqrec.run import DATA
 from seqrec.sharding import find_checkpoint
 from seqrec.training import load_state
 
@@ -113,7 +114,7 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
     """Return the command line that a run's config.json is of."""
     flags = []
     for name, value in settings.items():
-        if value is None:
+        if value is None or name == DATA:
             continue
         if isinstance(value, bool):
             flags.append(f"--{name}" if value else f"--no_{name}")

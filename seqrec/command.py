@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import tyro
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 
 def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str] | None = None) -> None:
@@ -29,7 +30,7 @@ def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str]
     torch.set_float32_matmul_precision("high")
     try:
         main(tyro.cli(config, args=words, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MisconfigurationException) as error:
         if os.environ.get("SEQREC_TRACEBACK"):
             raise
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")

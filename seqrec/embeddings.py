@@ -37,6 +37,11 @@ class Producer:
     """Whatever else decides the values: backbone, lengths, pooling."""
 
 
+def name_of(init_type: str) -> str:
+    """Return the name of a kind of item vectors, given as such or as a file."""
+    return Path(init_type).name.removesuffix(".npy")
+
+
 def embedding_path(dataset: Dataset, init_type: str, folder: Path = ROOT / "embedding") -> Path:
     """Return where the vectors of that type lie for a dataset."""
     return folder / dataset.name / f"{init_type}.npy"

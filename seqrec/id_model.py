@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seqrec.dataset import ROOT, Dataset, Histories, find_dataset
-from seqrec.embeddings import NONE, load_embeddings
+from seqrec.embeddings import NONE, load_embeddings, name_of
 from seqrec.item_table import Start, TableOptions
 from seqrec.losses import LossOptions, catalogue_loss
 from seqrec.module import BatchModule, Grown, NextItemModule, Protocol, Recommender
@@ -208,16 +208,16 @@ def restore_id_model(
 def train_id_model(config: IdModelConfig, family: IdFamily) -> None:
     """Train, choose the best epoch on validation, test once, and write the run folder."""
     dataset = find_dataset(config.dataset, config.data_path)
-    run = Run(family.name, dataset, Path(config.init_type).stem, config.training, config.protocol)
+    run = Run(family.name, dataset, name_of(config.init_type), config.training, config.protocol)
     vectors = None if config.init_type == NONE else load_embeddings(config.init_type, dataset, config.embedding_dir)
+    split = config.protocol.hold_out(dataset)
+    train = family.make_train(split.train, dataset.num_items)
     if not run.open(config):
         return
     pl.seed_everything(config.training.seed, verbose=False)
-    split = config.protocol.hold_out(dataset)
     occurring = split.train.item_counts(dataset.num_items) > 0
     start = None if vectors is None else Start(vectors, occurring, config.table)
     model: Any = family.make_model(dataset.num_items, start)
-    train = family.make_train(split.train, dataset.num_items)
     data = BatchModule(
         dataset,
         split,

@@ -30,6 +30,9 @@ from seqrec.sharding import StrategyName
 
 log = logging.getLogger(__name__)
 
+DATA = "data"
+"""Key of config.json that is no flag: the hashes of what was read."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
@@ -78,6 +81,8 @@ class TrainingConfig:
         for name in ("num_epochs", "patience", "eval_every", "devices", "num_nodes", "accumulate_grad_batches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        if self.valid_users is not None and self.valid_users < 1:
+            raise ValueError(f"--valid_users must be at least 1, got {self.valid_users}")
         if self.eval_every > self.num_epochs:
             raise ValueError(
                 f"--eval_every {self.eval_every} is more than --num_epochs {self.num_epochs}: "
@@ -112,17 +117,23 @@ class Run:
         """Where everything of the run lies."""
         return self.training.runs_dir / self.family / self.dataset.name / self.name
 
-    def open(self, config: Any) -> bool:
+    def open(self, config: Any, *also: Dataset) -> bool:
         """Make the folder ready and say whether there is anything left to do.
+
+        Args:
+            config: All flags.
+            also: Further data that is read.
 
         Raises:
             ValueError: If an earlier run lies there and neither --resume nor --overwrite says what to do with it, if
-                it was run with other flags than these, or if the metric that chooses the epoch is not measured.
+                it was run with other flags than these or on other data, or if the metric that chooses the epoch is not
+                measured.
         """
         measured = [f"{name}@{k}" for name in ("NDCG", "Recall") for k in self.protocol.metric_ks] + ["MRR", "AUC"]
         if self.training.best_metric not in measured:
             raise ValueError(f"--best_metric must be one of {measured}, got {self.training.best_metric!r}")
-        settings = json.loads(json.dumps(_flat(config), default=str))
+        marks = {data.name: [data.item_ids_sha256, data.sequences_sha256] for data in (self.dataset, *also)}
+        settings = json.loads(json.dumps({**_flat(config), DATA: marks}, default=str))
         file = self.folder / "config.json"
         if not is_first_process():
             # The first process made the folder ready, or found it finished, before or while this one started.
@@ -136,6 +147,11 @@ class Run:
                     "or --run_name NAME to keep both"
                 )
             earlier = json.loads(file.read_text(encoding="utf-8"))
+            if earlier.get(DATA) != settings[DATA]:
+                raise ValueError(
+                    f"{self.folder} was run on {', '.join(marks)} as prepared at that time, which has changed since: "
+                    "restore the data, or --overwrite the run"
+                )
             passing = {"resume", "overwrite", "progress_bar", "dataloader_num_workers"}
             changed = {k for k in earlier | settings if k not in passing and earlier.get(k) != settings.get(k)}
             if changed:
@@ -201,6 +217,7 @@ class RunRecord(pl.Callback):
         self.history: list[dict[str, float]] = []
         self.seconds = 0.0
         self._since = 0.0
+        self._validated = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything above, as tensors and plain values."""
@@ -230,6 +247,7 @@ class RunRecord(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember the epoch if it is the best so far."""
         assert isinstance(pl_module, NextItemModule)
+        self._validated = True
         results = pl_module.results
         if results[self.best_metric] > self.best.get(self.best_metric, -1.0):
             self.best, self.best_epoch = results, trainer.current_epoch
@@ -240,20 +258,18 @@ class RunRecord(pl.Callback):
         spent, self._since = now - self._since, now
         self.seconds += spent
         row = {"epoch": float(trainer.current_epoch), "seconds": spent}
-        row |= {k: float(v) for k, v in trainer.callback_metrics.items()}
+        # Lightning keeps the metrics of the last validation, which may be an earlier epoch's.
+        row |= {k: float(v) for k, v in trainer.callback_metrics.items() if self._validated or k.startswith("train/")}
         self.history.append(row)
         if trainer.is_global_zero:
             self._write_curve()
-            score = row.get(f"valid/{self.best_metric}", float("nan"))
-            log.info(
-                "epoch %d: loss %.4f, validation %s %.4f%s, %.1f s",
-                trainer.current_epoch,
-                row.get("train/loss", float("nan")),
-                self.best_metric,
-                score,
-                " (best so far)" if self.best_epoch == trainer.current_epoch else "",
-                spent,
-            )
+            score = ""
+            if self._validated:
+                score = f", validation {self.best_metric} {row[f'valid/{self.best_metric}']:.4f}"
+                score += " (best so far)" if self.best_epoch == trainer.current_epoch else ""
+            loss = row.get("train/loss", float("nan"))
+            log.info("epoch %d: loss %.4f%s, %.1f s", trainer.current_epoch, loss, score, spent)
+        self._validated = False
 
     def _write_curve(self) -> None:
         columns = sorted({key for row in self.history for key in row})

@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
-from scripts.embedding_report import Config, main
-from seqrec.dataset import Dataset, leave_one_out
+from scripts.embedding_report import Config, list_neighbours, main
+from seqrec.dataset import Dataset, leave_one_out, load_dataset
 from seqrec.embedding_statistics import describe_vectors, draw_transitions, nearest, unit_rows
-from seqrec.embeddings import Producer, embedding_path, save_embeddings
+from seqrec.embeddings import Producer, embedding_path, name_of, save_embeddings
+from tests.conftest import write_dataset
 
 
 def random_vectors(
@@ -49,6 +52,10 @@ def test_vectors_of_one_direction() -> None:
     assert found.alignment == pytest.approx(0, abs=1e-6)
 
 
+def test_names_may_have_dots() -> None:
+    assert [name_of(given) for given in ("e5-v1.5", "dir/e5-v1.5.npy", "none")] == ["e5-v1.5", "e5-v1.5", "none"]
+
+
 def test_nearest_leaves_out_the_item_and_the_padding() -> None:
     vectors = np.array([[0, 0], [1, 0], [1, 0.1], [0, 1], [-1, 0]], dtype=np.float32)
     assert nearest(unit_rows(vectors), np.array([1, 3]), 2).tolist() == [[2, 3], [2, 1]]
@@ -64,6 +71,17 @@ def test_transitions_are_of_training_histories_alone(tiny: Dataset) -> None:
     }
     assert set(map(tuple, draw_transitions(train, 10**6, 0).tolist())) == every
     assert len(draw_transitions(train, 7, 0)) == 7
+
+
+def test_neighbours_of_items_without_text_have_their_ids(tmp_path: Path) -> None:
+    vectors: dict[str, Any] = {"one": random_vectors(num_items=2, width=3)}
+    folder = write_dataset(tmp_path / "bare", [[1, 2, 1, 2]] * 3, 2)
+    pl.read_parquet(folder / "items.parquet").drop("title").write_parquet(folder / "items.parquet")
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"attributes": []}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    dataset = load_dataset(folder)
+    (first, *_) = list_neighbours(Config(items=2, neighbours=1), dataset, vectors)
+    assert {first["item"], first["neighbours"][0][1][0]} == {"item-1", "item-2"}
 
 
 def test_the_page(tiny: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,17 @@ def test_other_flags_are_no_resume(run: Run) -> None:
         changed.open(changed.training)
 
 
+def test_other_data_is_no_resume(run: Run, tmp_path: Path) -> None:
+    assert run.open(run.training)
+    resumed = again(run, resume=True)
+    assert resumed.open(resumed.training)
+    changed = replace(resumed, dataset=replace(run.dataset, sequences_sha256="other"))
+    with pytest.raises(ValueError, match="was run on tiny as prepared at that time, which has changed since"):
+        changed.open(changed.training)
+    with pytest.raises(ValueError, match="was run on tiny, more as prepared at that time"):
+        resumed.open(resumed.training, replace(run.dataset, name="more"))
+
+
 def test_a_finished_run_is_left_as_it_is(run: Run) -> None:
     assert run.open(run.training)
     (run.folder / "metrics.json").write_text("{}")
@@ -103,6 +114,8 @@ def test_contradictions() -> None:
         TrainingConfig(eval_every=5, num_epochs=3)
     with pytest.raises(ValueError, match="--patience must be at least 1, got 0"):
         TrainingConfig(patience=0)
+    with pytest.raises(ValueError, match="--valid_users must be at least 1, got 0"):
+        TrainingConfig(valid_users=0)
     with pytest.raises(ValueError, match="--resume keeps an earlier run and --overwrite deletes it"):
         TrainingConfig(resume=True, overwrite=True)
     with pytest.raises(ValueError, match="--sample_size 0 would rank each target alone"):
@@ -190,7 +203,7 @@ def test_a_score_to_beat_and_rare_validation(run: Run) -> None:
     assert len(record.history) == 4
     assert record.best_epoch == 1
     assert int(module.trained) == 1
-    assert [("valid/NDCG@10" in row) for row in record.history] == [False, True, True, True]
+    assert [("valid/NDCG@10" in row) for row in record.history] == [False, True, False, True]
 
 
 def test_sampled_candidates_and_seen_items_reach_the_ranking(run: Run) -> None:

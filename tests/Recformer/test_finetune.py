@@ -24,6 +24,7 @@ from scripts.recommend import load_run
 from seqrec.dataset import Dataset, leave_one_out
 from seqrec.embeddings import load_embeddings
 from seqrec.ragged import BatchKey
+from seqrec.run import TrainingConfig
 from seqrec.training import load_state
 from tests import forked
 from tests.forked import run_script, start_script
@@ -322,5 +323,7 @@ def test_item_refresh_decides_how_fresh_the_items_are(
 def test_contradictory_item_flags_are_refused() -> None:
     with pytest.raises(ValueError, match="train_items"):
         Config(train_items=True, item_refresh="never")
+    with pytest.raises(ValueError, match="--second_stage_epochs 1 is less than --eval_every 2"):
+        Config(second_stage_epochs=1, training=TrainingConfig(eval_every=2))
     with pytest.raises(ValueError, match="steps:N"):
         Config(item_refresh="steps:0")

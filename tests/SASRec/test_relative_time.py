@@ -9,11 +9,13 @@ import torch
 
 from SASRec.block import Block
 from SASRec.data import TrainDataset, make_inputs
+from SASRec.finetune import Config, main
 from SASRec.model import SASRec, SASRecConfig
 from seqrec.dataset import Dataset, Histories, leave_one_out
 from seqrec.losses import LossOptions
 from seqrec.ragged import BatchKey, make_layout
 from seqrec.rotation import turn_by_time
+from seqrec.run import TrainingConfig
 from tests.conftest import write_dataset
 from tests.interrupted import Command
 from tests.recommending import assert_recommends_as_it_was_tested
@@ -91,9 +93,13 @@ def test_a_run_reads_times_in_training_and_in_use(tiny: Dataset, tmp_path: Path)
     assert_recommends_as_it_was_tested(command.folder, data)
 
 
-def test_a_dataset_without_times_is_refused(tiny: Dataset) -> None:
+def test_a_dataset_without_times_is_refused(tiny: Dataset, tmp_path: Path) -> None:
     test = leave_one_out(tiny).test
     with pytest.raises(ValueError, match="have no timestamps, only order: train without --relative_time"):
         make_inputs(test, np.arange(2), 8, timed=True)
+    flags: Any = {"data_path": tiny.path, "training": TrainingConfig(runs_dir=tmp_path)}
+    with pytest.raises(ValueError, match="dataset has no timestamps, only order: train without --relative_time"):
+        main(Config(model=SASRecConfig(relative_time=True), **flags))
+    assert not list(tmp_path.iterdir())  # so that the command without the flag finds no earlier run
     with pytest.raises(ValueError, match="--relative_time turns pairs of numbers: --hidden_units 6 over --num_heads 2"):
         SASRecConfig(hidden_units=6, num_heads=2, relative_time=True)
