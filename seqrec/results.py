@@ -78,7 +78,7 @@ def find_run_folders(runs_dir: Path, dataset: str) -> tuple[list[Path], list[Pat
     pattern = f"*/{dataset}/*"
     folders = sorted(p for p in runs_dir.glob(pattern) if p.is_dir() and not p.name.startswith("."))
     finished = [p for p in folders if (p / "metrics.json").is_file()]
-    unfinished = [p for p in folders if not (p / "metrics.json").is_file()]
+    unfinished = [p for p in folders if p not in finished and (p / "config.json").is_file()]
     if not finished:
         here = sorted({p.parent.parent.name for p in runs_dir.glob("*/*/*/metrics.json")})
         raise FileNotFoundError(

@@ -132,7 +132,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     histories = [[1] if u == 0 else [1 + (u * s) % ITEMS for s in range(1, 4 + u % 20)] for u in range(USERS)]
     hashes = write_dataset(root / "data" / "toy", histories)
     write_study(root / "runs", **hashes)
-    (root / "runs" / "SASRec" / "toy" / "pretrain-seed42" / "logs").mkdir(parents=True)
+    (root / "runs" / "SASRec" / "toy" / "pretrain-seed42").mkdir(parents=True)
+    (root / "runs" / "SASRec" / "toy" / "pretrain-seed42" / "config.json").write_text("{}")
+    (root / "runs" / "sweeps" / "toy" / "logs").mkdir(parents=True)  # no run
     return compare_runs(root / "runs", root / "data", "toy", resamples=1000)
 
 
