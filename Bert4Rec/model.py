@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seqrec.dropout import Dropout
 from seqrec.item_table import ItemTable, Start
-from seqrec.layers import AttentionBlock
+from seqrec.layers import AttentionBlock, check_sizes
 from seqrec.ragged import Layout
 
 
@@ -37,15 +37,7 @@ class Bert4RecConfig:
     """Score with a table and a bias of their own rather than with the item vectors that the model reads."""
 
     def __post_init__(self) -> None:
-        if min(self.hidden_units, self.num_blocks, self.num_heads) < 1:
-            raise ValueError(
-                "--hidden_units, --num_blocks and --num_heads must be at least 1, got "
-                f"{self.hidden_units}, {self.num_blocks} and {self.num_heads}"
-            )
-        if self.hidden_units % self.num_heads:
-            raise ValueError(f"--hidden_units {self.hidden_units} must be a multiple of --num_heads {self.num_heads}")
-        if not 0 <= self.dropout_rate < 1:
-            raise ValueError(f"--dropout_rate must lie in [0, 1), got {self.dropout_rate}")
+        check_sizes(self.hidden_units, self.num_blocks, self.num_heads, self.dropout_rate)
         if self.maxlen < 2:
             raise ValueError(f"--maxlen must be at least 2 (one event and the asked one), got {self.maxlen}")
 

@@ -15,6 +15,7 @@ from SASRec.block import Block
 from SASRec.ligr import LigrBlock
 from seqrec.dropout import Dropout
 from seqrec.item_table import ItemTable, Start
+from seqrec.layers import check_sizes
 from seqrec.ragged import Layout
 from seqrec.rotation import turn_by_time
 
@@ -39,15 +40,7 @@ class SASRecConfig:
     """Let attention depend on how much time lies between events, where the dataset has timestamps."""
 
     def __post_init__(self) -> None:
-        if min(self.hidden_units, self.num_blocks, self.num_heads) < 1:
-            raise ValueError(
-                "--hidden_units, --num_blocks and --num_heads must be at least 1, got "
-                f"{self.hidden_units}, {self.num_blocks} and {self.num_heads}"
-            )
-        if self.hidden_units % self.num_heads:
-            raise ValueError(f"--hidden_units {self.hidden_units} must be a multiple of --num_heads {self.num_heads}")
-        if not 0 <= self.dropout_rate < 1:
-            raise ValueError(f"--dropout_rate must lie in [0, 1), got {self.dropout_rate}")
+        check_sizes(self.hidden_units, self.num_blocks, self.num_heads, self.dropout_rate)
         if self.maxlen < 1:
             raise ValueError(f"--maxlen must be at least 1, got {self.maxlen}")
         if self.relative_time and self.hidden_units // self.num_heads % 2:

@@ -191,7 +191,6 @@ def run_ours(
         with (run / "logs" / "metrics.csv").open(encoding="utf-8", newline="") as file:
             curve = list(csv.DictReader(file))[: validate or config.epochs]
     return {
-        "prepare_seconds": time_preparation(dataset, config.threads),
         "valid": [float(row["valid/NDCG@10"]) for row in curve] if validate else [],
         "epoch_seconds": [float(row["seconds"]) for row in curve],
         "rank_seconds": metrics["cost"]["test_seconds"],
@@ -242,7 +241,8 @@ def benchmark_id_model(config: IdBenchmark, dataset: Dataset) -> dict[str, Any]:
 
         for _ in range(config.rounds):
             bar.set_description(f"{config.family}, ours")
-            sides["ours"].append(run_ours(config, dataset, advance))
+            preparation = {"prepare_seconds": time_preparation(dataset, config.threads)}
+            sides["ours"].append(preparation | run_ours(config, dataset, advance))
             for peer in config.peers:
                 bar.set_description(f"{config.family}, {peer}")
                 sides[peer].append(run_peer(config, peer, dataset, advance))

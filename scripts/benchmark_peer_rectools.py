@@ -68,11 +68,10 @@ def ndcg(top: pd.DataFrame, users: NDArray[np.int64], targets: NDArray[np.int64]
     return float((1 / np.log2(1 + found[Columns.Rank])).sum()) / len(users)
 
 
-def main(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what the benchmark reports of the peer."""
+def make_model(settings: dict[str, Any]) -> BERT4RecModel | SASRecModel:
+    """Return RecTools' model of those settings, with its own trainer and a clock."""
 
     def make_trainer() -> pl.Trainer:
-        # RecTools' own trainer, with a clock.
         return pl.Trainer(
             max_epochs=settings["epochs"],
             min_epochs=settings["epochs"],
@@ -86,7 +85,7 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
         )
 
     bert = settings["model"] == "Bert4Rec"
-    model = (BERT4RecModel if bert else SASRecModel)(
+    return (BERT4RecModel if bert else SASRecModel)(
         n_blocks=settings["num_blocks"],
         n_heads=settings["num_heads"],
         n_factors=settings["hidden_units"],
@@ -100,6 +99,11 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
         get_trainer_func=make_trainer,
         **({"mask_prob": settings["mask_prob"]} if bert else {}),
     )
+
+
+def main(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what the benchmark reports of the peer."""
+    model = make_model(settings)
     with np.load(settings["interactions"], allow_pickle=False) as arrays:
         training = make_dataset(arrays["train_users"], arrays["train_items"])
         histories = make_dataset(arrays["test_users"], arrays["test_items"])

@@ -26,9 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import optuna
 import tyro
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from scripts.search_space import draw, read_search, suggest
 from seqrec.command import run_command
 from seqrec.dataset import ROOT
 from seqrec.files import exclusive, is_held, write_json
@@ -104,54 +105,6 @@ def own_words(words: Sequence[str]) -> list[str]:
 def slug(arm: str) -> str:
     """Return an arm's flags as part of a file's name."""
     return re.sub(r"[^\w.]+", "-", arm).strip("-") or "all"
-
-
-def read_search(entries: tuple[str, ...]) -> dict[str, BaseDistribution]:
-    """Return where to look for each flag.
-
-    Raises:
-        ValueError: If an entry is no `flag=low..high`, `flag=low..high:log` or `flag=a,b,c`.
-    """
-    space: dict[str, BaseDistribution] = {}
-    for entry in entries:
-        flag, _, values = entry.partition("=")
-        low, is_range, high = values.removesuffix(":log").partition("..")
-        try:
-            if not flag or not values:
-                raise ValueError("nothing to search")
-            if not is_range:
-                space[flag] = CategoricalDistribution(values.split(","))
-            elif re.fullmatch(r"\d+", low) and re.fullmatch(r"\d+", high):
-                space[flag] = IntDistribution(int(low), int(high), log=values.endswith(":log"))
-            else:
-                space[flag] = FloatDistribution(float(low), float(high), log=values.endswith(":log"))
-        except ValueError as error:
-            raise ValueError(
-                f"--search {entry!r} ({error}): expected flag=low..high, flag=low..high:log or flag=a,b,c"
-            ) from error
-    return space
-
-
-def draw(distribution: BaseDistribution, generator: np.random.Generator) -> Any:
-    """Return a value at random."""
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[int(generator.integers(len(distribution.choices)))]
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    low, high = float(distribution.low), float(distribution.high)
-    whole = isinstance(distribution, IntDistribution)
-    high += whole  # each whole number is as likely
-    value = np.exp(generator.uniform(np.log(low), np.log(high))) if distribution.log else generator.uniform(low, high)
-    return int(value) if whole else float(value)
-
-
-def suggest(trial: Trial, flag: str, distribution: BaseDistribution) -> Any:
-    """Return a value to try."""
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(flag, distribution.low, distribution.high, log=distribution.log)
-    if isinstance(distribution, FloatDistribution):
-        return trial.suggest_float(flag, distribution.low, distribution.high, log=distribution.log)
-    assert isinstance(distribution, CategoricalDistribution)
-    return trial.suggest_categorical(flag, distribution.choices)
 
 
 def command_of(config: Config, arm: str, params: dict[str, Any]) -> list[str]:
@@ -241,10 +194,6 @@ class ArmSearch:
         """Return the first finished trials, as many as were asked for."""
         return self.study.get_trials(states=(TrialState.COMPLETE,))[: self.config.trials]
 
-    def under_way(self) -> int:
-        """Return how many trials run, here or in another process that is still there."""
-        return sum(map(self.is_running, self.study.trials))
-
     def is_running(self, trial: FrozenTrial) -> bool:
         """Return whether a trial is under way, in a process that is still there."""
         worker = trial.user_attrs.get("worker")
@@ -270,7 +219,7 @@ class ArmSearch:
     def begin(self) -> Trial | None:
         """Return a trial to run, if there is any; under the lock, so that none is two's."""
         with exclusive(self.config.folder / ".lock"):
-            enough = len(self.finished()) + self.under_way() >= self.config.trials
+            enough = len(self.finished()) + sum(map(self.is_running, self.study.trials)) >= self.config.trials
             if enough or len(self.failures) >= MAX_FAILURES:
                 return None
             trials = [trial for trial in self.study.trials if trial.state.is_finished() or self.is_running(trial)]

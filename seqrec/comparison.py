@@ -168,15 +168,9 @@ def compare_runs(
     missing = f"no slices: {data_dir.name}/{dataset} does not exist"
     protocols: dict[str, list[Run]] = {}
     for run in sorted(runs, key=_row_order):
-        # The seed of sampled candidates decides nothing where there are none.
-        decides = {key: run.protocol[key] for key in run.protocol if key != "candidate_seed" or _is_sampled(run)}
-        protocols.setdefault(json.dumps(decides, sort_keys=True), []).append(run)
+        protocols.setdefault(json.dumps(run.protocol, sort_keys=True), []).append(run)
     tables = [_build_table(protocols[key], prepared, missing, metric, resamples, seed) for key in sorted(protocols)]
     return Comparison(dataset, metric, resamples, seed, tuple(tables), tuple(unfinished))
-
-
-def _is_sampled(run: Run) -> bool:
-    return bool(run.protocol["sample_size"] > 0)
 
 
 def _row_order(run: Run) -> tuple[str, int, str, int]:

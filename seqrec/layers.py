@@ -9,6 +9,23 @@ Turns = tuple[Rotation, Rotation]
 """What asked events and all events are turned by before they are compared."""
 
 
+def check_sizes(hidden_units: int, num_blocks: int, num_heads: int, dropout_rate: float) -> None:
+    """Check the flags that transformers share.
+
+    Raises:
+        ValueError: If one is out of its range.
+    """
+    if min(hidden_units, num_blocks, num_heads) < 1:
+        raise ValueError(
+            "--hidden_units, --num_blocks and --num_heads must be at least 1, got "
+            f"{hidden_units}, {num_blocks} and {num_heads}"
+        )
+    if hidden_units % num_heads:
+        raise ValueError(f"--hidden_units {hidden_units} must be a multiple of --num_heads {num_heads}")
+    if not 0 <= dropout_rate < 1:
+        raise ValueError(f"--dropout_rate must lie in [0, 1), got {dropout_rate}")
+
+
 class AttentionBlock(nn.Module):
     """A transformer block's self-attention; what stands around it is the block's own."""
 

@@ -78,7 +78,7 @@ class Protocol:
             **(time if self.split == "global_time" else {}),
             "sample_size": self.sample_size,
             "filter_seen": self.filter_seen,
-            "candidate_seed": self.candidate_seed,
+            **({"candidate_seed": self.candidate_seed} if self.sample_size > 0 else {}),
         }
 
     @classmethod

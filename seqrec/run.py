@@ -132,7 +132,8 @@ class Run:
         measured = [f"{name}@{k}" for name in ("NDCG", "Recall") for k in self.protocol.metric_ks] + ["MRR", "AUC"]
         if self.training.best_metric not in measured:
             raise ValueError(f"--best_metric must be one of {measured}, got {self.training.best_metric!r}")
-        marks = {data.name: [data.item_ids_sha256, data.sequences_sha256] for data in (self.dataset, *also)}
+        read = (self.dataset, *also)
+        marks = [(data.name, data.item_ids_sha256, data.sequences_sha256) for data in read]
         settings = json.loads(json.dumps({**_flat(config), DATA: marks}, default=str))
         file = self.folder / "config.json"
         if not is_first_process():
@@ -149,8 +150,8 @@ class Run:
             earlier = json.loads(file.read_text(encoding="utf-8"))
             if earlier.get(DATA) != settings[DATA]:
                 raise ValueError(
-                    f"{self.folder} was run on {', '.join(marks)} as prepared at that time, which has changed since: "
-                    "restore the data, or --overwrite the run"
+                    f"{self.folder} was run on {', '.join(data.name for data in read)} as prepared at that time, which "
+                    "has changed since: restore the data, or --overwrite the run"
                 )
             passing = {"resume", "overwrite", "progress_bar", "dataloader_num_workers"}
             changed = {k for k in earlier | settings if k not in passing and earlier.get(k) != settings.get(k)}

@@ -11,7 +11,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from scripts import sweep, sweep_table
-from scripts.sweep import ArmSearch, Config, main, own_words, read_search
+from scripts.search_space import draw, read_search
+from scripts.sweep import ArmSearch, Config, main, own_words
 from seqrec.command import run_command
 from seqrec.formatting import number
 
@@ -162,7 +163,7 @@ def test_a_trial_of_another_process_is_left_to_it_and_begun_anew_when_that_is_go
     assert waited == [(sweep.POLL_SECONDS, ["kind-good-trial1"])]
     assert trials(toy) == ["kind-good-trial1", "kind-good-trial2"]
     learning_rate = read_search(settings.search)["lr"]
-    drawn = [sweep.draw(learning_rate, np.random.default_rng((settings.seed, number))) for number in (0, 1)]
+    drawn = [draw(learning_rate, np.random.default_rng((settings.seed, number))) for number in (0, 1)]
     done = {trial.number: trial.params["lr"] for trial in ArmSearch(settings, "--kind good", "me").finished()}
     assert done == {2: drawn[0], 1: drawn[1]}
     assert [path.name for path in held.parent.iterdir()] == ["other"]

@@ -275,12 +275,9 @@ def test_two_processes_test_as_one(run: Run, tmp_path: Path) -> None:
 
 def test_a_protocol_says_all_that_decides_it(tiny: Dataset) -> None:
     plain, timed = Protocol(filter_seen=True), Protocol(split="global_time", split_quantile=0.8, time_target="first")
-    assert plain.record == {
-        "split": "leave_one_out",
-        "sample_size": -1,
-        "filter_seen": True,
-        "candidate_seed": 98765,
-    }
+    assert plain.record == {"split": "leave_one_out", "sample_size": -1, "filter_seen": True}
+    assert Protocol(candidate_seed=1).record == Protocol().record  # it decides nothing where nothing is sampled
+    assert Protocol(candidate_seed=1, sample_size=9).record != Protocol(sample_size=9).record
     assert (timed.record["split_quantile"], timed.record["time_target"]) == (0.8, "first")
     assert [Protocol.of(protocol.record) for protocol in (plain, timed)] == [plain, timed]
     assert np.array_equal(plain.hold_out(tiny).test.targets, leave_one_out(tiny).test.targets)

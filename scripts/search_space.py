@@ -1,0 +1,56 @@
+"""Where a sweep looks for each flag, and what it tries."""
+
+import re
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
+
+
+def read_search(entries: tuple[str, ...]) -> dict[str, BaseDistribution]:
+    """Return where to look for each flag.
+
+    Raises:
+        ValueError: If an entry is no `flag=low..high`, `flag=low..high:log` or `flag=a,b,c`.
+    """
+    space: dict[str, BaseDistribution] = {}
+    for entry in entries:
+        flag, _, values = entry.partition("=")
+        low, is_range, high = values.removesuffix(":log").partition("..")
+        try:
+            if not flag or not values:
+                raise ValueError("nothing to search")
+            if not is_range:
+                space[flag] = CategoricalDistribution(values.split(","))
+            elif re.fullmatch(r"\d+", low) and re.fullmatch(r"\d+", high):
+                space[flag] = IntDistribution(int(low), int(high), log=values.endswith(":log"))
+            else:
+                space[flag] = FloatDistribution(float(low), float(high), log=values.endswith(":log"))
+        except ValueError as error:
+            raise ValueError(
+                f"--search {entry!r} ({error}): expected flag=low..high, flag=low..high:log or flag=a,b,c"
+            ) from error
+    return space
+
+
+def draw(distribution: BaseDistribution, generator: np.random.Generator) -> Any:
+    """Return a value at random."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(generator.integers(len(distribution.choices)))]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high = float(distribution.low), float(distribution.high)
+    whole = isinstance(distribution, IntDistribution)
+    high += whole  # each whole number is as likely
+    value = np.exp(generator.uniform(np.log(low), np.log(high))) if distribution.log else generator.uniform(low, high)
+    return int(value) if whole else float(value)
+
+
+def suggest(trial: Trial, flag: str, distribution: BaseDistribution) -> Any:
+    """Return a value to try."""
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(flag, distribution.low, distribution.high, log=distribution.log)
+    if isinstance(distribution, FloatDistribution):
+        return trial.suggest_float(flag, distribution.low, distribution.high, log=distribution.log)
+    assert isinstance(distribution, CategoricalDistribution)
+    return trial.suggest_categorical(flag, distribution.choices)
