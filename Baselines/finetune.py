@@ -15,6 +15,7 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import TensorDataset
+from tqdm import tqdm
 
 from Baselines.data import event_ages, score_items
 from Baselines.model import SameForAll
@@ -55,6 +56,8 @@ class Config:
     """Leave a finished run as it is."""
     overwrite: bool = False
     """Delete an earlier run of that name first."""
+    progress_bar: bool = True
+    """Show one."""
     protocol: Protocol = field(default_factory=Protocol)
 
     def __post_init__(self) -> None:
@@ -73,14 +76,15 @@ class Config:
             run_name=self.run_name or self.baseline,
             resume=self.resume,
             overwrite=self.overwrite,
-            progress_bar=False,
+            progress_bar=self.progress_bar,
         )
 
 
 def choose_half_life(
     config: Config, module: SameForAll, data: BatchModule, items: NDArray[np.int64], ages: NDArray[np.float64]
-) -> float:
-    """Return the half-life under which validation targets rank best."""
+) -> tuple[float | None, dict[str, float]]:
+    """Return the half-life under which validation targets rank best, None of popularity, and how well they do."""
+    is_open = config.baseline == "recency" and config.half_life is None
     trainer = pl.Trainer(
         accelerator="cpu",
         logger=False,
@@ -90,13 +94,16 @@ def choose_half_life(
         use_distributed_sampler=False,
     )
     found = {}
-    for half_life in HALF_LIVES:
+    choices = HALF_LIVES if is_open else (config.half_life,)
+    for half_life in tqdm(choices, "validation", leave=False, disable=None if config.progress_bar else True):
         module.take(score_items(items, ages, len(module.scores) - 1, half_life))
         trainer.validate(module, datamodule=data, verbose=False)
-        found[half_life] = module.results[config.best_metric]
-    best = max(found, key=lambda half_life: found[half_life])
-    log.info("half-life: %.4g of the oldest age, validation %s %.4f", best, config.best_metric, found[best])
-    return best
+        found[half_life] = dict(module.results)
+    best = max(found, key=lambda half_life: found[half_life][config.best_metric])
+    if is_open:
+        log.info("half-life: %.4g of the oldest age", best)
+    log.info("validation: %s %.4f", config.best_metric, found[best][config.best_metric])
+    return best, found[best]
 
 
 def count_tokens(histories: Histories) -> NDArray[np.int64]:
@@ -141,13 +148,13 @@ def main(config: Config) -> None:
         eval_max_tokens=USERS_PER_BATCH,
     )
     module = SameForAll(dataset.num_items, config.protocol.metric_ks)
-    half_life = config.half_life
-    if config.baseline == "recency" and half_life is None:
-        half_life = choose_half_life(config, module, data, items, ages)
+    half_life, scores = choose_half_life(config, module, data, items, ages)
     module.take(score_items(items, ages, dataset.num_items, half_life))
     with write_atomically(run.folder / "checkpoints" / "best.ckpt") as file:
         torch.save({"state_dict": module.state_dict()}, file)
-    report(run, module, RunRecord(run.folder, config.training), test(module, data, config.training))
+    record = RunRecord(run.folder, config.training)
+    record.best = scores
+    report(run, module, record, test(module, data, config.training))
 
 
 if __name__ == "__main__":

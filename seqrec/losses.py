@@ -4,7 +4,7 @@ Row i of the item vectors is item i; row 0 is padding and never a class. Cosine 
 the caller to the vectors; a bias is a further column of both sides.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,8 @@ _CACHED_ELEMENTS = 1 << 19
 _MIN_ROWS, _ROWS = 64, 1024
 """Positions at one time: at least, with one block of columns; and with several."""
 _SAFE_EXPONENT = 60.0
+_OWN = {"num_negatives": ("sampled_softmax", "gbce"), "negatives": ("sampled_softmax",), "gbce_t": ("gbce",)}
+"""Losses that an option is for, where not for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,10 @@ class LossOptions:
                 "--num_negatives must be at least 1, --gbce_t in [0, 1] and --temp above 0, got "
                 f"{self.num_negatives}, {self.gbce_t} and {self.temp}"
             )
-        if self.negatives != "uniform" and self.loss != "sampled_softmax":
-            raise ValueError(f"--negatives {self.negatives} is for --loss sampled_softmax, not {self.loss}")
+        for option in fields(self):
+            value, losses = getattr(self, option.name), _OWN.get(option.name, (self.loss,))
+            if value != option.default and self.loss not in losses:
+                raise ValueError(f"--{option.name} {value} is for --loss {' and '.join(losses)}, not {self.loss}")
 
     @property
     def needs_popularity(self) -> bool:

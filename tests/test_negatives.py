@@ -29,7 +29,8 @@ def draw(
     targets: NDArray[np.int64] = NO_TARGETS,
     **options: Any,
 ) -> Negatives:
-    sampler = NegativeSampler(LossOptions(**{"num_negatives": 4, **options}), SEQUENCES, num_items)
+    few = {} if options.get("loss") in ("ce", "bce") else {"num_negatives": 4}
+    sampler = NegativeSampler(LossOptions(**few | options), SEQUENCES, num_items)
     return sampler(np.random.default_rng(seed), np.array(rows), np.array(counts or [5, 3]), targets)
 
 
@@ -84,6 +85,10 @@ def test_who_has_everything_gets_something() -> None:
 def test_what_does_not_go_together() -> None:
     with pytest.raises(ValueError, match="--negatives mixed is for --loss sampled_softmax, not gbce"):
         LossOptions(loss="gbce", negatives="mixed")
+    with pytest.raises(ValueError, match=r"--gbce_t 0.5 is for --loss gbce, not sampled_softmax"):
+        LossOptions(loss="sampled_softmax", gbce_t=0.5)
+    with pytest.raises(ValueError, match="--num_negatives 9 is for --loss sampled_softmax and gbce, not ce"):
+        LossOptions(num_negatives=9)
     with pytest.raises(ValueError, match="--num_negatives must be at least 1"):
         LossOptions(num_negatives=0)
 

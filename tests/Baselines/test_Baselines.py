@@ -1,5 +1,6 @@
 """Popularity and recency: counts from a pencil, and whole runs."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,8 @@ def test_the_half_life_is_chosen_on_validation(tmp_path: Path) -> None:
     said = run(data, tmp_path / "runs", "--baseline", "recency", "--best_metric", "MRR")
     assert "half-life: " in said
     assert f"half-life: {HALF_LIVES[0]:.4g}" not in said
+    found = json.loads((tmp_path / "runs/Baselines/shop/recency/metrics.json").read_text())
+    assert found["valid"]["MRR"] == 1
     run(data, tmp_path / "runs")
     folders = [tmp_path / "runs/Baselines/shop" / name for name in ("recency", "popularity")]
     recent, counted = (np.load(folder / "ranks-test.npy") for folder in folders)

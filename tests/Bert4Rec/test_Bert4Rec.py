@@ -154,7 +154,8 @@ def given_vectors(width: int) -> Start:
 def make_train(
     lists: list[list[int]], mask_prob: float = 0.2, last_only_prob: float = 0.0, loss: Loss = "ce", seed: int = 0
 ) -> TrainDataset:
-    return TrainDataset(as_histories(lists), 30, MAXLEN, mask_prob, last_only_prob, LossOptions(loss, 7), seed)
+    options = LossOptions(loss, 256 if loss in ("ce", "bce") else 7)
+    return TrainDataset(as_histories(lists), 30, MAXLEN, mask_prob, last_only_prob, options, seed)
 
 
 def test_inputs_by_hand() -> None:

@@ -172,7 +172,7 @@ def test_a_training_batch_by_hand() -> None:
 @pytest.mark.parametrize("loss", ["bce", "gbce", "sampled_softmax"])
 def test_negatives_depend_on_the_batch_alone(loss: Loss) -> None:
     lists = random_lists([12] * 20)
-    train = TrainDataset(as_histories(lists), 30, 50, LossOptions(loss, 7), seed=3)
+    train = TrainDataset(as_histories(lists), 30, 50, LossOptions(loss, 256 if loss == "bce" else 7), seed=3)
     key = BatchKey(np.arange(20), epoch=1, number=2)
     batch = train[key]
     negatives = batch.negatives.items
