@@ -207,9 +207,8 @@ def sampled_softmax(
     Source: Bengio & Senécal (2008), https://doi.org/10.1109/TNN.2007.912312; in-batch negatives as in Yi et al. (2019),
     https://doi.org/10.1145/3298689.3346996.
     """
-    own, scores, hits = _scores(hidden, item_vectors, targets, negatives)
-    scores = (scores - log_chance).masked_fill(hits, -torch.inf)
-    return F.cross_entropy(torch.cat([own[:, None], scores], dim=1), torch.zeros_like(targets))
+    own, scores = _scores(hidden, item_vectors, targets, negatives)
+    return F.cross_entropy(torch.cat([own[:, None], scores - log_chance], dim=1), torch.zeros_like(targets))
 
 
 def calibrated_cross_entropy(
@@ -230,17 +229,25 @@ def calibrated_cross_entropy(
 
     Source: Petrov & Macdonald (2023), https://doi.org/10.1145/3604915.3608783.
     """
-    own, scores, hits = _scores(hidden, item_vectors, targets, negatives)
+    own, scores = _scores(hidden, item_vectors, targets, negatives)
     rate = len(negatives) / max(1, len(item_vectors) - 2)
     power = rate * (t * (1 - 1 / rate) + 1 / rate)
-    losses = power * F.softplus(-own) + F.softplus(scores).masked_fill(hits, 0.0).sum(dim=1)
+    losses = power * F.softplus(-own) + F.softplus(scores).sum(dim=1)
     return losses.mean() / (len(negatives) + 1)
 
 
-def _scores(hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (T,) the targets' scores, (T, K) the negatives', both float32, and where a negative is the own target."""
-    own = (hidden * item_vectors[targets]).sum(dim=1).float()
-    return own, (hidden @ item_vectors[negatives].T).float(), negatives[None, :] == targets[:, None]
+def _scores(hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (T,) the targets' scores and (T, K) the negatives', float32, -inf where a negative is the own target."""
+    # One look-up for both, since its gradient has a row per item.
+    read = F.embedding(torch.cat([targets, negatives]), item_vectors)
+    own_vectors, others = read.split([len(targets), len(negatives)])
+    scores = (hidden @ others.T).float()
+    ascending, order = negatives.sort()
+    place = torch.searchsorted(ascending, targets).clamp_(max=len(negatives) - 1)
+    is_own = ascending[place] == targets
+    penalty = torch.zeros_like(scores[:, 0]).masked_fill_(is_own, -torch.inf)
+    scores = scores.scatter_add(1, order[place][:, None], penalty[:, None])
+    return (hidden * own_vectors).sum(dim=1).float(), scores
 
 
 def binary_cross_entropy(hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
@@ -254,6 +261,5 @@ def binary_cross_entropy(hidden: Tensor, item_vectors: Tensor, targets: Tensor, 
 
     Source: Kang & McAuley (2018), equation 7, https://doi.org/10.1109/ICDM.2018.00035.
     """
-    positive = (hidden * item_vectors[targets]).sum(dim=1).float()
-    negative = (hidden * item_vectors[negatives]).sum(dim=1).float()
+    positive, negative = (hidden * F.embedding(torch.stack([targets, negatives]), item_vectors)).sum(dim=2).float()
     return F.softplus(-positive).mean() + F.softplus(negative).mean()
