@@ -37,6 +37,11 @@ class TrainBatch(NamedTuple):
     targets: Tensor
     negatives: Negatives
 
+    @property
+    def items(self) -> Tensor:
+        """(T,) events."""
+        return self.inputs.items
+
 
 def _inputs(
     items: NDArray[np.int64],

@@ -46,9 +46,9 @@ class Bert4RecModule(IdModule):
         )
         return hidden
 
-    def predict(self, batch: TrainBatch, table: Tensor) -> Tensor:
+    def predict(self, batch: TrainBatch, items: Tensor, table: Tensor) -> Tensor:
         """Return the output of every asked event, (T, D)."""
-        return self._asked(batch.inputs, table)
+        return self._asked(batch.inputs._replace(items=items), table)
 
     def read(self, inputs: Inputs) -> Tensor:
         """Return the appended event's output of each history, (B, D)."""

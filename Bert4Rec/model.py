@@ -100,14 +100,16 @@ class Bert4Rec(nn.Module):
             with torch.no_grad():
                 self.output_embedding.weight[0] = 0
 
-    def item_vectors(self, table: Tensor | None = None) -> Tensor:
+    def item_vectors(self, table: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
         """Return what scores are taken with: (N+1, D), or (N+1, D+1) with a bias as the last column.
 
         Args:
-            table: (N+1, D) `item_embedding.vectors()`, where they are at hand.
+            table: (N+1, D) `item_embedding.vectors()`, or those of the rows, where they are at hand.
+            rows: (R,) int64 items that are wanted; by default all.
         """
         if self.config.untied_output:
-            return torch.cat([self.output_embedding.weight, self.output_bias], dim=1)
+            read = self.output_embedding.weight, self.output_bias
+            return torch.cat([x if rows is None else F.embedding(rows, x) for x in read], dim=1)
         return self.item_embedding.vectors() if table is None else table
 
     def forward(
@@ -129,7 +131,7 @@ class Bert4Rec(nn.Module):
             layout: Where each history lies.
             asked: (Q,) int64 index of the events to predict, ascending, at least one of each history.
             asked_layout: Where each history's asked events lie in `asked`.
-            table: (N+1, D) `item_embedding.vectors()`, where they are at hand.
+            table: (R, D) item vectors that `items` are rows of, where they are at hand.
 
         Returns:
             (Q, D), or (Q, D+1) with a last column of ones for the bias.

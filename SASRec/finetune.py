@@ -27,9 +27,9 @@ class Config(IdModelConfig):
 class SASRecModule(IdModule):
     """Every event of a training sequence predicts the next; in use, the last one does."""
 
-    def predict(self, batch: TrainBatch, table: Tensor) -> Tensor:
+    def predict(self, batch: TrainBatch, items: Tensor, table: Tensor) -> Tensor:
         """Return the output of every event, (T, D)."""
-        hidden: Tensor = self.model(batch.items, batch.positions, batch.layout, table=table, seconds=batch.seconds)
+        hidden: Tensor = self.model(items, batch.positions, batch.layout, table=table, seconds=batch.seconds)
         return hidden
 
     def read(self, inputs: Inputs) -> Tensor:

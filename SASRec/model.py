@@ -76,8 +76,8 @@ class SASRec(nn.Module):
             if parameter.dim() > 1 and not name.startswith("item_embedding."):
                 nn.init.xavier_normal_(parameter)
 
-    def item_vectors(self, table: Tensor | None = None) -> Tensor:
-        """Return what scores are taken with, (N+1, D), from the item table where that is at hand."""
+    def item_vectors(self, table: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+        """Return what scores are taken with, (N+1, D), or those of some rows: the item table, where that is at hand."""
         return self.item_embedding.vectors() if table is None else table
 
     def forward(
@@ -96,7 +96,7 @@ class SASRec(nn.Module):
             positions: (T,) int64 in 0..maxlen-1; the last event of a history has maxlen-1.
             layout: Where each history lies.
             last: If given, only the last event of each history is asked.
-            table: (N+1, D) `item_embedding.vectors()`, where they are at hand.
+            table: (R, D) item vectors that `items` are rows of, where they are at hand.
             seconds: (T,) int64 when the events were, under `relative_time`.
 
         Returns:

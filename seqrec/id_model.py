@@ -100,8 +100,14 @@ class IdModule(NextItemModule):
         super().__init__(config.protocol.metric_ks)
         self.model, self.config = model, config
 
-    def predict(self, batch: Any, table: Tensor) -> Tensor:
-        """Return what the targets of a training batch are predicted with, (T, D), given the (N+1, D) item table."""
+    def predict(self, batch: Any, items: Tensor, table: Tensor) -> Tensor:
+        """Return what the targets of a training batch are predicted with, (T, D).
+
+        Args:
+            batch: With the `items` of its events, `targets` and `negatives`.
+            items: int64 row of the table that each event is.
+            table: (R, D) item vectors.
+        """
         raise NotImplementedError
 
     def read(self, inputs: Any) -> Tensor:
@@ -114,10 +120,10 @@ class IdModule(NextItemModule):
 
     def item_vectors(self) -> Tensor:
         """Return the vectors that scores are taken with, (N+1, D)."""
-        return self._classes(None)
+        return self._classes()
 
-    def _classes(self, table: Tensor | None) -> Tensor:
-        vectors: Tensor = self.model.item_vectors(table)
+    def _classes(self, table: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+        vectors: Tensor = self.model.item_vectors(table, rows)
         return vectors if self.config.objective.temp is None else F.normalize(vectors, dim=1)
 
     def _scaled(self, hidden: Tensor) -> Tensor:
@@ -127,9 +133,19 @@ class IdModule(NextItemModule):
 
     def training_step(self, batch: Any) -> Tensor:
         """Return the mean loss over all targets of the batch."""
-        table = self.model.item_embedding.vectors()
-        hidden, classes = self._scaled(self.predict(batch, table)), self._classes(table)
-        loss = catalogue_loss(self.config.objective, hidden, classes, batch.targets, *batch.negatives)
+        objective, embedding = self.config.objective, self.model.item_embedding
+        items, targets, (negatives, log_chance) = batch.items, batch.targets, batch.negatives
+        if objective.loss == "ce":
+            rows, table = None, embedding.vectors()
+        else:
+            # No other items matter to a sampled loss, so a step costs the same however large the catalogue is.
+            sizes = len(items), len(targets), len(negatives)
+            rows, places = torch.cat([items, targets, negatives]).unique(return_inverse=True)
+            items, targets, negatives = places.split(sizes)
+            table = embedding(rows)
+        hidden, classes = self._scaled(self.predict(batch, items, table)), self._classes(table, rows)
+        num_items = len(embedding.weight) - 1
+        loss = catalogue_loss(objective, hidden, classes, targets, negatives, log_chance, num_items)
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.targets))
         return loss
 

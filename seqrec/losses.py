@@ -1,6 +1,7 @@
 """Losses over the catalogue. Shapes: T positions, D width, N items, K negatives.
 
-Row i of the item vectors is item i; row 0 is padding and never a class. Cosine scores and temperatures are applied by
+Row i of all N+1 item vectors is item i; row 0 is padding and never a class. Sampled losses need only the M rows that
+they name, each once. Cosine scores and temperatures are applied by
 the caller to the vectors; a bias is a further column of both sides.
 """
 
@@ -57,7 +58,13 @@ class LossOptions:
 
 
 def catalogue_loss(
-    options: LossOptions, hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor, log_chance: Tensor
+    options: LossOptions,
+    hidden: Tensor,
+    item_vectors: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    log_chance: Tensor,
+    num_items: int,
 ) -> Tensor:
     """Return the loss of that name; the arguments are those of the functions below."""
     if options.loss == "ce":
@@ -65,7 +72,7 @@ def catalogue_loss(
     if options.loss == "bce":
         return binary_cross_entropy(hidden, item_vectors, targets, negatives)
     if options.loss == "gbce":
-        return calibrated_cross_entropy(hidden, item_vectors, targets, negatives, options.gbce_t)
+        return calibrated_cross_entropy(hidden, item_vectors, targets, negatives, num_items, options.gbce_t)
     return sampled_softmax(hidden, item_vectors, targets, negatives, log_chance)
 
 
@@ -212,7 +219,7 @@ def sampled_softmax(
 
 
 def calibrated_cross_entropy(
-    hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor, t: float
+    hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor, num_items: int, t: float
 ) -> Tensor:
     """Return gBCE: the mean loss of telling each target from K negatives, with the target's probability to the power b.
 
@@ -221,16 +228,17 @@ def calibrated_cross_entropy(
 
     Args:
         hidden: (T, D).
-        item_vectors: (N+1, D).
-        targets: (T,) int64 in 1..N.
-        negatives: (K,) distinct int64 in 1..N, drawn uniformly and shared by all positions; a position leaves out the
-            one that is its own target.
+        item_vectors: (M, D).
+        targets: (T,) int64 rows of the item vectors.
+        negatives: (K,) distinct int64 rows, drawn uniformly from the catalogue and shared by all positions; a position
+            leaves out the one that is its own target.
+        num_items: N.
         t: Calibration in [0, 1].
 
     Source: Petrov & Macdonald (2023), https://doi.org/10.1145/3604915.3608783.
     """
     own, scores = _scores(hidden, item_vectors, targets, negatives)
-    rate = len(negatives) / max(1, len(item_vectors) - 2)
+    rate = len(negatives) / max(1, num_items - 1)
     power = rate * (t * (1 - 1 / rate) + 1 / rate)
     losses = power * F.softplus(-own) + F.softplus(scores).sum(dim=1)
     return losses.mean() / (len(negatives) + 1)
@@ -255,9 +263,9 @@ def binary_cross_entropy(hidden: Tensor, item_vectors: Tensor, targets: Tensor, 
 
     Args:
         hidden: (T, D).
-        item_vectors: (N+1, D).
-        targets: (T,) int64 in 1..N.
-        negatives: (T,) int64 in 1..N, items that the user did not interact with.
+        item_vectors: (M, D).
+        targets: (T,) int64 rows of the item vectors.
+        negatives: (T,) int64 rows, items that the user did not interact with.
 
     Source: Kang & McAuley (2018), equation 7, https://doi.org/10.1109/ICDM.2018.00035.
     """

@@ -213,7 +213,7 @@ def test_calibrated_cross_entropy_is_that_of_the_equation(t: float) -> None:
     hidden, items, targets = (x.double() if x.is_floating_point() else x for x in make_problem(7, 20, 4, 1.0, seed=3))
     hidden.requires_grad_()
     negatives = torch.tensor([3, 9, 14, int(targets[2])]).unique()
-    loss = calibrated_cross_entropy(hidden, items, targets, negatives, t)
+    loss = calibrated_cross_entropy(hidden, items, targets, negatives, 20, t)
 
     K = len(negatives)
     a = K / (20 - 1)
@@ -233,7 +233,7 @@ def test_without_calibration_it_is_plain_binary_cross_entropy() -> None:
     hidden, items, _ = make_problem(4, 9, 3, 1.0, seed=5)
     targets, negatives = torch.tensor([1, 2, 3, 4]), torch.tensor([7])
     plain = binary_cross_entropy(hidden, items, targets, negatives.expand(4))
-    assert calibrated_cross_entropy(hidden, items, targets, negatives, 0.0).item() == pytest.approx(plain.item() / 2)
+    assert calibrated_cross_entropy(hidden, items, targets, negatives, 9, 0.0).item() == pytest.approx(plain.item() / 2)
 
 
 def test_binary_cross_entropy_by_hand() -> None:
@@ -250,11 +250,11 @@ def test_names() -> None:
     for loss, expected in (
         ("ce", full_softmax(hidden, items, targets)),
         ("bce", binary_cross_entropy(hidden, items, targets, negatives)),
-        ("gbce", calibrated_cross_entropy(hidden, items, targets, negatives, 0.75)),
+        ("gbce", calibrated_cross_entropy(hidden, items, targets, negatives, 9, 0.75)),
         ("sampled_softmax", sampled_softmax(hidden, items, targets, negatives, chance)),
     ):
         options = LossOptions(loss=loss)  # type: ignore[arg-type]
-        assert catalogue_loss(options, hidden, items, targets, negatives, chance) == expected
+        assert catalogue_loss(options, hidden, items, targets, negatives, chance, 9) == expected
 
 
 def test_no_position() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from Bert4Rec.data import Inputs, TrainDataset, make_inputs
-from Bert4Rec.finetune import Config
+from Bert4Rec.finetune import Bert4RecModule, Config
 from Bert4Rec.model import Bert4Rec, Bert4RecConfig
 from seqrec.dataset import Dataset, Histories
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
@@ -19,9 +19,8 @@ from seqrec.ragged import BatchKey
 from seqrec.training import load_state
 from tests.conftest import write_dataset
 from tests.id_family_runs import IdFamilyRuns
-from tests.interrupted import (
-    Command,
-)
+from tests.interrupted import Command
+from tests.sampled_steps import assert_reads_what_it_names
 
 # Under these the tiny dataset's run stops early.
 FLAGS = (
@@ -245,6 +244,16 @@ def test_contradictions() -> None:
         Config(mask_prob=1)
     with pytest.raises(ValueError, match="no training sequence has 2 items"):
         make_train([[1], [2]])
+
+
+@pytest.mark.parametrize("loss", ["bce", "gbce", "sampled_softmax"])
+@pytest.mark.parametrize("untied", [False, True])
+def test_a_sampled_loss_reads_what_it_names(loss: Loss, untied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = LossOptions(loss, 256 if loss == "bce" else 6)
+    config = Config(objective=objective, model=Bert4RecConfig(8, dropout_rate=0.0, untied_output=untied))
+    train = TrainDataset(as_histories(random_lists([9, 4, 2])), 30, MAXLEN, 0.4, 0.0, objective, seed=0)
+    batch, module = train[BatchKey(np.arange(3), 0, 0)], Bert4RecModule(Bert4Rec(30, config.model), config)
+    assert_reads_what_it_names(module, batch, 30, monkeypatch)
 
 
 class TestRuns(IdFamilyRuns):

@@ -15,16 +15,15 @@ from SASRec.finetune import Config, SASRecModule
 from SASRec.model import SASRec, SASRecConfig
 from seqrec.dataset import Dataset, Histories, leave_one_out, load_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
-from seqrec.item_table import Start, TableOptions
+from seqrec.item_table import InitMode, Start, TableOptions
 from seqrec.losses import Loss, LossOptions
 from seqrec.ragged import BatchKey
 from seqrec.training import load_state
 from tests.conftest import write_dataset
 from tests.id_family_runs import IdFamilyRuns
-from tests.interrupted import (
-    Command,
-)
+from tests.interrupted import Command
 from tests.recommending import assert_recommends_as_it_was_tested
+from tests.sampled_steps import assert_reads_what_it_names
 
 # Under these the tiny dataset's run stops early.
 FLAGS = ("--num_epochs", "30", "--patience", "4", "--batch_size", "32", "--hidden_units", "16", "--lr", "0.03")
@@ -240,6 +239,17 @@ def test_a_temperature_makes_scores_cosines() -> None:
         scores = module.user_vectors(inputs) @ module.item_vectors().T
         expected = F.cosine_similarity(module.read(inputs)[:, None], module.model.item_vectors()[None], dim=2) / 0.05
     torch.testing.assert_close(scores, expected)
+
+
+@pytest.mark.parametrize("loss", ["bce", "gbce", "sampled_softmax"])
+@pytest.mark.parametrize("mode", ["init", "residual", "adapter"])
+def test_a_sampled_loss_reads_what_it_names(loss: Loss, mode: InitMode, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = LossOptions(loss, 256 if loss == "bce" else 6)
+    vectors = np.random.default_rng(0).normal(size=(31, 12)).astype(np.float32)
+    start = Start(vectors, np.ones(31, dtype=bool), TableOptions(init_mode=mode))
+    config = Config(objective=objective, init_type="mine", model=SASRecConfig(8, dropout_rate=0.0))
+    batch = TrainDataset(as_histories(random_lists([9, 4, 2])), 30, 50, objective, seed=0)[BatchKey(np.arange(3), 0, 0)]
+    assert_reads_what_it_names(SASRecModule(SASRec(30, config.model, start), config), batch, 30, monkeypatch)
 
 
 class TestRuns(IdFamilyRuns):
