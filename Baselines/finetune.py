@@ -98,7 +98,7 @@ def choose_half_life(
     for half_life in tqdm(choices, "validation", leave=False, disable=None if config.progress_bar else True):
         module.take(score_items(items, ages, len(module.scores) - 1, half_life))
         trainer.validate(module, datamodule=data, verbose=False)
-        found[half_life] = dict(module.results)
+        found[half_life] = module.results
     best = max(found, key=lambda half_life: found[half_life][config.best_metric])
     if is_open:
         log.info("half-life: %.4g of the oldest age", best)

@@ -101,11 +101,11 @@ class Bert4Rec(nn.Module):
                 self.output_embedding.weight[0] = 0
 
     def item_vectors(self, table: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
-        """Return what scores are taken with: (N+1, D), or (N+1, D+1) with a bias as the last column.
+        """Return what scores are taken with: (R, D), or (R, D+1) with a bias as the last column.
 
         Args:
-            table: (N+1, D) `item_embedding.vectors()`, or those of the rows, where they are at hand.
-            rows: (R,) int64 items that are wanted; by default all.
+            table: (R, D) item vectors, where they are at hand.
+            rows: (R,) int64 items that the table is of; by default all N+1.
         """
         if self.config.untied_output:
             read = self.output_embedding.weight, self.output_bias

@@ -77,7 +77,7 @@ class SASRec(nn.Module):
                 nn.init.xavier_normal_(parameter)
 
     def item_vectors(self, table: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
-        """Return what scores are taken with, (N+1, D), or those of some rows: the item table, where that is at hand."""
+        """Return what scores are taken with: (R, D) the table, of the items `rows`, if at hand, else (N+1, D)."""
         return self.item_embedding.vectors() if table is None else table
 
     def forward(

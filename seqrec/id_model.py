@@ -138,14 +138,13 @@ class IdModule(NextItemModule):
         if objective.loss == "ce":
             rows, table = None, embedding.vectors()
         else:
-            # No other items matter to a sampled loss, so a step costs the same however large the catalogue is.
+            # A sampled loss needs no other items: a large catalogue is not projected at every step.
             sizes = len(items), len(targets), len(negatives)
             rows, places = torch.cat([items, targets, negatives]).unique(return_inverse=True)
             items, targets, negatives = places.split(sizes)
             table = embedding(rows)
         hidden, classes = self._scaled(self.predict(batch, items, table)), self._classes(table, rows)
-        num_items = len(embedding.weight) - 1
-        loss = catalogue_loss(objective, hidden, classes, targets, negatives, log_chance, num_items)
+        loss = catalogue_loss(objective, hidden, classes, targets, negatives, log_chance, embedding.num_items)
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.targets))
         return loss
 

@@ -82,7 +82,7 @@ class ItemTable(nn.Module):
             start: Given vectors.
         """
         super().__init__()
-        self.std = std
+        self.num_items, self.std = num_items, std
         self.residual: nn.Parameter | None = None
         self.adapter: nn.Module = nn.Identity()
         if start is None:

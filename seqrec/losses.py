@@ -1,8 +1,8 @@
 """Losses over the catalogue. Shapes: T positions, D width, N items, K negatives.
 
-Row i of all N+1 item vectors is item i; row 0 is padding and never a class. Sampled losses need only the M rows that
-they name, each once. Cosine scores and temperatures are applied by
-the caller to the vectors; a bias is a further column of both sides.
+Row i of all N+1 item vectors is item i; row 0 is padding and never a class. A sampled loss needs only the vectors of
+the items that it names: M rows, each of another item. Cosine scores and temperatures are applied by the caller to the
+vectors; a bias is a further column of both sides.
 """
 
 from dataclasses import dataclass, fields

@@ -85,7 +85,7 @@ def test_who_has_everything_gets_something() -> None:
 def test_what_does_not_go_together() -> None:
     with pytest.raises(ValueError, match="--negatives mixed is for --loss sampled_softmax, not gbce"):
         LossOptions(loss="gbce", negatives="mixed")
-    with pytest.raises(ValueError, match=r"--gbce_t 0.5 is for --loss gbce, not sampled_softmax"):
+    with pytest.raises(ValueError, match=r"--gbce_t 0\.5 is for --loss gbce, not sampled_softmax"):
         LossOptions(loss="sampled_softmax", gbce_t=0.5)
     with pytest.raises(ValueError, match="--num_negatives 9 is for --loss sampled_softmax and gbce, not ce"):
         LossOptions(num_negatives=9)
