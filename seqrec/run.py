@@ -242,8 +242,12 @@ class RunRecord(pl.Callback):
         self._since = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seed dropout by (seed, epoch), so that an epoch is the same whatever ran before it in this process."""
-        torch.manual_seed(hash((self.seed, trainer.current_epoch)) % 2**63)
+        """Seed dropout by (seed, epoch), so that an epoch is the same whatever ran before it in this process.
+
+        Each further process of several has a seed of its own: they train on different users.
+        """
+        rank = (trainer.global_rank,) if trainer.global_rank else ()
+        torch.manual_seed(hash((self.seed, trainer.current_epoch, *rank)) % 2**63)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember the epoch if it is the best so far."""

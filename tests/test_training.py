@@ -5,6 +5,7 @@ import os
 import socket
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from seqrec.module import BatchModule, NextItemModule, Protocol
 from seqrec.ragged import BatchKey, RowSampler
 from seqrec.report import format_text
 from seqrec.results import read_run
-from seqrec.run import Run, TrainingConfig
+from seqrec.run import Run, RunRecord, TrainingConfig
 from seqrec.training import complete, fit, load_state
 from tests import forked
 from tests.conftest import write_dataset
@@ -107,6 +108,20 @@ def test_other_processes_leave_the_folder_to_the_first(run: Run, monkeypatch: py
     (run.folder / "metrics.json").touch()
     resumed = again(run, resume=True)
     assert not resumed.open(resumed.training)
+
+
+def test_dropout_is_an_epochs_and_a_processs_own(tmp_path: Path) -> None:
+    record = RunRecord(tmp_path, TrainingConfig())
+
+    def drawn(epoch: int, rank: int) -> float:
+        trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
+        record.on_train_epoch_start(trainer, None)  # type: ignore[arg-type]
+        return torch.rand(1).item()
+
+    epochs_and_ranks = [(epoch, rank) for epoch in range(3) for rank in range(3)]
+    first = [drawn(*which) for which in epochs_and_ranks]
+    assert len(set(first)) == 9
+    assert [drawn(*which) for which in epochs_and_ranks] == first
 
 
 def test_contradictions() -> None:
