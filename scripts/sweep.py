@@ -98,8 +98,13 @@ class Config:
 def own_words(words: Sequence[str]) -> list[str]:
     """Return the words of a command line, the family's flags among them led by a space: they are values here."""
     own = {field.name for field in fields(Config)} | {"help"}
-    foreign = [word.startswith("--") and word[2:].partition("=")[0].replace("-", "_") not in own for word in words]
-    return [f" {word}" if is_value else word for word, is_value in zip(words, foreign, strict=True)]
+
+    def is_value(word: str, before: str) -> bool:
+        return word.startswith("--") and (
+            before in ("--arms", "--columns", "--flags") or word[2:].partition("=")[0].replace("-", "_") not in own
+        )
+
+    return [f" {word}" if is_value(word, before) else word for word, before in zip(words, ["", *words], strict=False)]
 
 
 def slug(arm: str) -> str:

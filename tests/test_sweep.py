@@ -123,6 +123,8 @@ def test_flags_of_the_family_are_values_on_the_command_line(toy: Path, capsys: p
     run_command(read.append, Config, own_words([*words, "--seed=3"]))
     assert read[0].runs_dir == toy / "runs"
     assert read[0].seed == 3
+    run_command(read.append, Config, own_words([*words[:7], "--flags", "--seed=4"]))
+    assert (read[1].flags.strip(), read[1].seed) == ("--seed=4", 0)
     run_command(main, Config, own_words([*words[:-4], "--kind plain", "--columns", "--and 1"]))
     best = json.loads((toy / "runs/sweeps/one/best.json").read_text())
     assert best["rows"] == ["--kind good", "--kind plain"]
