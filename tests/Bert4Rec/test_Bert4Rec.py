@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from Bert4Rec.data import Inputs, TrainDataset, make_inputs
 from Bert4Rec.finetune import Bert4RecModule, Config
 from Bert4Rec.model import Bert4Rec, Bert4RecConfig
-from seqrec.dataset import Dataset, Histories
+from seqrec.dataset import Dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
 from seqrec.geometry import transform_vectors
 from seqrec.item_table import Start, TableOptions
@@ -18,6 +18,7 @@ from seqrec.losses import Loss, LossOptions
 from seqrec.ragged import BatchKey
 from seqrec.training import load_state
 from tests.conftest import write_dataset
+from tests.histories import as_histories, random_lists
 from tests.id_family_runs import IdFamilyRuns
 from tests.interrupted import Command
 from tests.sampled_steps import assert_reads_what_it_names
@@ -29,17 +30,6 @@ FLAGS = (
 )
 MAXLEN = 8
 LENGTHS = [1, 8, 3, 2, 20, 7, 1, 5]
-
-
-def as_histories(lists: list[list[int]]) -> Histories:
-    offsets = np.cumsum([0, *map(len, lists)])
-    items = np.array([item for row in lists for item in row], dtype=np.int32)
-    return Histories(items, np.arange(len(lists)), offsets[:-1], offsets[1:])
-
-
-def random_lists(lengths: list[int], num_items: int = 30) -> list[list[int]]:
-    generator = np.random.default_rng(sum(lengths))
-    return [generator.integers(1, num_items + 1, n).tolist() for n in lengths]
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["tied", "untied"])

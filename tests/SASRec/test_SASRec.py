@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from SASRec.data import TrainDataset, make_inputs
 from SASRec.finetune import Config, SASRecModule
 from SASRec.model import SASRec, SASRecConfig
-from seqrec.dataset import Dataset, Histories, leave_one_out, load_dataset
+from seqrec.dataset import Dataset, leave_one_out, load_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
 from seqrec.item_table import InitMode, Start, TableOptions
 from seqrec.losses import Loss, LossOptions
 from seqrec.ragged import BatchKey
 from seqrec.training import load_state
 from tests.conftest import write_dataset
+from tests.histories import as_histories, random_lists
 from tests.id_family_runs import IdFamilyRuns
 from tests.interrupted import Command
 from tests.recommending import assert_recommends_as_it_was_tested
@@ -28,17 +29,6 @@ from tests.sampled_steps import assert_reads_what_it_names
 # Under these the tiny dataset's run stops early.
 FLAGS = ("--num_epochs", "30", "--patience", "4", "--batch_size", "32", "--hidden_units", "16", "--lr", "0.03")
 MAXLEN = 8
-
-
-def as_histories(lists: list[list[int]]) -> Histories:
-    offsets = np.cumsum([0, *map(len, lists)])
-    items = np.array([item for row in lists for item in row], dtype=np.int32)
-    return Histories(items, np.arange(len(lists)), offsets[:-1], offsets[1:])
-
-
-def random_lists(lengths: list[int], num_items: int = 30) -> list[list[int]]:
-    generator = np.random.default_rng(sum(lengths))
-    return [generator.integers(1, num_items + 1, n).tolist() for n in lengths]
 
 
 @pytest.fixture(
