@@ -7,6 +7,7 @@ module therefore imports nothing of the project.
 import multiprocessing
 import os
 import runpy
+import socket
 import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytorch_lightning.utilities import rank_zero_only
 
 ROOT = Path(__file__).resolve().parents[1]
 _context = multiprocessing.get_context("forkserver")
@@ -43,6 +45,34 @@ def run_script(script: str, *flags: str | Path, output: Path | None = None) -> N
     if process.exitcode:
         said = output.read_text() if output is not None else ""
         raise RuntimeError(f"{script} {' '.join(map(str, flags))} ended with {process.exitcode}: {said[-3000:]}")
+
+
+def start_pair(target: Callable[..., object], *args: Any, folder: Path) -> list[ForkServerProcess]:
+    """Start two processes that train together, as a launcher would; their output goes to `said.RANK` in a folder."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    return [start(_as_one_of_two, rank, port, target, args, output=folder / f"said.{rank}") for rank in range(2)]
+
+
+def run_pair(target: Callable[..., object], *args: Any, folder: Path) -> None:
+    """Run two processes that train together to their end.
+
+    Raises:
+        RuntimeError: If one fails, with what it said.
+    """
+    processes = start_pair(target, *args, folder=folder)
+    for rank, process in enumerate(processes):
+        process.join(180)
+        if process.exitcode != 0:
+            said = (folder / f"said.{rank}").read_text()[-3000:]
+            raise RuntimeError(f"process {rank} of two ended with {process.exitcode}: {said}")
+
+
+def _as_one_of_two(rank: int, port: int, target: Callable[..., object], args: tuple[Any, ...]) -> None:
+    os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]
+    target(*args)
 
 
 def _redirected(target: Callable[..., object], args: tuple[Any, ...], output: Path | None) -> None:

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import polars as pl
 import pytest
+import torch
 
 from seqrec.training import load_state
+from tests import forked
+from tests.conftest import write_dataset
 from tests.interrupted import (
     Command,
     assert_same_run,
@@ -59,6 +63,25 @@ class IdFamilyRuns:
         assert_same_run(straight.folder, command.folder)
         lose_the_results(command)
         assert_same_run(straight.folder, command.folder)
+
+    def test_sharded_weights_learn_as_whole_ones(self, tmp_path: Path) -> None:
+        # DeepSpeed leaves weights of fewer than 100,000 numbers whole. gBCE asks for the number of items, which is no
+        # length of a weight that is in pieces.
+        histories = np.random.default_rng(0).integers(1, 7001, size=(60, 6)).tolist()
+        data = write_dataset(tmp_path / "wide", histories, 7000)
+        commands = {}
+        for strategy in ("ddp", "deepspeed_stage_3"):
+            flags = (*self.flags, "--num_epochs", "2", "--loss", "gbce", "--num_negatives", "7", "--strategy", strategy)
+            command = Command(self.family, data, tmp_path / strategy, (*flags, "--devices", "2"))
+            command.runs.mkdir()
+            script, *given = command.arguments()
+            forked.run_pair(forked.run_as_main, str(forked.ROOT / script), given, folder=command.runs)
+            commands[strategy] = command
+        curves = [pl.read_csv(command.folder / "logs/metrics.csv")["train/loss"] for command in commands.values()]
+        assert curves[0].to_list() == pytest.approx(curves[1].to_list(), rel=1e-4)
+        states = [load_state(command.folder / "checkpoints/last.ckpt") for command in commands.values()]
+        for name in states[0]:
+            torch.testing.assert_close(states[0][name], states[1][name], rtol=0, atol=2e-3, msg=name)
 
     def test_candidates_do_not_touch_the_training(self, tiny_path: Path, tmp_path: Path) -> None:
         # Two epochs each, so that the choice of the best epoch, which the candidates may change, changes nothing.

@@ -1,8 +1,6 @@
 """Run folders, flags that contradict each other, and the Trainer's choice of the best epoch."""
 
 import json
-import os
-import socket
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from seqrec.comparison import compare_runs
@@ -259,10 +256,8 @@ def test_every_event_after_a_moment_is_ranked_and_every_user_counts_once(tmp_pat
     assert "each item of every user's after one moment" in format_text(comparison)
 
 
-def train_as_one_of_two(rank: int, port: int, run: Run) -> None:
-    """Train and test in one of two processes that share out each batch."""
-    os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    rank_zero_only.rank = rank  # type: ignore[attr-defined]
+def train(run: Run) -> None:
+    """Train and test, alone or as one of the processes that share out each batch."""
     module, data = make(run, good_epochs={1})
     assert run.open(run.training)
     complete(run, module, data)
@@ -271,17 +266,8 @@ def train_as_one_of_two(rank: int, port: int, run: Run) -> None:
 def test_two_processes_test_as_one(run: Run, tmp_path: Path) -> None:
     run = again(run, num_epochs=3, accelerator="cpu", progress_bar=False)
     both = again(run, devices=2, strategy="ddp", run_name="both")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes = [
-        forked.start(train_as_one_of_two, rank, port, both, output=tmp_path / f"said.{rank}") for rank in range(2)
-    ]
-    module, data = make(run, good_epochs={1})
-    complete(run, module, data)
-    for rank, process in enumerate(processes):
-        process.join(60)
-        assert process.exitcode == 0, (tmp_path / f"said.{rank}").read_text()
+    forked.run_pair(train, both, folder=tmp_path)
+    train(run)
     np.testing.assert_array_equal(*(np.load(r.folder / "ranks-test.npy") for r in (run, both)))
     alone, together = (json.loads((r.folder / "metrics.json").read_text()) for r in (run, both))
     for key in ("valid", "test", "best_epoch", "epochs"):
