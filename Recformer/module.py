@@ -9,7 +9,7 @@ from Recformer.lora import add_lora, drop_frozen
 from Recformer.model import RecformerModel
 from Recformer.options import LearningOptions
 from seqrec.module import NextItemModule
-from seqrec.optimization import schedule_rate
+from seqrec.optimization import can_fuse, schedule_rate
 
 
 class EncoderModule(NextItemModule):
@@ -53,6 +53,6 @@ class EncoderModule(NextItemModule):
                 groups[parameter.dim() > 1].append(parameter)
         decayed = {"params": groups[True], "weight_decay": learning.weight_decay}
         optimizer = torch.optim.AdamW(
-            [decayed, {"params": groups[False], "weight_decay": 0.0}], learning.lr, fused=True
+            [decayed, {"params": groups[False], "weight_decay": 0.0}], learning.lr, fused=can_fuse(self)
         )
         return schedule_rate(optimizer, self, learning.warmup_steps)

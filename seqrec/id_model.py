@@ -23,7 +23,7 @@ from seqrec.item_table import Start, TableOptions
 from seqrec.losses import LossOptions, catalogue_loss
 from seqrec.module import BatchModule, Grown, NextItemModule, Protocol, Recommender
 from seqrec.new_items import ADVICE, read_new_items
-from seqrec.optimization import Schedule, schedule_rate
+from seqrec.optimization import Schedule, can_fuse, schedule_rate
 from seqrec.ragged import RowSampler
 from seqrec.run import Run, TrainingConfig
 from seqrec.training import complete
@@ -156,7 +156,7 @@ class IdModule(NextItemModule):
         if table.requires_grad:
             groups.append({"params": [table], "lr": config.table_lr})
         decay, betas = config.weight_decay, (0.9, 0.98)
-        optimizer = torch.optim.AdamW(groups, config.lr, betas=betas, weight_decay=decay, fused=True)
+        optimizer = torch.optim.AdamW(groups, config.lr, betas=betas, weight_decay=decay, fused=can_fuse(self))
         starts = [0, config.table.unfreeze_at or 0][: len(groups)]
         return schedule_rate(optimizer, self, config.warmup_steps, config.schedule, starts)
 

@@ -37,6 +37,11 @@ def schedule_rate(
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
 
+def can_fuse(module: pl.LightningModule) -> bool:
+    """Return whether the optimiser may be a fused one: Lightning clips no gradients for one under mixed precision."""
+    return not module.trainer.gradient_clip_val or "mixed" not in str(module.trainer.precision)
+
+
 def learning_rate_factor(warmup: int, total: int, schedule: Schedule = "linear") -> Callable[[int], float]:
     """Return the rate's factor by step: a linear rise to 1 at `warmup`, then constant or a linear fall to 0 at `total`.
 

@@ -64,6 +64,11 @@ class IdFamilyRuns:
         lose_the_results(command)
         assert_same_run(straight.folder, command.folder)
 
+    def test_gradients_are_clipped_under_mixed_precision(self, tiny_path: Path, tmp_path: Path) -> None:
+        command = Command(self.family, tiny_path, tmp_path / "runs", self.flags)
+        command.run("--precision", "bf16-mixed", "--gradient_clip_val", "1", "--num_epochs", "1")
+        assert command.metrics()["epochs"] == 1
+
     def test_sharded_weights_learn_as_whole_ones(self, tmp_path: Path) -> None:
         # DeepSpeed leaves weights of fewer than 100,000 numbers whole. gBCE asks for the number of items, which is no
         # length of a weight that is in pieces.

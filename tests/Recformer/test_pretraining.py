@@ -156,6 +156,14 @@ def test_a_killed_zero_2_run_ends_as_if_it_had_not_been(
         assert metrics[0][key] == metrics[1][key]
 
 
+def test_gradients_are_clipped_under_mixed_precision(
+    tiny_path: Path, held_out_path: Path, backbone: Path, tmp_path: Path
+) -> None:
+    given = flags(tiny_path, held_out_path, backbone, tmp_path, "--precision", "bf16-mixed", "--num_epochs", "1")
+    forked.run_script("Recformer/pretrain.py", *given, "--gradient_clip_val", "1", output=tmp_path / "log")
+    assert all(weight.isfinite().all() for weight in load_state(tmp_path / NAME / "checkpoints/best.ckpt").values())
+
+
 def pretrain_in_two(given: list[str], folder: Path, until: int | None = None) -> None:
     """Pretrain in two processes, which are killed once so many rounds are done."""
     command = (forked.run_as_main, str(forked.ROOT / "Recformer/pretrain.py"), [*given, "--devices", "2"])
