@@ -2,7 +2,8 @@
 
 Source: Sun et al. (2019), https://doi.org/10.1145/3357384.3357895. Deviations: histories are ragged, so nothing is
 computed for padding; the last block computes only the events that a loss or a prediction reads; positions count from
-the end of the history, so that the event to be predicted always has the same one.
+the end of the history, so that the event to be predicted always has the same one; scores have no bias of an item's,
+unless the output table is the model's own.
 """
 
 from dataclasses import dataclass

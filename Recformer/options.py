@@ -55,7 +55,7 @@ class LearningOptions:
     weight_decay: float = 0.0
     """Decoupled weight decay, for weights that are no bias and no norm."""
     warmup_steps: int = 0
-    """Optimiser steps in which the rate rises, in each stage; then it falls linearly to zero."""
+    """Optimiser steps in which the rate rises, in each stage, at most half of it; then it falls linearly to zero."""
     fix_word_embedding: bool = False
     """Keep the word embeddings as they are."""
     lora_r: int = 0

@@ -67,7 +67,7 @@ class Config:
     workers: int = 1
     """Trials at a time."""
     seed: int = 0
-    """Of the search; the first ten trials of all arms are the same."""
+    """Of the first ten trials, which are the same for all arms; later ones learn from those before them."""
     runs_dir: Path = ROOT / "runs"
     """Holds sweeps/."""
 
@@ -166,7 +166,7 @@ def open_study(config: Config, arm: str) -> optuna.Study:
     with exclusive(config.folder / ".lock"):
         study = optuna.create_study(
             storage=f"sqlite:///{config.folder / 'study.db'}",
-            sampler=optuna.samplers.TPESampler(n_startup_trials=FIRST_TRIALS),
+            sampler=optuna.samplers.TPESampler(n_startup_trials=FIRST_TRIALS, constant_liar=True),
             study_name=f"{config.family} {arm}".strip(),
             direction="maximize",
             load_if_exists=True,

@@ -106,7 +106,10 @@ class Histories:
             ValueError: If the events have no times.
         """
         if self.times is None:
-            raise ValueError("these histories have no timestamps, only order: train without --relative_time")
+            raise ValueError(
+                "these histories have no timestamps, only order: train without --relative_time, or recommend to the "
+                "--users of a dataset with timestamps rather than for a --history"
+            )
         return np.asarray(self.times[self._places(rows, max_length)[0]], dtype=np.int64)
 
     def _places(self, rows: NDArray[np.int64], max_length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -55,7 +55,7 @@ class IdModelConfig:
     schedule: Schedule = "constant"
     """Keep the learning rates, or let them fall linearly to zero at --num_epochs."""
     warmup_steps: int = 0
-    """Optimiser steps in which the learning rates rise."""
+    """Optimiser steps in which the learning rates rise; at most half of all."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
     table: TableOptions = field(default_factory=TableOptions)

@@ -50,6 +50,8 @@ class LossOptions:
             value, losses = getattr(self, option.name), _OWN.get(option.name, (self.loss,))
             if value != option.default and self.loss not in losses:
                 raise ValueError(f"--{option.name} {value} is for --loss {' and '.join(losses)}, not {self.loss}")
+            if value != option.default and option.name == "num_negatives" and self.negatives == "in_batch":
+                raise ValueError(f"--num_negatives {value} is not for --negatives in_batch, which draws none")
 
     @property
     def needs_popularity(self) -> bool:

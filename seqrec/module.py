@@ -23,6 +23,8 @@ from seqrec.metrics import KS
 from seqrec.ragged import BatchKey, Rounds, RowSampler
 from seqrec.sharding import FullyShardedStrategy
 
+CANDIDATE_SEED = 98765
+
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
@@ -36,17 +38,19 @@ class Protocol:
     """Which event of a user's after that moment is the target; with successive each is in turn, and a user counts by
     the mean over them."""
     sample_size: int = -1
-    """Negatives sampled per user to rank against; below 1 ranks the whole catalogue."""
+    """Negatives sampled per user to rank against; -1 ranks the whole catalogue."""
     filter_seen: bool = False
     """Leave out items of the user's history as candidates (full ranking only)."""
-    candidate_seed: int = 98765
+    candidate_seed: int = CANDIDATE_SEED
     """Seed of the sampled negatives: they depend on it and the user alone."""
     metric_ks: tuple[int, ...] = KS
     """Cutoffs of NDCG@k and Recall@k; 10 is one of them."""
 
     def __post_init__(self) -> None:
-        if self.sample_size == 0:
-            raise ValueError("--sample_size 0 would rank each target alone; use K > 0 negatives, or -1 for all items")
+        if self.sample_size == 0 or self.sample_size < -1:
+            raise ValueError(f"--sample_size must be K > 0 negatives, or -1 for all items, got {self.sample_size}")
+        if self.sample_size < 0 and self.candidate_seed != CANDIDATE_SEED:
+            raise ValueError("--candidate_seed is for --sample_size K: the whole catalogue is not drawn")
         if 10 not in self.metric_ks or min(self.metric_ks) < 1:
             raise ValueError(
                 f"--metric_ks must be at least 1 and hold 10, which tables are made of, got {self.metric_ks}"

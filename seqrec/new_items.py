@@ -15,7 +15,7 @@ from seqrec.dataset import Dataset
 from seqrec.geometry import transform_vectors
 from seqrec.item_table import ItemTable, TableOptions
 
-ADVICE = "train with --init_mode adapter to serve new items"
+ADVICE = "train with --init_mode adapter or frozen, without --unfreeze_at, to serve new items"
 _SAME = 1e-3
 """Median difference of the same item's vectors in two files, relative to their entries, up to which they are alike."""
 
@@ -44,7 +44,7 @@ def read_new_items(
     Raises:
         ValueError: If the model has learnt something of each item, or the vectors come from other weights.
     """
-    if options.mode != "adapter" or not options.is_frozen:
+    if options.mode not in ("adapter", "frozen") or not options.is_frozen:
         raise ValueError(f"this model has learnt something of each item, of which new ones have nothing: {ADVICE}")
     trained_on, other = catalogues
     before, now = load(trained_on), load(other)

@@ -1,10 +1,13 @@
 """How the learning rate goes over a run."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+
+log = logging.getLogger(__name__)
 
 Schedule = Literal["constant", "linear"]
 
@@ -26,6 +29,8 @@ def schedule_rate(
         first_epochs: Epoch in which each group begins to learn; by default all do at once.
     """
     total = int(module.trainer.estimated_stepping_batches)
+    if warmup_steps > total // 2:
+        log.warning("--warmup_steps %d is more than half of the %d steps: rates rise for half", warmup_steps, total)
     per_epoch = total // (module.trainer.max_epochs or 1)
     factor = learning_rate_factor(warmup_steps, total, schedule)
 

@@ -29,7 +29,8 @@ def draw(
     targets: NDArray[np.int64] = NO_TARGETS,
     **options: Any,
 ) -> Negatives:
-    few = {} if options.get("loss") in ("ce", "bce") else {"num_negatives": 4}
+    draws_none = options["loss"] in ("ce", "bce") or options.get("negatives") == "in_batch"
+    few = {} if draws_none else {"num_negatives": 4}
     sampler = NegativeSampler(LossOptions(**few | options), SEQUENCES, num_items)
     return sampler(np.random.default_rng(seed), np.array(rows), np.array(counts or [5, 3]), targets)
 
@@ -52,10 +53,11 @@ def test_a_sampled_softmax_shares_distinct_items() -> None:
 @pytest.mark.parametrize("source", ["uniform", "popularity", "in_batch", "mixed"])
 def test_the_chance_is_how_often_an_item_is_among_them(source: Source) -> None:
     generator, events = np.random.default_rng(5), SEQUENCES.items
+    three = {} if source == "in_batch" else {"num_negatives": 3}
     found, trials, chance = np.zeros(11), np.zeros(11), np.zeros(11)
     for seed in range(5000):
         targets = generator.choice(events, 4).astype(np.int64)
-        drawn = draw(10, seed=seed, targets=targets, loss="sampled_softmax", negatives=source, num_negatives=3)
+        drawn = draw(10, seed=seed, targets=targets, loss="sampled_softmax", negatives=source, **three)
         items = drawn.items.numpy()
         assert len(set(items.tolist())) == len(items)
         chance[items] = drawn.log_chance.exp()
@@ -89,6 +91,8 @@ def test_what_does_not_go_together() -> None:
         LossOptions(loss="sampled_softmax", gbce_t=0.5)
     with pytest.raises(ValueError, match="--num_negatives 9 is for --loss sampled_softmax and gbce, not ce"):
         LossOptions(num_negatives=9)
+    with pytest.raises(ValueError, match="--num_negatives 9 is not for --negatives in_batch, which draws none"):
+        LossOptions(loss="sampled_softmax", negatives="in_batch", num_negatives=9)
     with pytest.raises(ValueError, match="--num_negatives must be at least 1"):
         LossOptions(num_negatives=0)
 

@@ -55,6 +55,19 @@ ADAPTER = ("--init_type", "text", "--init_mode", "adapter")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_frozen_vectors_serve_new_items(
+    family: str, tiny_path: Path, grown_path: Path, embeddings: Path, tmp_path: Path
+) -> None:
+    run = train(family, tiny_path, embeddings, tmp_path, "--init_type", "text", "--init_mode", "frozen")
+    before, after = load_run(run)[1].module, load_run(run, catalogue=grown_path)[1].module
+    with torch.no_grad():
+        known, everything = before.item_vectors(), after.item_vectors()
+    was_known = ORDER <= 40
+    torch.testing.assert_close(everything[1:][was_known], known[ORDER[was_known]], rtol=1e-6, atol=1e-6)
+    assert everything[1:][~was_known].any(dim=1).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("transforms", [("standardise",), ("match", "pca")])
 def test_known_items_keep_their_vectors_and_new_ones_are_read_alike(
     family: str, transforms: Any, tiny_path: Path, grown_path: Path, embeddings: Path, vectors: Any, tmp_path: Path
@@ -92,6 +105,9 @@ def test_what_cannot_serve_new_items_says_so(
         run = train("SASRec", tiny_path, embeddings, tmp_path / name, *flags)
         with pytest.raises(ValueError, match=r"has learnt something of each item.*train with --init_mode adapter"):
             load_run(run, catalogue=grown_path)
+    run = train("SASRec", tiny_path, embeddings, tmp_path / "unfrozen", *ADAPTER, "--unfreeze_at", "1")
+    with pytest.raises(ValueError, match=r"has learnt something of each item.*without --unfreeze_at"):
+        load_run(run, catalogue=grown_path)
     run = train("Bert4Rec", tiny_path, embeddings, tmp_path / "untied", *ADAPTER, "--untied_output")
     with pytest.raises(
         ValueError, match=r"model.output_bias, model.output_embedding.weight hold something of each item"

@@ -130,8 +130,12 @@ def test_contradictions() -> None:
         TrainingConfig(valid_users=0)
     with pytest.raises(ValueError, match="--resume keeps an earlier run and --overwrite deletes it"):
         TrainingConfig(resume=True, overwrite=True)
-    with pytest.raises(ValueError, match="--sample_size 0 would rank each target alone"):
+    with pytest.raises(ValueError, match="--sample_size must be K > 0 negatives, or -1 for all items, got 0"):
         Protocol(sample_size=0)
+    with pytest.raises(ValueError, match=r"--sample_size must be .* got -5"):
+        Protocol(sample_size=-5)
+    with pytest.raises(ValueError, match="--candidate_seed is for --sample_size K"):
+        Protocol(candidate_seed=1)
     with pytest.raises(ValueError, match="--filter_seen is for full ranking"):
         Protocol(sample_size=10, filter_seen=True)
 
@@ -277,7 +281,6 @@ def test_two_processes_test_as_one(run: Run, tmp_path: Path) -> None:
 def test_a_protocol_says_all_that_decides_it(tiny: Dataset) -> None:
     plain, timed = Protocol(filter_seen=True), Protocol(split="global_time", split_quantile=0.8, time_target="first")
     assert plain.record == {"split": "leave_one_out", "sample_size": -1, "filter_seen": True}
-    assert Protocol(candidate_seed=1).record == Protocol().record  # it decides nothing where nothing is sampled
     assert Protocol(candidate_seed=1, sample_size=9).record != Protocol(sample_size=9).record
     assert (timed.record["split_quantile"], timed.record["time_target"]) == (0.8, "first")
     assert [Protocol.of(protocol.record) for protocol in (plain, timed)] == [plain, timed]
