@@ -16,6 +16,11 @@ from seqrec.metrics import mean_by_user, ndcg_at_k, recall_at_k, reciprocal_rank
 PROTOCOL_KEYS = ("split", "sample_size", "filter_seen", "num_items", "sequences_sha256", "item_ids_sha256")
 TOLERANCE = 1e-6
 """How far a metric recomputed from the ranks may lie from the one in metrics.json."""
+NO_SETTINGS = (
+    *("seed", "run_name", "runs_dir", "resume", "overwrite", "progress_bar", "data", "dataset", "data_path"),
+    *("accelerator", "devices", "num_nodes", "strategy", "dataloader_num_workers"),
+)
+"""Keys of config.json in which two seeds of one group may differ."""
 _PER_USER = {"NDCG": ndcg_at_k, "Recall": recall_at_k}
 
 
@@ -38,6 +43,8 @@ class Run:
     cost: dict[str, Any]
     best_epoch: int | None
     epochs: int | None
+    settings: dict[str, Any]
+    """The flags that all seeds of a group share; empty where the folder has no config.json."""
 
     @property
     def users(self) -> NDArray[np.int64]:
@@ -111,6 +118,7 @@ def read_run(folder: Path) -> Run:
             cost=dict(record.get("cost", {})),
             best_epoch=record.get("best_epoch"),
             epochs=record.get("epochs"),
+            settings=_read_settings(folder / "config.json"),
         )
         place = (record["family"], record["dataset"])
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -130,12 +138,13 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Return finished runs after checking that they can stand in one comparison.
 
     Raises:
-        ValueError: If two runs claim the same family, group, seed and protocol, or if runs of one protocol
-            were tested on different users.
+        ValueError: If two runs claim the same family, group, seed and protocol, if those of one group differ in more
+            than the seed, or if runs of one protocol were tested on different users.
     """
     runs = [read_run(folder) for folder in folders]
     seen: dict[tuple[str, ...], Run] = {}
     first: dict[str, Run] = {}
+    first_seed: dict[tuple[str, ...], Run] = {}
     for run in runs:
         protocol = json.dumps(run.protocol, sort_keys=True)
         twin = seen.setdefault((protocol, run.family, run.group, str(run.seed)), run)
@@ -144,6 +153,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
                 f"{twin.folder} and {run.folder} are both {run.family} {run.group} with seed {run.seed}: "
                 "delete one, or give it another --run_name"
             )
+        _check_settings(first_seed.setdefault((protocol, run.family, run.group), run), run)
         other = first.setdefault(protocol, run)
         if not _same_targets(run, other):
             raise ValueError(
@@ -152,6 +162,30 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
                 "although both name the same protocol: run the older one again"
             )
     return runs
+
+
+def _check_settings(one: Run, other: Run) -> None:
+    """Refuse runs that would count as seeds of one group and were run with different flags."""
+    # An earlier version may have lacked a flag.
+    differing = [key for key in one.settings.keys() & other.settings.keys() if one.settings[key] != other.settings[key]]
+    if differing:
+        told = ", ".join(f"{key} {one.settings[key]} and {other.settings[key]}" for key in sorted(differing))
+        raise ValueError(
+            f"{one.folder} and {other.folder} differ in more than the seed ({told}), so they are not two seeds of "
+            f"{one.family} {one.group}: move one away, or run it again with a --run_name of its own"
+        )
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    # Of a file or folder the name counts: the same runs may have been made in several places.
+    return {
+        key: Path(value).name if isinstance(value, str) else value
+        for key, value in settings.items()
+        if key not in NO_SETTINGS
+    }
 
 
 def _same_targets(run: Run, other: Run) -> bool:

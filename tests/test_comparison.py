@@ -286,6 +286,20 @@ def test_one_seed_counts_once(tmp_path: Path) -> None:
         compare_runs(tmp_path, tmp_path / "data", "toy", resamples=100)
 
 
+def test_seeds_of_a_group_share_their_flags(tmp_path: Path) -> None:
+    given = {"lr": 0.1, "embedding_dir": "/here/embedding", "seed": 1, "devices": 1}
+    for seed, changes in ((1, {}), (2, {"embedding_dir": "/there/embedding", "seed": 2, "devices": 4, "new": 1})):
+        folder = write_run(tmp_path, "SASRec", "none", seed, draw_ranks(0, 1.0))
+        (folder / "config.json").write_text(json.dumps(given | changes))
+    compare_runs(tmp_path, tmp_path / "data", "toy", resamples=100)
+    (folder / "config.json").write_text(json.dumps(given | {"lr": 0.2, "embedding_dir": "plain"}))
+    with pytest.raises(
+        ValueError,
+        match=r"none-seed2 differ in more than the seed \(embedding_dir embedding and plain, lr 0.1 and 0.2\)",
+    ):
+        compare_runs(tmp_path, tmp_path / "data", "toy", resamples=100)
+
+
 def test_no_run_names_the_folder_and_the_command(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no finished run in .*\*/toy/\*.*`bash SASRec/finetune.sh --dataset"):
         compare_runs(tmp_path, tmp_path, "toy")

@@ -53,7 +53,7 @@ def test_a_sampled_softmax_shares_distinct_items() -> None:
 @pytest.mark.parametrize("source", ["uniform", "popularity", "in_batch", "mixed"])
 def test_the_chance_is_how_often_an_item_is_among_them(source: Source) -> None:
     generator, events = np.random.default_rng(5), SEQUENCES.items
-    three = {} if source == "in_batch" else {"num_negatives": 3}
+    three: dict[str, Any] = {} if source == "in_batch" else {"num_negatives": 3}
     found, trials, chance = np.zeros(11), np.zeros(11), np.zeros(11)
     for seed in range(5000):
         targets = generator.choice(events, 4).astype(np.int64)
