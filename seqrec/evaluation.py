@@ -139,12 +139,18 @@ def _rank_all(
     step = max(1, chunk_elements // max(num_users, 1))
     for start in range(1, num_items + 1, step):
         stop = min(start + step, num_items + 1)
-        scores = user_vectors @ item_vectors[start:stop].T  # (B, C)
+        candidates = item_vectors[start:stop].T
+        scores = user_vectors @ candidates if width > 1 else user_vectors * candidates  # (B, C)
         if seen is not None:
             _leave_out(scores, seen_items, seen_rows, start)
         inside = ((targets >= start) & (targets < stop)).nonzero()[:, 0]
         scores[inside, targets[inside] - start] = -torch.inf
         lead = scores.sub_(own[:, None])
+        if width == 1:
+            # A single product is rounded once, so nothing is left in doubt, however many items tie.
+            ranks += (lead >= 0).sum(dim=1)
+            tied |= (lead == 0).any(dim=1)
+            continue
         # Counting in float32 is several times as fast as through booleans: of C signs that are all 1 or -1,
         # (C + their sum) / 2 are 1; and float32 counts to 2^24 without an error.
         above = ((lead.sign().sum(dim=1) + lead.shape[1]) / 2).long()
