@@ -26,6 +26,7 @@ from seqrec.new_items import ADVICE, read_new_items
 from seqrec.optimization import Schedule, can_fuse, schedule_rate
 from seqrec.ragged import RowSampler
 from seqrec.run import Run, TrainingConfig
+from seqrec.sharding import whole_weights
 from seqrec.training import complete
 
 TABLE = "model.item_embedding.weight"
@@ -120,7 +121,9 @@ class IdModule(NextItemModule):
 
     def item_vectors(self) -> Tensor:
         """Return the vectors that scores are taken with, (N+1, D)."""
-        return self._classes()
+        with whole_weights(self) as for_now:
+            vectors = self._classes()
+            return vectors.clone() if for_now else vectors
 
     def _classes(self, table: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
         vectors: Tensor = self.model.item_vectors(table, rows)

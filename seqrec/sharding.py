@@ -149,6 +149,22 @@ class ZeroStrategy(DeepSpeedStrategy):
         return state
 
 
+@contextmanager
+def whole_weights(module: nn.Module) -> Iterator[bool]:
+    """Hold a module's weights whole where DeepSpeed keeps them in pieces, and say whether it does.
+
+    Within a forward pass DeepSpeed does so itself.
+    """
+    parts = [parameter for parameter in module.parameters() if hasattr(parameter, "ds_id")]
+    if not parts:
+        yield False
+        return
+    from deepspeed.runtime.zero import GatheredParameters
+
+    with GatheredParameters(parts):
+        yield True
+
+
 def find_checkpoint(path: Path) -> Path | None:
     """Return a checkpoint, or the one before it if a kill came between two renames; None if there is none."""
     return next((place for place in (path, _old(path)) if place.exists()), None)

@@ -214,7 +214,8 @@ def test_contradictions() -> None:
     [({}, 0.02), ({"init_type": "mine"}, 0.002), ({"init_type": "mine", "item_lr": 0.5}, 0.5), ({"item_lr": 0.1}, 0.1)],
 )
 def test_given_vectors_learn_slowly(monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any], expected: float) -> None:
-    monkeypatch.setattr(SASRecModule, "trainer", SimpleNamespace(estimated_stepping_batches=10, max_epochs=1))
+    trainer = SimpleNamespace(estimated_stepping_batches=10, max_epochs=1, gradient_clip_val=None)
+    monkeypatch.setattr(SASRecModule, "trainer", trainer)
     module = SASRecModule(SASRec(5, SASRecConfig()), Config(lr=0.02, **flags))
     others, table = module.configure_optimizers()["optimizer"].param_groups
     assert (others["lr"], table["lr"]) == (0.02, pytest.approx(expected))
