@@ -53,7 +53,7 @@ def test_a_model_of_order_loses_and_keeps_with_the_last_event(
         lambda view: view.lengths,
     )
     monkeypatch.setattr(shuffle_test, "load_run", lambda folder, data_path: (dataset, recommender))
-    protocol = {"split": "leave_one_out", "sample_size": -1, "filter_seen": False, "candidate_seed": 1}
+    protocol = {"split": "leave_one_out", "sample_size": -1, "filter_seen": False}
     (tmp_path / "metrics.json").write_text(json.dumps({"protocol": protocol}))
     lines = []
     for keep_last in (False, True):
