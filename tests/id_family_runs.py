@@ -70,8 +70,7 @@ class IdFamilyRuns:
         assert command.metrics()["epochs"] == 1
 
     def test_sharded_weights_learn_as_whole_ones(self, tmp_path: Path) -> None:
-        # DeepSpeed leaves weights of fewer than 100,000 numbers whole. gBCE asks for the number of items, which is no
-        # length of a weight that is in pieces.
+        # DeepSpeed leaves weights of fewer than 100,000 numbers whole, and others in pieces outside a forward pass.
         histories = np.random.default_rng(0).integers(1, 7001, size=(60, 6)).tolist()
         data = write_dataset(tmp_path / "wide", histories, 7000)
         commands = {}
