@@ -7,6 +7,7 @@ A study is one SQLite file, so the same command goes on where it was stopped, an
 the trials out. Every trial's run folder lies beside it.
 """
 
+import itertools
 import json
 import logging
 import re
@@ -104,7 +105,7 @@ def own_words(words: Sequence[str]) -> list[str]:
             before in ("--arms", "--columns", "--flags") or word[2:].partition("=")[0].replace("-", "_") not in own
         )
 
-    return [f" {word}" if is_value(word, before) else word for word, before in zip(words, ["", *words], strict=False)]
+    return [f" {word}" if is_value(word, before) else word for before, word in itertools.pairwise(["", *words])]
 
 
 def slug(arm: str) -> str:
