@@ -21,6 +21,7 @@ from Baselines.data import event_ages, score_items
 from Baselines.model import SameForAll
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, Histories, find_dataset
+from seqrec.errors import UserError
 from seqrec.files import write_atomically
 from seqrec.module import BatchModule, Grown, Protocol, Recommender
 from seqrec.ragged import RowSampler
@@ -62,9 +63,9 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.half_life is not None and self.baseline != "recency":
-            raise ValueError("--half_life is for --baseline recency")
+            raise UserError("--half_life is for --baseline recency")
         if self.half_life is not None and self.half_life <= 0:
-            raise ValueError(f"--half_life must be above 0, got {self.half_life}")
+            raise UserError(f"--half_life must be above 0, got {self.half_life}")
 
     @property
     def training(self) -> TrainingConfig:
@@ -120,10 +121,10 @@ def restore(config: Config, dataset: Dataset, state: dict[str, Tensor], grown: G
     """Return a baseline for use.
 
     Raises:
-        ValueError: If it is to serve another catalogue than that it counted.
+        UserError: If it is to serve another catalogue than that it counted.
     """
     if grown is not None:
-        raise ValueError("a new item has not occurred yet: a baseline has no score for it")
+        raise UserError("a new item has not occurred yet: a baseline has no score for it")
     module = SameForAll(dataset.num_items, config.protocol.metric_ks)
     module.load_state_dict(state)
     return Recommender(module, read, count_tokens)

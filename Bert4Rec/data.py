@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seqrec.dataset import Histories
+from seqrec.errors import UserError
 from seqrec.losses import LossOptions
 from seqrec.negatives import Negatives, NegativeSampler
 from seqrec.ragged import BatchKey, Layout, block_bounds, longest_first, make_layout
@@ -91,7 +92,7 @@ class TrainDataset(Dataset[TrainBatch]):
     ) -> None:
         self.sequences = train.select(train.lengths >= 2)
         if not len(self.sequences):
-            raise ValueError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
+            raise UserError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
         self.num_items, self.maxlen, self.seed = num_items, maxlen, seed
         self.mask_prob, self.last_only_prob = mask_prob, last_only_prob
         read = replace(self.sequences, starts=np.maximum(self.sequences.starts, self.sequences.ends - maxlen))

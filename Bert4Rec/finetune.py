@@ -12,6 +12,7 @@ from Bert4Rec.data import Inputs, TrainBatch, TrainDataset, make_inputs
 from Bert4Rec.model import Bert4Rec, Bert4RecConfig
 from seqrec.command import run_command
 from seqrec.dataset import Dataset
+from seqrec.errors import UserError
 from seqrec.id_model import IdFamily, IdModelConfig, IdModule, restore_id_model, train_id_model
 from seqrec.module import Grown, Recommender
 
@@ -29,9 +30,9 @@ class Config(IdModelConfig):
     def __post_init__(self) -> None:
         IdModelConfig.__post_init__(self)
         if self.objective.temp is not None and self.model.untied_output:
-            raise ValueError("--untied_output scores with a bias, which a cosine (--temp) has no place for: drop one")
+            raise UserError("--untied_output scores with a bias, which a cosine (--temp) has no place for: drop one")
         if not 0 < self.mask_prob < 1 or not 0 <= self.last_only_prob <= 1:
-            raise ValueError(
+            raise UserError(
                 f"--mask_prob must lie in (0, 1) and --last_only_prob in [0, 1], got {self.mask_prob} and "
                 f"{self.last_only_prob}"
             )

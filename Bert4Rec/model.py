@@ -15,6 +15,7 @@ import tyro
 from torch import Tensor, nn
 
 from seqrec.dropout import Dropout
+from seqrec.errors import UserError
 from seqrec.item_table import ItemTable, Start
 from seqrec.layers import AttentionBlock, check_sizes
 from seqrec.ragged import Layout
@@ -40,7 +41,7 @@ class Bert4RecConfig:
     def __post_init__(self) -> None:
         check_sizes(self.hidden_units, self.num_blocks, self.num_heads, self.dropout_rate)
         if self.maxlen < 2:
-            raise ValueError(f"--maxlen must be at least 2 (one event and the asked one), got {self.maxlen}")
+            raise UserError(f"--maxlen must be at least 2 (one event and the asked one), got {self.maxlen}")
 
 
 class Block(AttentionBlock):

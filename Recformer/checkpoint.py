@@ -15,6 +15,7 @@ from torch import Tensor
 from Recformer.config import RecformerConfig
 from Recformer.lora import merge_lora
 from Recformer.model import RecformerForSeqRec
+from seqrec.errors import MissingFileError, UserError
 from seqrec.files import write_atomically, write_json
 
 log = logging.getLogger(__name__)
@@ -45,17 +46,17 @@ def load_checkpoint(path: Path) -> dict[str, Tensor]:
     DeepSpeed and Lightning do, under an outer key. Prefixes of wrapping modules are taken off the names.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file holds no tensors by name.
+        MissingFileError: If there is no such file.
+        UserError: If the file holds no tensors by name.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}: give the path of a .bin, .pt, .ckpt or .safetensors file")
+        raise MissingFileError(f"no checkpoint {path}: give the path of a .bin, .pt, .ckpt or .safetensors file")
     content: Any = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
     while isinstance(content, dict) and (outer := [key for key in NESTINGS if isinstance(content.get(key), dict)]):
         content = content[outer[0]]
     tensors = {name: value for name, value in dict(content).items() if isinstance(value, Tensor)}
     if not tensors:
-        raise ValueError(f"{path} holds no tensors by name, its keys are {sorted(map(str, content))[:5]}")
+        raise UserError(f"{path} holds no tensors by name, its keys are {sorted(map(str, content))[:5]}")
     return strip_wrappers(tensors)
 
 
@@ -63,7 +64,7 @@ def load_folder(folder: Path) -> dict[str, Tensor]:
     """Return the weights of a Hugging Face folder by name: one file or shards, safetensors before pickles.
 
     Raises:
-        FileNotFoundError: If the folder has no weights.
+        MissingFileError: If the folder has no weights.
     """
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
@@ -72,7 +73,7 @@ def load_folder(folder: Path) -> dict[str, Tensor]:
         if index.is_file():
             shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
             return {key: value for shard in shards for key, value in load_checkpoint(folder / shard).items()}
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{folder} has neither model.safetensors nor pytorch_model.bin: download the weights too, or give those that "
         "save_longformer_ckpt.py wrote as --longformer_ckpt"
     )
@@ -90,7 +91,7 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         path: See `load_checkpoint`.
 
     Raises:
-        ValueError: If names or shapes don't fit; the message lists them.
+        UserError: If names or shapes don't fit; the message lists them.
     """
     state = load_checkpoint(path)
     prefix = "longformer." if any(name.startswith("longformer.") for name in state) else ""
@@ -110,7 +111,7 @@ def load_recommender(model: RecformerForSeqRec, path: Path) -> None:
         path: See `load_checkpoint`.
 
     Raises:
-        ValueError: If names or shapes don't fit, or the table has neither N nor N + 1 rows.
+        UserError: If names or shapes don't fit, or the table has neither N nor N + 1 rows.
     """
     load_weights(model.longformer, path)
     table = load_checkpoint(path).get("item_embedding.weight")
@@ -118,7 +119,7 @@ def load_recommender(model: RecformerForSeqRec, path: Path) -> None:
         return
     rows, N = len(table), model.config.item_num
     if rows not in (N, N + 1):
-        raise ValueError(f"{path} has vectors of {rows} items, the catalogue has {N}: it is of another dataset")
+        raise UserError(f"{path} has vectors of {rows} items, the catalogue has {N}: it is of another dataset")
     model.init_item_embedding(table if rows == N + 1 else torch.cat([table.new_zeros(1, table.shape[1]), table]))
 
 
@@ -145,7 +146,7 @@ def load_strictly(
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
     found = [f"{len(names)} {kind}: {', '.join(names[:6])}" for kind, names in problems.items() if names]
     if found:
-        raise ValueError(
+        raise UserError(
             f"{source} does not fit the encoder; {'; '.join(found)}. Give the backbone that it was trained from as "
             "--model_name_or_path, or convert it with Recformer/save_longformer_ckpt.py"
         )
@@ -158,7 +159,7 @@ def _unpickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is no file of tensors that torch.save wrote ({str(error).splitlines()[0][:80]}): save the model's "
             "state_dict() alone"
         ) from error

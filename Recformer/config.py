@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqrec.errors import UserError
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_new": partial(F.gelu, approximate="tanh"),
@@ -72,19 +74,19 @@ class RecformerConfig:
         object.__setattr__(self, "attention_window", windows)
         object.__setattr__(self, "full_attention_layers", tuple(self.full_attention_layers))
         if len(windows) != self.num_hidden_layers or any(w < 2 or w % 2 for w in windows):
-            raise ValueError(
+            raise UserError(
                 f"attention_window must be {self.num_hidden_layers} even numbers, one per layer, got {windows}"
             )
         if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
+            raise UserError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} attention heads"
             )
         if self.hidden_act not in ACTIVATIONS:
-            raise ValueError(f"hidden_act must be one of {sorted(ACTIVATIONS)}, got {self.hidden_act!r}")
+            raise UserError(f"hidden_act must be one of {sorted(ACTIVATIONS)}, got {self.hidden_act!r}")
         if self.pooler_type not in ("cls", "mean"):
-            raise ValueError(f"pooler_type must be 'cls' or 'mean', got {self.pooler_type!r}")
+            raise UserError(f"pooler_type must be 'cls' or 'mean', got {self.pooler_type!r}")
         if self.max_token_num + self.position_offset > self.max_position_embeddings:
-            raise ValueError(
+            raise UserError(
                 f"max_token_num {self.max_token_num} needs {self.max_token_num + self.position_offset} position "
                 f"rows, max_position_embeddings is {self.max_position_embeddings}: convert the backbone again "
                 "with Recformer/save_longformer_ckpt.py --max_token_num"

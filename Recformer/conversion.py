@@ -15,6 +15,7 @@ from torch import Tensor
 
 from Recformer.config import RecformerConfig
 from Recformer.model import RecformerModel
+from seqrec.errors import UserError
 
 MODERN = "modernbert"
 """Model type whose layers Recformer keeps as they are."""
@@ -81,7 +82,7 @@ def convert(source: Mapping[str, Tensor], config: RecformerConfig, seed: int = 4
         seed: Of the item positions.
 
     Raises:
-        ValueError: If a parameter can be neither copied nor made, or the source holds tensors of another kind.
+        UserError: If a parameter can be neither copied nor made, or the source holds tensors of another kind.
     """
     named = {_rename(name): tensor for name, tensor in source.items()}
     with torch.device("meta"):
@@ -102,7 +103,7 @@ def convert(source: Mapping[str, Tensor], config: RecformerConfig, seed: int = 4
         else:
             out.state[name], out.made[name] = made
     if problems:
-        raise ValueError(
+        raise UserError(
             f"the weights are not those of a Longformer, RoBERTa or BERT under this configuration: "
             f"{'; '.join(problems[:6])}{' and more' if len(problems) > 6 else ''}"
         )

@@ -22,6 +22,7 @@ from Recformer.backbone import MINILM, find_backbone, load_pretraining, load_tok
 from Recformer.checkpoint import IGNORED, load_checkpoint, save_checkpoint, save_folder, strip_wrappers
 from Recformer.lora import merge_lora
 from seqrec.command import run_command
+from seqrec.errors import MissingFileError, UserError
 from seqrec.sharding import consolidate
 
 log = logging.getLogger(__name__)
@@ -57,15 +58,15 @@ def read_pretrained(path: Path) -> dict[str, Tensor]:
     """Return the weights of any form of a pretraining checkpoint, without the prefixes of what was around them.
 
     Raises:
-        FileNotFoundError: If there is nothing.
-        ValueError: If it is no checkpoint.
+        MissingFileError: If there is nothing.
+        UserError: If it is no checkpoint.
     """
     if (path / "latest").is_file():
         return strip_wrappers(consolidate(path))
     if path.is_dir():
         files = sorted(path.glob("pytorch_model.*"))
         if not files:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{path} has neither `latest`, as a DeepSpeed checkpoint has, nor pytorch_model.bin, as what "
                 "zero_to_fp32.py makes of one"
             )
@@ -82,7 +83,7 @@ def complete(found: dict[str, Tensor], backbone: dict[str, Tensor], source: Path
         source: Path for messages.
 
     Raises:
-        ValueError: If names or shapes are not the backbone's; the message lists them.
+        UserError: If names or shapes are not the backbone's; the message lists them.
     """
     missing = [name for name in backbone if name not in found]
     frozen = [name for name in missing if name.endswith("word_embeddings.weight")]
@@ -99,7 +100,7 @@ def complete(found: dict[str, Tensor], backbone: dict[str, Tensor], source: Path
     }
     told = [f"{len(names)} {kind}: {', '.join(names[:6])}" for kind, names in problems.items() if names]
     if told:
-        raise ValueError(
+        raise UserError(
             f"{source} is not of this backbone; {'; '.join(told)}. "
             "Give the one that was pretrained as --longformer_type"
         )
@@ -116,7 +117,7 @@ def main(config: Config) -> None:
     """Convert one checkpoint."""
     source, encoder_path = config.pretrained_ckpt_path, config.recformer_output_path
     if source is None or not source.exists():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"--pretrained_ckpt_path {source} does not exist: give checkpoints/best.ckpt of a pretraining run, or the "
             "folder or file that zero_to_fp32.py wrote"
         )

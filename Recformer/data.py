@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from Recformer.text import ItemTokens, TokenBatch, build_sequences, item_sequences, ragged_arange
 from seqrec.dataset import Histories
+from seqrec.errors import UserError
 from seqrec.losses import LossOptions
 from seqrec.negatives import Negatives, NegativeSampler, log_chance
 from seqrec.ragged import BatchKey
@@ -73,7 +74,7 @@ class TrainDataset(Dataset[TrainBatch]):
         """Take the training view; `with_classes` brings the texts of the batch's own items too."""
         self.sequences = train.select(train.lengths >= 2)
         if not len(self.sequences):
-            raise ValueError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
+            raise UserError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
         self.item_tokens, self.max_token_num, self.seed = item_tokens, max_token_num, seed
         loss = LossOptions("sampled_softmax", num_negatives) if num_negatives > 0 else LossOptions()
         self.draw_negatives = NegativeSampler(loss, self.sequences, item_tokens.num_items)

@@ -29,6 +29,7 @@ from seqrec.cache import CachedArrays
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, find_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
+from seqrec.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.part_items < 1 or self.max_tokens < 1:
-            raise ValueError(
+            raise UserError(
                 f"--part_items and --max_tokens must be at least 1, got {self.part_items} and {self.max_tokens}"
             )
 

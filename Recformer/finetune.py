@@ -31,6 +31,7 @@ from Recformer.text import ItemTokens, TokenBatch, load_item_tokens
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, Split, find_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
+from seqrec.errors import UserError
 from seqrec.losses import full_softmax, sampled_softmax
 from seqrec.module import BatchModule, Grown, Protocol, Recommender
 from seqrec.ragged import RowSampler
@@ -73,16 +74,14 @@ class Config:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"epoch|never|steps:[1-9]\d*", self.item_refresh):
-            raise ValueError(
-                f"--item_refresh must be epoch, steps:N with N at least 1, or never: {self.item_refresh!r}"
-            )
+            raise UserError(f"--item_refresh must be epoch, steps:N with N at least 1, or never: {self.item_refresh!r}")
         if (epochs := self.second_stage_epochs or self.training.eval_every) < self.training.eval_every:
-            raise ValueError(
+            raise UserError(
                 f"--second_stage_epochs {epochs} is less than --eval_every {self.training.eval_every}: no epoch of "
                 "stage 2 would be validated; 0 leaves it out"
             )
         if self.train_items and self.item_refresh == "never":
-            raise ValueError("--train_items changes the items' vectors, --item_refresh never keeps them: drop one")
+            raise UserError("--train_items changes the items' vectors, --item_refresh never keeps them: drop one")
 
     @property
     def refresh_steps(self) -> int | None:
@@ -258,7 +257,7 @@ def restore(config: Config, dataset: Dataset, state: dict[str, Tensor], grown: G
     Another catalogue's, where it has `grown` since training, are encoded by the weights that made those.
 
     Raises:
-        ValueError: If no weights of the run are those.
+        UserError: If no weights of the run are those.
     """
     model, items = load_encoder(config, dataset)
     if config.pretrain_ckpt is not None and (config.learning.lora_r or grown is not None):
@@ -285,9 +284,7 @@ def encode_anew(module: RecformerModule, state: dict[str, Tensor], grown: Grown)
         module.load_state_dict(weights | {"item_table": module.item_table})
         if torch.allclose(encode_some(module.model, known, some), state["item_table"][some], rtol=1e-3, atol=1e-4):
             return encode_items(module.model, module.items, module.config.eval_max_tokens)
-    raise ValueError(
-        f"the item vectors of {grown.run} are of none of its weights: was {grown.trained_on.path} changed?"
-    )
+    raise UserError(f"the item vectors of {grown.run} are of none of its weights: was {grown.trained_on.path} changed?")
 
 
 def make_batches(config: Config, dataset: Dataset, split: Split, items: ItemTokens) -> BatchModule:

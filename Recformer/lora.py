@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from Recformer.options import LearningOptions
+from seqrec.errors import UserError
 
 SCALE = "lora_scale"
 """Name under which a checkpoint keeps alpha / r."""
@@ -28,16 +29,14 @@ def add_lora(model: nn.Module, encoder: nn.Module, options: LearningOptions) -> 
         options: With `lora_r` above 0.
 
     Raises:
-        ValueError: If a target is the name of no projection of the encoder.
+        UserError: If a target is the name of no projection of the encoder.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     names = {name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)}
     ends = {name.rpartition(".")[2] for name in names}
     if unknown := set(options.lora_targets) - ends:
-        raise ValueError(
-            f"--lora_targets {sorted(unknown)} are no projections of the encoder, which has {sorted(ends)}"
-        )
+        raise UserError(f"--lora_targets {sorted(unknown)} are no projections of the encoder, which has {sorted(ends)}")
     targets = [name for name in names if name.rpartition(".")[2] in options.lora_targets]
     config = LoraConfig(
         r=options.lora_r,
@@ -75,7 +74,7 @@ def merge_lora(state: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[
         base: The weights before training, by their plain names.
 
     Raises:
-        ValueError: If an update is of a weight that the base does not have, or the scale is missing.
+        UserError: If an update is of a weight that the base does not have, or the scale is missing.
     """
     factors: dict[str, dict[str, Tensor]] = {}
     plain: dict[str, Tensor] = {}
@@ -90,7 +89,7 @@ def merge_lora(state: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[
     scale = next((tensor for name, tensor in state.items() if name.rpartition(".")[2] == SCALE), None)
     unknown = [layer for layer in factors if f"{layer}.weight" not in base]
     if scale is None or unknown:
-        raise ValueError(
+        raise UserError(
             f"the low-rank updates do not fit: no {SCALE}"
             if scale is None
             else f"no weights for {', '.join(unknown[:5])}"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from Recformer.text import TokenBatch
+from seqrec.errors import UserError
 
 MAX_HIDDEN = 512
 """Most tokens asked for in one sequence."""
@@ -46,10 +47,10 @@ class WordMasker:
         """Return the masker of a WordPiece or byte-level BPE tokenizer.
 
         Raises:
-            ValueError: If the tokenizer has no mask token.
+            UserError: If the tokenizer has no mask token.
         """
         if tokenizer.mask_token_id is None:
-            raise ValueError(f"{tokenizer.name_or_path} has no mask token: masked language modelling needs one")
+            raise UserError(f"{tokenizer.name_or_path} has no mask token: masked language modelling needs one")
         pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         if any(piece.startswith("##") for piece in pieces):
             continues = [piece.startswith("##") for piece in pieces]

@@ -24,6 +24,7 @@ from Recformer.lora import effective_weight
 from Recformer.modern import ModernEmbeddings, ModernLayer
 from Recformer.text import TokenBatch
 from seqrec.dropout import dropout
+from seqrec.errors import UserError
 
 
 class Encoded(NamedTuple):
@@ -214,13 +215,13 @@ class RecformerModel(nn.Module):
         """Return one vector per sequence, and with `all_tokens` one per token too.
 
         Raises:
-            ValueError: If a sequence is empty or longer than the position table.
+            UserError: If a sequence is empty or longer than the position table.
         """
         lengths = batch.lengths
         shortest, longest = int(lengths.min()), int(lengths.max())
         limit = self.config.max_position_embeddings - self.config.position_offset
         if shortest < 1 or longest > limit:
-            raise ValueError(f"sequences must have 1..{limit} tokens, got {shortest}..{longest}: cut them when built")
+            raise UserError(f"sequences must have 1..{limit} tokens, got {shortest}..{longest}: cut them when built")
         plan = plan_batch(lengths, batch.input_ids.device)
         x = self.embeddings(batch, plan)
         *body, last = self.encoder.layers
@@ -280,7 +281,7 @@ class RecformerForSeqRec(nn.Module):
             vectors: (N + 1, D) float32, row i is item i, row 0 zeros.
 
         Raises:
-            ValueError: If the width is not the encoder's, or row 0 is not zeros.
+            UserError: If the width is not the encoder's, or row 0 is not zeros.
         """
         D = self.config.hidden_size
         if vectors is None:
@@ -288,7 +289,7 @@ class RecformerForSeqRec(nn.Module):
             nn.init.normal_(self.item_embedding.weight[1:], std=self.config.initializer_range)
             return
         if vectors.dim() != 2 or vectors.shape[1] != D or vectors[0].any():
-            raise ValueError(f"item vectors must be (items + 1, {D}) with zeros in row 0, got {tuple(vectors.shape)}")
+            raise UserError(f"item vectors must be (items + 1, {D}) with zeros in row 0, got {tuple(vectors.shape)}")
         self.item_embedding = nn.Embedding(len(vectors), D, padding_idx=0, _weight=vectors, _freeze=True)
 
     def encode(self, batch: TokenBatch) -> Tensor:
@@ -313,7 +314,7 @@ class RecformerForSeqRec(nn.Module):
     def score(self, users: Tensor, candidates: Tensor | None = None) -> Tensor:
         """Return the scores of (B, D) user vectors, shaped as `forward` says, in [-1 / temp, 1 / temp]."""
         if self.item_embedding is None:
-            raise ValueError("the item table is not set: call init_item_embedding first")
+            raise UserError("the item table is not set: call init_item_embedding first")
         users = F.normalize(users.float(), dim=-1) / self.config.temp
         if candidates is not None:
             items = F.normalize(self.item_embedding(candidates), dim=-1)  # (B, C, D)

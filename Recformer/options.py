@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from seqrec.errors import UserError
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderOptions:
@@ -69,7 +71,7 @@ class LearningOptions:
 
     def __post_init__(self) -> None:
         if self.lora_r < 0 or self.lora_alpha < 1 or not 0 <= self.lora_dropout < 1 or not self.lora_targets:
-            raise ValueError(
+            raise UserError(
                 "--lora_r must be 0 or more, --lora_alpha at least 1, --lora_dropout in [0, 1) and --lora_targets not "
                 f"empty, got {self.lora_r}, {self.lora_alpha}, {self.lora_dropout} and {list(self.lora_targets)}"
             )

@@ -29,6 +29,7 @@ from Recformer.pretraining import MlmPass, PretrainBatch, PretrainDataset, Recfo
 from Recformer.text import ItemTokens, TokenBatch, load_item_tokens
 from seqrec.command import run_command
 from seqrec.dataset import Dataset, find_dataset
+from seqrec.errors import UserError
 from seqrec.module import BatchModule, Protocol
 from seqrec.ragged import Rounds, RowSampler
 from seqrec.run import Run, TrainingConfig
@@ -81,16 +82,16 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.valid_dataset is None and self.valid_path is None:
-            raise ValueError("--valid_dataset names the prepared dataset that chooses the best weights: give one")
+            raise UserError("--valid_dataset names the prepared dataset that chooses the best weights: give one")
         if not 0 < self.mlm_probability < 1 or self.mlm_weight < 0:
-            raise ValueError(
+            raise UserError(
                 f"--mlm_probability must lie in (0, 1) and --mlm_weight be 0 or more, got {self.mlm_probability} and "
                 f"{self.mlm_weight}"
             )
         sizes = {"batch_size": self.batch_size, "contrast_batch": self.contrast_batch, "valid_step": self.valid_step}
         for name, value in sizes.items():
             if value is not None and value < 1:
-                raise ValueError(f"--{name} must be at least 1, got {value}")
+                raise UserError(f"--{name} must be at least 1, got {value}")
 
     @property
     def rows_per_step(self) -> int:
@@ -170,11 +171,11 @@ def read_domains(corpus: Dataset) -> NDArray[np.int64]:
     """Return (U,) which domain each user of a corpus is of.
 
     Raises:
-        ValueError: If the dataset is no corpus of several domains.
+        UserError: If the dataset is no corpus of several domains.
     """
     names = corpus.user_table()["raw_id"].str.split("@").list.last()
     if corpus.manifest["source"]["kind"] != "corpus":
-        raise ValueError(
+        raise UserError(
             f"--domains_apart: {corpus.name} was not made by `scripts/prepare.py corpus`, its users have no domain"
         )
     return names.rank("dense").to_numpy().astype(np.int64)
@@ -223,7 +224,7 @@ def main(config: Config) -> None:
     corpus = find_dataset(config.dataset, config.data_path)
     valid = find_dataset(config.valid_dataset, config.valid_path)
     if corpus.item_ids_sha256 == valid.item_ids_sha256:
-        raise ValueError(f"{corpus.name} and {valid.name} have the same items: validate on a domain that is not read")
+        raise UserError(f"{corpus.name} and {valid.name} have the same items: validate on a domain that is not read")
     run = Run("Recformer", valid, f"pretraining-on-{corpus.name}", config.training, config.protocol)
     if not run.open(config, corpus):
         return

@@ -23,6 +23,7 @@ from Recformer.masking import Masked, WordMasker
 from Recformer.model import RecformerModel
 from Recformer.text import ItemTokens, TokenBatch, build_sequences, item_sequences
 from seqrec.dataset import Histories
+from seqrec.errors import UserError
 from seqrec.losses import full_softmax
 from seqrec.ragged import BatchKey
 
@@ -67,7 +68,7 @@ class PretrainDataset(Dataset[PretrainBatch]):
     ) -> None:
         self.sequences = histories.select(histories.lengths >= 2)
         if not len(self.sequences):
-            raise ValueError("no history of the corpus has 2 items: nothing can be learned from it")
+            raise UserError("no history of the corpus has 2 items: nothing can be learned from it")
         self.items, self.max_token_num, self.part_size, self.seed = items, max_token_num, part_size, seed
         self.masker, self.mlm_probability = masker, mlm_probability
 

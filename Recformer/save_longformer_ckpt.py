@@ -16,6 +16,7 @@ from Recformer.backbone import MINILM, find_backbone, load_tokenizer, read_confi
 from Recformer.checkpoint import load_folder, save_checkpoint
 from Recformer.conversion import convert
 from seqrec.command import run_command
+from seqrec.errors import UserError
 from seqrec.files import write_json
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def main(config: Config) -> Path:
     conversion = convert(load_folder(folder), model_config, config.seed)
     beside = output.with_suffix("")
     if beside == output:
-        raise ValueError(f"--output must be a file with a suffix, such as {output}.bin, got {output}")
+        raise UserError(f"--output must be a file with a suffix, such as {output}.bin, got {output}")
     write_json(beside / "config.json", model_config.to_dict())
     tokenizer.save_pretrained(beside)
     encoder = {f"longformer.{key}": tensor for key, tensor in conversion.state.items()}

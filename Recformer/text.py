@@ -25,6 +25,7 @@ from torch import Tensor
 from Recformer.config import RecformerConfig
 from seqrec.cache import CachedArrays
 from seqrec.dataset import Dataset
+from seqrec.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def tokenize_items(
         max_attr_length: Tokens per attribute, name and value together.
 
     Raises:
-        ValueError: If a column is missing, items are not 1..N in order, or a limit is below 1.
+        UserError: If a column is missing, items are not 1..N in order, or a limit is below 1.
     """
     _check_table(table, attributes, max_attr_num, max_attr_length)
     pool, starts, lengths = _tokenize_columns(table, attributes, tokenizer, max_attr_length)
@@ -219,14 +220,12 @@ class RecformerTokenizer:
         """Return histories, oldest item first, as one batch; an item alone is a history of one.
 
         Raises:
-            ValueError: If no item has any text.
+            UserError: If no item has any text.
         """
         items = list(chain.from_iterable(histories))
         attributes = list(dict.fromkeys(chain.from_iterable(items)))
         if not attributes:
-            raise ValueError(
-                "no item has any attribute: give items as objects such as {'title': '...', 'brand': '...'}"
-            )
+            raise UserError("no item has any attribute: give items as objects such as {'title': '...', 'brand': '...'}")
         columns = {name: [str(item.get(name) or "") for item in items] for name in attributes}
         table = pl.DataFrame({"item": np.arange(1, len(items) + 1), **columns})
         limits = self.config.max_attr_num, self.config.max_attr_length
@@ -259,12 +258,12 @@ def build_sequences(
         max_items: Most items per sequence; the item-position table needs one row more.
 
     Raises:
-        ValueError: If an item id is not in 1..N.
+        UserError: If an item id is not in 1..N.
     """
     rank, counts, owner = _item_slots(starts, ends, max_items)
     ids = items[ends[owner] - 1 - rank]  # (M,)
     if len(ids) and not (ids.min() >= 1 and ids.max() <= item_tokens.num_items):
-        raise ValueError(
+        raise UserError(
             f"a history holds item ids in {ids.min()}..{ids.max()}, the catalogue has 1.."
             f"{item_tokens.num_items}: tokenise the items of the same prepared dataset"
         )
@@ -322,14 +321,14 @@ def _item_slots(
 def _check_table(table: pl.DataFrame, attributes: Sequence[str], *limits: int) -> None:
     missing = [a for a in attributes if a not in table.columns]
     if missing or not attributes:
-        raise ValueError(
+        raise UserError(
             f"attributes {list(attributes)} are not all columns of the item table {table.columns}: "
             "name existing ones, or prepare the dataset again with scripts/prepare.py --attributes"
         )
     if (table["item"].to_numpy() != np.arange(1, len(table) + 1)).any():
-        raise ValueError("the item table must hold items 1..N in order: run scripts/prepare.py again")
+        raise UserError("the item table must hold items 1..N in order: run scripts/prepare.py again")
     if min(limits) < 1:
-        raise ValueError(f"max_attr_num and max_attr_length must be at least 1, got {limits}")
+        raise UserError(f"max_attr_num and max_attr_length must be at least 1, got {limits}")
 
 
 def _tokenize_columns(

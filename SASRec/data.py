@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seqrec.dataset import Histories
+from seqrec.errors import UserError
 from seqrec.losses import LossOptions
 from seqrec.negatives import Negatives, NegativeSampler
 from seqrec.ragged import BatchKey, Layout, block_bounds, longest_first, make_layout
@@ -71,9 +72,9 @@ class TrainDataset(Dataset[TrainBatch]):
     ) -> None:
         self.sequences = train.select(train.lengths >= 2)
         if timed and train.times is None:
-            raise ValueError("this dataset has no timestamps, only order: train without --relative_time")
+            raise UserError("this dataset has no timestamps, only order: train without --relative_time")
         if not len(self.sequences):
-            raise ValueError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
+            raise UserError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
         self.maxlen, self.seed, self.timed = maxlen, seed, timed
         s = self.sequences
         targets = replace(s, starts=np.maximum(s.starts + 1, s.ends - maxlen))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from SASRec.block import Block
 from SASRec.ligr import LigrBlock
 from seqrec.dropout import Dropout
+from seqrec.errors import UserError
 from seqrec.item_table import ItemTable, Start
 from seqrec.layers import check_sizes
 from seqrec.ragged import Layout
@@ -42,9 +43,9 @@ class SASRecConfig:
     def __post_init__(self) -> None:
         check_sizes(self.hidden_units, self.num_blocks, self.num_heads, self.dropout_rate)
         if self.maxlen < 1:
-            raise ValueError(f"--maxlen must be at least 1, got {self.maxlen}")
+            raise UserError(f"--maxlen must be at least 1, got {self.maxlen}")
         if self.relative_time and self.hidden_units // self.num_heads % 2:
-            raise ValueError(
+            raise UserError(
                 f"--relative_time turns pairs of numbers: --hidden_units {self.hidden_units} over --num_heads "
                 f"{self.num_heads} must be even"
             )

@@ -41,6 +41,7 @@ from scripts.sides import (
 )
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, find_dataset, leave_one_out
+from seqrec.errors import UserError
 from seqrec.files import write_atomically, write_json
 from seqrec.formatting import size
 
@@ -65,7 +66,7 @@ class Common:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if isinstance(value, int) and not isinstance(value, bool) and value < 1 and name != "seed":
-                raise ValueError(f"--{name} must be at least 1, got {value}")
+                raise UserError(f"--{name} must be at least 1, got {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ import tyro
 from tqdm import tqdm
 
 from seqrec.command import run_command
+from seqrec.errors import UserError
 from seqrec.evaluation import rank_targets
 from seqrec.formatting import duration, size
 from seqrec.losses import full_softmax
@@ -36,7 +37,7 @@ class Common:
 
     def __post_init__(self) -> None:
         if min(self.num_items, self.width) < 1:
-            raise ValueError(f"--num_items and --width must be at least 1, got {self.num_items} and {self.width}")
+            raise UserError(f"--num_items and --width must be at least 1, got {self.num_items} and {self.width}")
 
 
 @dataclass(frozen=True, slots=True)

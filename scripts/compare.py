@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from seqrec.command import run_command
 from seqrec.comparison import compare_runs
 from seqrec.dataset import ROOT
+from seqrec.errors import UserError
 from seqrec.report import format_text, write_report
 
 
@@ -40,9 +41,9 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.resamples < 100:
-            raise ValueError(f"--resamples must be at least 100 for a 95 % interval, got {self.resamples}")
+            raise UserError(f"--resamples must be at least 100 for a 95 % interval, got {self.resamples}")
         if self.seed < 0:
-            raise ValueError(f"--seed must not be negative, got {self.seed}")
+            raise UserError(f"--seed must not be negative, got {self.seed}")
 
 
 def main(config: Config) -> None:

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from seqrec.command import run_command
 from seqrec.dataset import ROOT
+from seqrec.errors import MissingFileError, UserError
 from seqrec.files import write_atomically
 from seqrec.formatting import name_run
 
@@ -36,22 +37,22 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.runs or not self.columns:
-            raise ValueError("give at least one run folder and one of --columns")
+            raise UserError("give at least one run folder and one of --columns")
 
 
 def read_curves(run: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     """Return a run's epochs (of a pretraining: rounds) in order, with the minutes that training had taken by then.
 
     Raises:
-        FileNotFoundError: If the folder has no log.
-        ValueError: If the log lacks a column.
+        MissingFileError: If the folder has no log.
+        UserError: If the log lacks a column.
     """
     path = run / "logs" / "metrics.csv"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: give a run's folder, or of a run in stages one of its stages'")
+        raise MissingFileError(f"{path} does not exist: give a run's folder, or of a run in stages one of its stages'")
     table = pl.read_csv(path)
     if missing := [column for column in columns if column not in table.columns]:
-        raise ValueError(f"{path} has no column {missing[0]}, it has {', '.join(table.columns)}")
+        raise UserError(f"{path} has no column {missing[0]}, it has {', '.join(table.columns)}")
     return table.with_columns(number=pl.int_range(1, pl.len() + 1), minutes=pl.col("seconds").cum_sum() / 60)
 
 

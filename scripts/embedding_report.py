@@ -22,6 +22,7 @@ from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, find_dataset, leave_one_out
 from seqrec.embedding_statistics import Statistics, describe_vectors, draw_transitions, nearest, unit_rows
 from seqrec.embeddings import load_embeddings, name_of
+from seqrec.errors import UserError
 from seqrec.files import write_atomically, write_json
 from seqrec.geometry import Transform, transform_vectors
 
@@ -64,12 +65,12 @@ class Config:
 
     def __post_init__(self) -> None:
         if min(self.items, self.neighbours, self.transitions) < 1 or not self.init_types or not self.transforms:
-            raise ValueError(
+            raise UserError(
                 "--items, --neighbours and --transitions must be at least 1; --init_types, --transforms not empty"
             )
         names = [name_of(name) for name in self.init_types]
         if len(set(names)) < len(names):
-            raise ValueError(f"--init_types names two alike: {' '.join(names)}; rename a file")
+            raise UserError(f"--init_types names two alike: {' '.join(names)}; rename a file")
 
 
 def measure(config: Config, dataset: Dataset, vectors: dict[str, NDArray[np.float32]]) -> list[dict[str, Any]]:
@@ -78,7 +79,7 @@ def measure(config: Config, dataset: Dataset, vectors: dict[str, NDArray[np.floa
     fitted = train.item_counts(dataset.num_items) > 0
     pairs = draw_transitions(train, config.transitions, config.seed)
     if not len(pairs):
-        raise ValueError(f"{dataset.name} has no training history of two items: there is no next item to look at")
+        raise UserError(f"{dataset.name} has no training history of two items: there is no next item to look at")
     rows = []
     todo = [(name, transform) for name in vectors for transform in config.transforms]
     for name, transform in tqdm(todo, desc="measuring", disable=None, leave=False):

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from seqrec.command import run_command
 from seqrec.dataset import Dataset, Histories, find_dataset
+from seqrec.errors import MissingFileError, UserError
 from seqrec.evaluation import seen_pairs, top_items
 from seqrec.files import write_atomically
 from seqrec.module import Grown, Recommender
@@ -63,26 +64,26 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.users and self.history:
-            raise ValueError("give --users or a --history, not both")
+            raise UserError("give --users or a --history, not both")
         if self.top_k < 1:
-            raise ValueError(f"--top_k must be at least 1, got {self.top_k}")
+            raise UserError(f"--top_k must be at least 1, got {self.top_k}")
         if self.output is not None and self.output.suffix not in (".parquet", ".csv"):
-            raise ValueError(f"--output must end in .parquet or .csv, got {self.output}")
+            raise UserError(f"--output must end in .parquet or .csv, got {self.output}")
 
 
 def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None = None) -> tuple[Dataset, Recommender]:
     """Return a run's dataset, or another `catalogue`, and the model with the weights of the best epoch.
 
     Raises:
-        FileNotFoundError: If the folder holds no finished run or no trained weights, or its dataset is gone.
-        ValueError: If the dataset has other items than the run's, the run is of another kind, or its model cannot serve
+        MissingFileError: If the folder holds no finished run or no trained weights, or its dataset is gone.
+        UserError: If the dataset has other items than the run's, the run is of another kind, or its model cannot serve
             the other catalogue.
     """
     if not (folder / "metrics.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no finished run: metrics.json is missing")
+        raise MissingFileError(f"{folder} holds no finished run: metrics.json is missing")
     best = folder / "checkpoints" / "best.ckpt"
     if find_checkpoint(best) is None:
-        raise FileNotFoundError(f"{best} does not exist: a run with --test_only trains nothing that could be served")
+        raise MissingFileError(f"{best} does not exist: a run with --test_only trains nothing that could be served")
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     family: Any = importlib.import_module(f"{metrics['family']}.finetune")
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -95,13 +96,13 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
             console_outputs=False,
         )
     except SystemExit as error:
-        raise ValueError(
+        raise UserError(
             f"{folder}/config.json is not of {metrics['family']}/finetune.py as it is now: a pretraining is converted "
             "and finetuned first, and a run of an earlier version has to be run again"
         ) from error
     dataset = find_dataset(None, data_path) if data_path is not None else find_dataset(config.dataset, config.data_path)
     if dataset.item_ids_sha256 != metrics["protocol"]["item_ids_sha256"]:
-        raise ValueError(f"{dataset.path} has other items than {folder} was trained on: give the run's own --data_path")
+        raise UserError(f"{dataset.path} has other items than {folder} was trained on: give the run's own --data_path")
     grown = None
     if catalogue is not None:
         grown, dataset = Grown(dataset, folder), find_dataset(None, catalogue)
@@ -127,12 +128,12 @@ def choose_histories(config: Config, dataset: Dataset) -> tuple[list[str], Histo
     """Return names and whole histories of those to recommend to.
 
     Raises:
-        ValueError: If a user or an item is unknown.
+        UserError: If a user or an item is unknown.
     """
     if config.history:
         number = dict(zip(dataset.item_table()["raw_id"], range(1, dataset.num_items + 1), strict=True))
         if unknown := [item for item in config.history if item not in number]:
-            raise ValueError(f"{dataset.name} has no item {unknown[0]!r}: --history takes the source's ids")
+            raise UserError(f"{dataset.name} has no item {unknown[0]!r}: --history takes the source's ids")
         items = np.array([number[item] for item in config.history], dtype=np.int32)
         return ["history"], Histories(items, np.zeros(1, dtype=np.int64), np.zeros(1, np.int64), np.array([len(items)]))
     names = dataset.user_table()["raw_id"].to_list()
@@ -141,7 +142,7 @@ def choose_histories(config: Config, dataset: Dataset) -> tuple[list[str], Histo
         return names, histories
     row = dict(zip(names, range(len(names)), strict=True))
     if unknown := [user for user in config.users if user not in row]:
-        raise ValueError(f"{dataset.name} has no user {unknown[0]!r}: --users takes the source's ids")
+        raise UserError(f"{dataset.name} has no user {unknown[0]!r}: --users takes the source's ids")
     return list(config.users), histories.select(np.array([row[user] for user in config.users]))
 
 
@@ -192,7 +193,7 @@ def main(config: Config) -> None:
     dataset, recommender = load_run(config.run, config.data_path, config.catalogue)
     names, histories = choose_histories(config, dataset)
     if config.output is None and len(names) > SHOWN_USERS:
-        raise ValueError(f"{len(names)} users are too many for the screen: give --output FILE, or some --users")
+        raise UserError(f"{len(names)} users are too many for the screen: give --output FILE, or some --users")
     found = recommend(recommender, histories, config.top_k, config.include_seen, config.max_tokens, config.device)
     table = tabulate(dataset, names, found)
     if config.output is not None:

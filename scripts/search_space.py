@@ -7,12 +7,14 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
+from seqrec.errors import UserError
+
 
 def read_search(entries: tuple[str, ...]) -> dict[str, BaseDistribution]:
     """Return where to look for each flag.
 
     Raises:
-        ValueError: If an entry is no `flag=low..high`, `flag=low..high:log` or `flag=a,b,c`.
+        UserError: If an entry is no `flag=low..high`, `flag=low..high:log` or `flag=a,b,c`.
     """
     space: dict[str, BaseDistribution] = {}
     for entry in entries:
@@ -20,7 +22,7 @@ def read_search(entries: tuple[str, ...]) -> dict[str, BaseDistribution]:
         low, is_range, high = values.removesuffix(":log").partition("..")
         try:
             if not flag or not values:
-                raise ValueError("nothing to search")
+                raise UserError("nothing to search")
             if not is_range:
                 space[flag] = CategoricalDistribution(values.split(","))
             elif re.fullmatch(r"\d+", low) and re.fullmatch(r"\d+", high):
@@ -28,7 +30,7 @@ def read_search(entries: tuple[str, ...]) -> dict[str, BaseDistribution]:
             else:
                 space[flag] = FloatDistribution(float(low), float(high), log=values.endswith(":log"))
         except ValueError as error:
-            raise ValueError(
+            raise UserError(
                 f"--search {entry!r} ({error}): expected flag=low..high, flag=low..high:log or flag=a,b,c"
             ) from error
     return space

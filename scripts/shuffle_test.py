@@ -23,6 +23,7 @@ from scripts.recommend import load_run
 from seqrec.bootstrap import paired_bootstrap
 from seqrec.command import run_command
 from seqrec.dataset import Dataset, Histories
+from seqrec.errors import UserError
 from seqrec.evaluation import rank_targets
 from seqrec.formatting import name_run, number
 from seqrec.metrics import mean_by_user
@@ -56,7 +57,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.runs or self.shuffles < 1:
-            raise ValueError("give at least one run folder, and at least one of --shuffles")
+            raise UserError("give at least one run folder, and at least one of --shuffles")
         user_metric(np.zeros(1, dtype=np.int64), self.metric)  # refuses an unknown one
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from seqrec.dataset import ROOT, Histories
+from seqrec.errors import MissingFileError
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,11 @@ def find_peer(name: str) -> Path:
     """Return the Python of a peer's environment.
 
     Raises:
-        FileNotFoundError: If it has not been made.
+        MissingFileError: If it has not been made.
     """
     python = ROOT / ".venv-peers" / name / "bin" / "python"
     if not python.exists():
-        raise FileNotFoundError(f"{python} does not exist: make it with `bash scripts/setup_peer.sh {name}`")
+        raise MissingFileError(f"{python} does not exist: make it with `bash scripts/setup_peer.sh {name}`")
     return python
 
 

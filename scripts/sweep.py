@@ -33,6 +33,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from scripts.search_space import draw, read_search, suggest
 from seqrec.command import run_command
 from seqrec.dataset import ROOT
+from seqrec.errors import UserError
 from seqrec.files import exclusive, is_held, write_json
 from seqrec.results import user_metric
 
@@ -75,20 +76,20 @@ class Config:
     def __post_init__(self) -> None:
         if not (ROOT / self.family / "finetune.py").is_file():
             known = sorted(path.parent.name for path in ROOT.glob("*/finetune.py"))
-            raise ValueError(f"no family {self.family!r}: there are {', '.join(known)}")
+            raise UserError(f"no family {self.family!r}: there are {', '.join(known)}")
         if self.trials < 1 or self.workers < 1:
-            raise ValueError("--trials and --workers must be at least 1")
+            raise UserError("--trials and --workers must be at least 1")
         for name, given in (("arms", self.arms), ("columns", self.columns), ("flags", (self.flags,))):
             if stray := [arm for arm in given if arm.strip() and not arm.strip().startswith("--")]:
-                raise ValueError(
+                raise UserError(
                     f"--{name} holds {stray[0]!r} where flags such as '--init_type none' are expected, in quotes; or "
                     "the flag before it is no flag of this command"
                 )
             if len({slug(arm) for arm in given}) < len(given) or not given:
-                raise ValueError(f"--{name} names one twice, or none: each is searched as a study of its own")
+                raise UserError(f"--{name} names one twice, or none: each is searched as a study of its own")
         user_metric(np.zeros(1, dtype=np.int64), self.metric)  # refuses an unknown one
         if not re.fullmatch(r"[\w.-]+", self.name):
-            raise ValueError(f"--name {self.name!r} becomes a folder: use letters, digits, dots and dashes")
+            raise UserError(f"--name {self.name!r} becomes a folder: use letters, digits, dots and dashes")
 
     @property
     def folder(self) -> Path:
@@ -156,7 +157,7 @@ def open_study(config: Config, arm: str) -> optuna.Study:
     """Return an arm's study, new or to be gone on with.
 
     Raises:
-        ValueError: If it was begun with other flags.
+        UserError: If it was begun with other flags.
     """
     settings = {
         "flags": config.flags.strip(),
@@ -177,7 +178,7 @@ def open_study(config: Config, arm: str) -> optuna.Study:
             study.set_user_attr("settings", settings)
         elif earlier != settings:
             changed = ", ".join(f"{key} was {earlier[key]}" for key in settings if earlier.get(key) != settings[key])
-            raise ValueError(f"{config.folder} was begun with other flags ({changed}): use those, or another --name")
+            raise UserError(f"{config.folder} was begun with other flags ({changed}): use those, or another --name")
     return study
 
 
@@ -243,10 +244,10 @@ class ArmSearch:
         """Return the trial of the highest validation score, its test, and the command that repeats it.
 
         Raises:
-            ValueError: If one trial after another failed.
+            UserError: If one trial after another failed.
         """
         if len(self.failures) >= MAX_FAILURES:
-            raise ValueError(f"{len(self.failures)} trials in a row failed; the last: {self.failures[-1]}")
+            raise UserError(f"{len(self.failures)} trials in a row failed; the last: {self.failures[-1]}")
         done, metric = self.finished(), self.config.metric
         first = max(done, key=lambda trial: trial.value or 0.0)
         flags = command_of(self.config, self.arm, first.params)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from seqrec.command import run_command
+from seqrec.errors import UserError
 from seqrec.files import write_atomically
 from seqrec.formatting import number
 
@@ -42,7 +43,7 @@ def read_scores(path: Path) -> tuple[dict[str, Any], NDArray[np.float64]]:
     """Return a sweep and its (2, rows, columns) scores, of validation and of the test.
 
     Raises:
-        ValueError: If the file is not a sweep's.
+        UserError: If the file is not a sweep's.
     """
     try:
         sweep = json.loads(path.read_text(encoding="utf-8"))
@@ -50,17 +51,17 @@ def read_scores(path: Path) -> tuple[dict[str, Any], NDArray[np.float64]]:
         both = [[arm[key] for arm in sweep["arms"]] for key in (metric, f"test {metric}")]
         return sweep, np.array(both, dtype=np.float64).reshape(2, *shape)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no best.json of scripts/sweep.py ({error!r})") from error
+        raise UserError(f"{path} is no best.json of scripts/sweep.py ({error!r})") from error
 
 
 def name_all(given: tuple[str, ...], flags: list[str], option: str) -> list[str]:
     """Return the names of rows or columns.
 
     Raises:
-        ValueError: If there are more or fewer than those.
+        UserError: If there are more or fewer than those.
     """
     if given and len(given) != len(flags):
-        raise ValueError(f"{option} gives {len(given)} names for {len(flags)}: {flags}")
+        raise UserError(f"{option} gives {len(given)} names for {len(flags)}: {flags}")
     return list(given) or [text or "all" for text in flags]
 
 
@@ -87,13 +88,13 @@ def draw_scores(scores: list[NDArray[np.float64]], rows: list[str], columns: lis
 def main(config: Config) -> None:
     """Print the tables and write the picture."""
     if not config.sweeps:
-        raise ValueError("give best.json of at least one sweep")
+        raise UserError("give best.json of at least one sweep")
     sweeps, scores = zip(*map(read_scores, config.sweeps), strict=True)
     first = sweeps[0]
     if any(
         (s["rows"], s["columns"], s["metric"]) != (first["rows"], first["columns"], first["metric"]) for s in sweeps
     ):
-        raise ValueError("the sweeps have other arms, columns or metrics: show them one by one")
+        raise UserError("the sweeps have other arms, columns or metrics: show them one by one")
     rows = name_all(config.rows, first["rows"], "--rows")
     columns = name_all(config.columns, first["columns"], "--columns")
     titles = name_all(config.titles, [path.resolve().parent.name for path in config.sweeps], "--titles")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqrec.dataset import Dataset
+from seqrec.errors import UserError
 
 _ATTEMPTS = 1 << 20
 
@@ -25,16 +26,16 @@ def sample_negatives(dataset: Dataset, users: NDArray[np.int64], sample_size: in
         (B, K) int64 in 1..N, each row in the order drawn: uniform without replacement.
 
     Raises:
-        ValueError: If a user has fewer than K items left.
+        UserError: If a user has fewer than K items left.
     """
     if sample_size < 1:
-        raise ValueError(f"sample_size must be at least 1 to sample candidates, got {sample_size}; use -1 to rank all")
+        raise UserError(f"sample_size must be at least 1 to sample candidates, got {sample_size}; use -1 to rank all")
     seen = _seen_pairs(dataset, users)
     seen_rows = np.searchsorted(seen, np.arange(len(users) + 1) * _stride(dataset))
     free = dataset.num_items - np.diff(seen_rows)
     if len(users) and free.min() < sample_size:
         row = int(free.argmin())
-        raise ValueError(
+        raise UserError(
             f"user {users[row]} has only {free[row]} of {dataset.num_items} items left to sample, "
             f"--sample_size {sample_size} asks for more; use a smaller one or --sample_size -1 (full ranking)"
         )

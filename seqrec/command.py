@@ -12,6 +12,8 @@ import torch
 import tyro
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+from seqrec.errors import UserError
+
 
 def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str] | None = None) -> None:
     """Read the flags of a (nested) dataclass, or of a union of them as subcommands, flat, and run a command.
@@ -30,7 +32,7 @@ def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str]
     torch.set_float32_matmul_precision("high")
     try:
         main(tyro.cli(config, args=words, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True))
-    except (ValueError, OSError, MisconfigurationException) as error:
+    except (UserError, OSError, MisconfigurationException) as error:
         if os.environ.get("SEQREC_TRACEBACK"):
             raise
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")

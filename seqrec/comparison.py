@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from seqrec.bootstrap import holm, paired_bootstrap
 from seqrec.dataset import Dataset, load_dataset
+from seqrec.errors import UserError
 from seqrec.results import Run, find_run_folders, read_runs, user_metric
 from seqrec.slices import cut_users
 
@@ -155,8 +156,8 @@ def compare_runs(
         groups: Only these, where given.
 
     Raises:
-        FileNotFoundError: If no run is finished.
-        ValueError: If a run contradicts itself, another run or the dataset, or a filter matches nothing.
+        MissingFileError: If no run is finished.
+        UserError: If a run contradicts itself, another run or the dataset, or a filter matches nothing.
     """
     user_metric(np.zeros(1, dtype=np.int64), metric)  # an unknown metric fails before any work
     finished, unfinished = find_run_folders(runs_dir, dataset)
@@ -185,10 +186,10 @@ def _filter_runs(runs: list[Run], families: Sequence[str], groups: Sequence[str]
     ):
         unknown = sorted(set(wanted) - there)
         if unknown:
-            raise ValueError(f"{flag} names {unknown}, but the finished runs have {sorted(there)}")
+            raise UserError(f"{flag} names {unknown}, but the finished runs have {sorted(there)}")
     kept = [r for r in runs if (not families or r.family in families) and (not groups or r.group in groups)]
     if not kept:
-        raise ValueError(f"no finished run is of families {list(families)} and groups {list(groups)} at once")
+        raise UserError(f"no finished run is of families {list(families)} and groups {list(groups)} at once")
     return kept
 
 
@@ -196,14 +197,14 @@ def _check_dataset(run: Run, dataset: Dataset) -> None:
     """Refuse a run that was made on other data than what lies in the dataset's folder now."""
     for key in ("item_ids_sha256", "sequences_sha256"):
         if run.protocol[key] != (now := getattr(dataset, key)):
-            raise ValueError(
+            raise UserError(
                 f"{run.folder} was made on data with {key} {str(run.protocol[key])[:12]}, but "
                 f"{dataset.path} has {now[:12]}: the dataset was prepared again in between. Run it again on "
                 f"the present data, or restore the former with `python scripts/prepare.py SOURCE ... --name "
                 f"{dataset.path.name}`, or move {run.folder} away"
             )
     if run.owners is None and len(run.ranks) != dataset.num_users:
-        raise ValueError(
+        raise UserError(
             f"{run.folder / 'ranks-test.npy'} has {len(run.ranks)} users, but {dataset.path} has "
             f"{dataset.num_users}: delete the run and make it again"
         )

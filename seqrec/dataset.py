@@ -13,6 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from seqrec.errors import MissingFileError, UserError
+
 ROOT = Path(__file__).resolve().parents[1]
 FORMAT = 1
 SplitName = Literal["leave_one_out", "global_time"]
@@ -103,10 +105,10 @@ class Histories:
         """Return when the events of `gather` were, (T,) seconds.
 
         Raises:
-            ValueError: If the events have no times.
+            UserError: If the events have no times.
         """
         if self.times is None:
-            raise ValueError(
+            raise UserError(
                 "these histories have no timestamps, only order: train without --relative_time, or recommend to the "
                 "--users of a dataset with timestamps rather than for a --history"
             )
@@ -167,22 +169,22 @@ def global_time_split(dataset: Dataset, quantile: float = 0.9, target: TimeTarge
         seed: Of random targets.
 
     Raises:
-        ValueError: If the dataset has no timestamps, too few different ones, or the quantile is not inside (0, 1).
+        UserError: If the dataset has no timestamps, too few different ones, or the quantile is not inside (0, 1).
 
     Source: https://doi.org/10.1145/3705328.3748164 (time to split).
     """
     if dataset.timestamps is None:
-        raise ValueError(
+        raise UserError(
             f"{dataset.path} has no timestamps, only order: a global time split is impossible; "
             "use --split leave_one_out"
         )
     if not 0 < quantile < 1:
-        raise ValueError(f"the quantile of a global time split must lie inside (0, 1), got {quantile}")
+        raise UserError(f"the quantile of a global time split must lie inside (0, 1), got {quantile}")
     times = dataset.timestamps
     test_from = np.quantile(times, quantile, method="higher")
     before = times[times < test_from]
     if not len(before):
-        raise ValueError(
+        raise UserError(
             f"{dataset.path}: the {quantile} quantile of the timestamps is the very first moment, so nothing lies "
             "before the test events; use --split leave_one_out"
         )
@@ -223,18 +225,18 @@ def load_dataset(path: Path) -> Dataset:
     """Return the prepared dataset of a folder, memory-mapped.
 
     Raises:
-        FileNotFoundError: If the folder is not a prepared dataset.
-        ValueError: If its files contradict each other.
+        MissingFileError: If the folder is not a prepared dataset.
+        UserError: If its files contradict each other.
     """
     manifest_file = path / "manifest.json"
     if not manifest_file.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{manifest_file} does not exist: prepare the dataset first, for example "
             f"`python scripts/prepare.py demo --name {path.name}`"
         )
     manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
     if manifest.get("format") != FORMAT:
-        raise ValueError(f"{manifest_file} has format {manifest.get('format')}, expected {FORMAT}: prepare again")
+        raise UserError(f"{manifest_file} has format {manifest.get('format')}, expected {FORMAT}: prepare again")
     folder = path / "sequences"
     offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
     items = np.load(folder / "items.npy", mmap_mode="r", allow_pickle=False)
@@ -242,12 +244,12 @@ def load_dataset(path: Path) -> Dataset:
     times = np.load(times_file, mmap_mode="r", allow_pickle=False) if times_file.is_file() else None
     expected = (manifest["num_users"] + 1, manifest["num_interactions"])
     if (len(offsets), len(items)) != expected or offsets[-1] != len(items):
-        raise ValueError(
+        raise UserError(
             f"{folder} holds {len(offsets)} offsets and {len(items)} events where manifest.json says {expected}: "
             "the folder was changed by hand or copied in part; prepare it again"
         )
     if times is not None and len(times) != len(items):
-        raise ValueError(
+        raise UserError(
             f"{times_file} holds {len(times)} timestamps for {len(items)} events; prepare the dataset again"
         )
     return Dataset(
@@ -269,15 +271,15 @@ def find_dataset(dataset: str | None, data_path: Path | None, data_dir: Path = R
     """Return the dataset that the flags `--dataset NAME` or `--data_path FOLDER` mean; `demo` without either.
 
     Raises:
-        ValueError: If both are given.
-        FileNotFoundError: If there is no prepared dataset, with those that there are.
+        UserError: If both are given.
+        MissingFileError: If there is no prepared dataset, with those that there are.
     """
     if dataset is not None and data_path is not None:
-        raise ValueError("give one of --dataset NAME (a folder of data/) and --data_path FOLDER")
+        raise UserError("give one of --dataset NAME (a folder of data/) and --data_path FOLDER")
     path = data_path if data_path is not None else data_dir / (dataset or "demo")
     if not (path / "manifest.json").is_file():
         known = sorted(p.parent.name for p in path.parent.glob("*/manifest.json"))
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path} is not a prepared dataset (no manifest.json); {path.parent} has {known or 'none'}. "
             f"Make it with `python scripts/prepare.py SOURCE --input ... --name {path.name}`"
         )

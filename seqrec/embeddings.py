@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from seqrec.dataset import ROOT, Dataset
+from seqrec.errors import MissingFileError, UserError
 from seqrec.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def save_embeddings(path: Path, vectors: NDArray[np.float32], dataset: Dataset, 
     """Write (N+1, D) item vectors and their manifest, each by a temporary name and a rename.
 
     Raises:
-        ValueError: If the vectors do not fit the dataset or are not finite.
+        UserError: If the vectors do not fit the dataset or are not finite.
     """
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     _check_vectors(vectors, dataset, "the array to be saved")
@@ -84,8 +85,8 @@ def load_embeddings(init_type: str, dataset: Dataset, folder: Path = ROOT / "emb
         folder: Where the embedding files lie.
 
     Raises:
-        FileNotFoundError: If there is no such file, with those that there are.
-        ValueError: If the file does not fit the dataset.
+        MissingFileError: If there is no such file, with those that there are.
+        UserError: If the file does not fit the dataset.
     """
     path = _find_file(init_type, dataset, folder)
     vectors = _read_vectors(path)
@@ -105,7 +106,7 @@ def _find_file(init_type: str, dataset: Dataset, folder: Path) -> Path:
         if path.is_file():
             return path
     known = sorted(p.stem for p in (folder / dataset.name).glob("*.npy"))
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"no item vectors {init_type!r} for {dataset.name}: {embedding_path(dataset, init_type, folder)} does not "
         f"exist (there: {known or 'nothing'}). Make them with `bash Recformer/finetune.sh --dataset {dataset.name}`, "
         f"or start from random vectors with --init_type {NONE}"
@@ -121,10 +122,10 @@ def _read_vectors(path: Path) -> NDArray[np.float32]:
             array = torch.load(path, map_location="cpu", weights_only=True)
             array = array.detach().float().numpy() if isinstance(array, torch.Tensor) else array
     except Exception as error:
-        raise ValueError(f"{path} cannot be read as an array of numbers ({error}); export it again") from error
+        raise UserError(f"{path} cannot be read as an array of numbers ({error}); export it again") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         held = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
-        raise ValueError(f"{path} holds {held}, expected one float array of shape (items + 1, width); export it again")
+        raise UserError(f"{path} holds {held}, expected one float array of shape (items + 1, width); export it again")
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
@@ -134,29 +135,29 @@ def _check_vectors(vectors: NDArray[np.float32], dataset: Dataset, name: str) ->
         hint = ""
         if vectors.ndim == 2 and len(vectors) == dataset.num_items:
             hint = " (row 0 must be padding: prepend a row of zeros)"
-        raise ValueError(
+        raise UserError(
             f"{name} has shape {vectors.shape}, but {dataset.name} has {dataset.num_items} items and needs "
             f"({expected}, width){hint}; export the vectors again for this dataset"
         )
     blocks = np.split(vectors, range(_CHECKED_ROWS, len(vectors), _CHECKED_ROWS))
     bad = np.flatnonzero(np.concatenate([~np.isfinite(block).all(axis=1) for block in blocks]))
     if len(bad):
-        raise ValueError(f"{name} is not finite in {len(bad)} rows, the first is item {bad[0]}; export it again")
+        raise UserError(f"{name} is not finite in {len(bad)} rows, the first is item {bad[0]}; export it again")
     if vectors[0].any():
-        raise ValueError(f"{name} has a row 0 that is not zero; row 0 is padding, row i is item i")
+        raise UserError(f"{name} has a row 0 that is not zero; row 0 is padding, row i is item i")
 
 
 def _check_manifest(manifest: dict[str, Any], vectors: NDArray[np.float32], dataset: Dataset, path: Path) -> None:
     again = f"; export the vectors again, or delete {path.with_suffix('.json').name} to take them on trust"
     if manifest.get("item_ids_sha256") != dataset.item_ids_sha256:
-        raise ValueError(
+        raise UserError(
             f"{path} was made for other items (sha256 {str(manifest.get('item_ids_sha256'))[:12]}) than {dataset.path} "
             f"has ({dataset.item_ids_sha256[:12]}): the dataset was prepared anew since{again}"
         )
     if manifest.get("width") != vectors.shape[1]:
-        raise ValueError(f"{path} is {vectors.shape[1]} wide, its manifest says {manifest.get('width')}{again}")
+        raise UserError(f"{path} is {vectors.shape[1]} wide, its manifest says {manifest.get('width')}{again}")
     if manifest.get("vectors_sha256") != hashlib.sha256(vectors.data).hexdigest():
-        raise ValueError(f"{path} is not the file that its manifest describes (sha256 differs){again}")
+        raise UserError(f"{path} is not the file that its manifest describes (sha256 differs){again}")
 
 
 def file_sha256(path: Path) -> str:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqrec.dataset import Histories
+from seqrec.errors import UserError
 from seqrec.metrics import KS, mean_by_user, measure
 
 CHUNK_ELEMENTS = 1 << 21
@@ -58,7 +59,8 @@ def rank_targets(
         chunk_elements: B x C that are held at one time.
 
     Raises:
-        ValueError: If a vector is not finite, a score exceeds float32, or a target lies outside 1..N.
+        UserError: If a vector is not finite or a score exceeds float32: the model has diverged.
+        ValueError: If a target lies outside 1..N.
     """
     _check_finite(user_vectors, item_vectors)
     num_items = len(item_vectors) - 1
@@ -67,7 +69,7 @@ def rank_targets(
     user_vectors, item_vectors = user_vectors.detach().float(), item_vectors.detach().float()
     norms = user_vectors.norm(dim=1).double() * item_vectors.norm(dim=1).double().max()
     if len(norms) and float(norms.max()) > torch.finfo(torch.float32).max:
-        raise ValueError(f"scores may reach {float(norms.max()):.1g}, more than float32 holds: the model has diverged")
+        raise UserError(f"scores may reach {float(norms.max()):.1g}, more than float32 holds: the model has diverged")
     own = _exact_scores(user_vectors, item_vectors[targets])
     if negatives is not None:
         return _rank_sampled(user_vectors, item_vectors, own, negatives, chunk_elements)
@@ -77,7 +79,7 @@ def rank_targets(
 
 def _check_finite(user_vectors: Tensor, item_vectors: Tensor) -> None:
     if not bool(torch.isfinite(user_vectors).all()) or not bool(torch.isfinite(item_vectors).all()):
-        raise ValueError("user or item vectors contain NaN or infinity: the model has diverged; try a lower --lr")
+        raise UserError("user or item vectors contain NaN or infinity: the model has diverged; try a lower --lr")
 
 
 @contextmanager
@@ -196,7 +198,7 @@ def top_items(
         chunk_elements: B x C that are held at one time.
 
     Raises:
-        ValueError: If a vector is not finite.
+        UserError: If a vector is not finite.
 
     Returns:
         (B, k) int64 items and (B, k) float32 scores; where a user has fewer than k candidates, item 0 with score -inf.
@@ -269,7 +271,7 @@ class RankRecorder:
         A user of several targets counts once, by the mean over them.
 
         Raises:
-            ValueError: If no target was recorded.
+            UserError: If no target was recorded.
         """
         if dist.is_available() and dist.is_initialized():
             for name in ("ranks", "candidates", "tied"):
@@ -279,7 +281,7 @@ class RankRecorder:
         recorded = self.ranks >= 0
         users = self.users[recorded]
         if not len(users):
-            raise ValueError("no user has a held-out item: every sequence is shorter than 3, or the split is empty")
+            raise UserError("no user has a held-out item: every sequence is shorter than 3, or the split is empty")
         ranks, candidates = (torch.from_numpy(x[recorded]) for x in (self.ranks, self.candidates))
         metrics = {name: values.numpy() for name, values in measure(ranks, candidates, self.ks).items()}
         by_user = {name: mean_by_user(values, users) for name, values in metrics.items()}

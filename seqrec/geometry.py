@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from seqrec.errors import UserError
+
 Transform = Literal["none", "centre", "scale", "standardise", "match", "unit", "pca", "whiten", "shrink"]
 _FLOOR = 1e-6
 """Share of the largest variance below which a direction counts as having that much."""
@@ -41,12 +43,12 @@ def transform_vectors(
         own_std: Deviation of an entry of the model's random table.
 
     Raises:
-        ValueError: If no row is to be fitted.
+        UserError: If no row is to be fitted.
     """
     fitted = fitted.copy()
     fitted[0] = False
     if not fitted.any():
-        raise ValueError("no item has a training interaction: give --fit_transform all")
+        raise UserError("no item has a training interaction: give --fit_transform all")
     items = vectors.astype(np.float64)
     for name in transforms:
         items = _apply(name, items, fitted, width, own_std)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from seqrec.dataset import ROOT, Dataset, Histories, find_dataset
 from seqrec.embeddings import NONE, load_embeddings, name_of
+from seqrec.errors import UserError
 from seqrec.item_table import Start, TableOptions
 from seqrec.losses import LossOptions, catalogue_loss
 from seqrec.module import BatchModule, Grown, NextItemModule, Protocol, Recommender
@@ -73,24 +74,22 @@ class IdModelConfig:
 
     def __post_init__(self) -> None:
         if self.table.mode != "init" and self.init_type == NONE:
-            raise ValueError(
+            raise UserError(
                 f"--init_mode {self.table.mode} with --init_type none would keep item vectors random: give --init_type"
             )
         if self.init_type == NONE and self.table != TableOptions():
-            raise ValueError(
-                "--init_transform, --fit_transform and --init_mode are for given vectors: give --init_type"
-            )
+            raise UserError("--init_transform, --fit_transform and --init_mode are for given vectors: give --init_type")
         if self.item_lr is not None and self.table.is_frozen:
-            raise ValueError(f"--item_lr has no effect on --init_mode {self.table.mode}, whose vectors do not learn")
+            raise UserError(f"--item_lr has no effect on --init_mode {self.table.mode}, whose vectors do not learn")
         if (self.table.unfreeze_at or 0) >= self.training.num_epochs:
-            raise ValueError(
+            raise UserError(
                 f"--unfreeze_at {self.table.unfreeze_at} is never reached: epochs are numbered from 0 and --num_epochs "
                 f"is {self.training.num_epochs}"
             )
         if self.warmup_steps < 0:
-            raise ValueError(f"--warmup_steps must be 0 or more, got {self.warmup_steps}")
+            raise UserError(f"--warmup_steps must be 0 or more, got {self.warmup_steps}")
         if self.batch_size < 1:
-            raise ValueError(f"--batch_size must be at least 1, got {self.batch_size}")
+            raise UserError(f"--batch_size must be at least 1, got {self.batch_size}")
 
 
 class IdModule(NextItemModule):
@@ -196,7 +195,7 @@ def restore_id_model(
     """Return a trained model for use, on the catalogue that it was trained on or, from there `grown`, on another.
 
     Raises:
-        ValueError: If the model cannot serve the other catalogue.
+        UserError: If the model cannot serve the other catalogue.
     """
     if grown is not None:
         with torch.device("meta"):
@@ -218,7 +217,7 @@ def restore_id_model(
         start = Start(given, np.ones(len(given), dtype=bool), plain)
     module = family.make_module(family.make_model(dataset.num_items, start), config)
     if own := [name for name, tensor in module.state_dict().items() if tensor.shape != state[name].shape]:
-        raise ValueError(f"{', '.join(own)} hold something of each item of the catalogue that was trained on: {ADVICE}")
+        raise UserError(f"{', '.join(own)} hold something of each item of the catalogue that was trained on: {ADVICE}")
     module.load_state_dict(state)
     return Recommender(module, family.read, family.count_tokens)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seqrec.dropout import Dropout
+from seqrec.errors import UserError
 from seqrec.geometry import Transform, transform_vectors
 
 InitMode = Literal["init", "frozen", "residual", "adapter"]
@@ -38,11 +39,11 @@ class TableOptions:
 
     def __post_init__(self) -> None:
         if self.freeze_items and self.init_mode not in ("init", "frozen"):
-            raise ValueError(f"--freeze_items is --init_mode frozen, not {self.init_mode}: drop one")
+            raise UserError(f"--freeze_items is --init_mode frozen, not {self.init_mode}: drop one")
         if self.adapter is not None and self.mode != "adapter":
-            raise ValueError(f"--adapter {self.adapter} is for --init_mode adapter, not {self.mode}")
+            raise UserError(f"--adapter {self.adapter} is for --init_mode adapter, not {self.mode}")
         if self.unfreeze_at is not None and (self.mode == "init" or self.unfreeze_at < 1):
-            raise ValueError(
+            raise UserError(
                 f"--unfreeze_at must be at least 1 and is for vectors that are frozen first, got {self.unfreeze_at} "
                 f"with --init_mode {self.mode}"
             )

@@ -7,6 +7,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from seqrec.errors import UserError
+
 MISSING = r"(?i)^(null|nan|none)$"
 """Text that stands for no text."""
 
@@ -15,12 +17,12 @@ def item_text(items: pl.DataFrame, text: pl.DataFrame | None, attributes: tuple[
     """Return raw_id and the cleaned attributes, "" where missing, one row per row of items.
 
     Raises:
-        ValueError: If an attribute is not one of the source's.
+        UserError: If an attribute is not one of the source's.
     """
     offered = [] if text is None else [name for name in text.columns if name != "raw_id"]
     unknown = [name for name in attributes if name not in offered]
     if unknown:
-        raise ValueError(f"--attributes {','.join(unknown)}: the source offers {', '.join(offered) or 'no text'}")
+        raise UserError(f"--attributes {','.join(unknown)}: the source offers {', '.join(offered) or 'no text'}")
     wanted = list(attributes) or offered
     if text is None:
         return items.select("raw_id")
@@ -40,11 +42,11 @@ def fill_missing(text: pl.DataFrame, on_missing_text: str) -> pl.DataFrame:
     """Return the (N, 1 + attributes) text of the items that are kept; on_missing_text is error, drop or item_id.
 
     Raises:
-        ValueError: If it is error and an item has no text.
+        UserError: If it is error and an item has no text.
     """
     missing = text.filter(pl.Series(values=~has_text(text)))["raw_id"]
     if not missing.is_empty() and on_missing_text == "error":
-        raise ValueError(
+        raise UserError(
             f"{len(missing):,} of {len(text):,} items have no text in {', '.join(text.columns[1:])}, for example "
             f"{', '.join(missing.head(3))}. Choose: --on_missing_text drop (leave them out), --on_missing_text "
             "item_id (use the id as text), or mend the items and keep --on_missing_text error"

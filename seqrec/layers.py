@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from seqrec.errors import UserError
 from seqrec.ragged import Layout, attend
 from seqrec.rotation import Rotation, rotate
 
@@ -13,17 +14,17 @@ def check_sizes(hidden_units: int, num_blocks: int, num_heads: int, dropout_rate
     """Check the flags that transformers share.
 
     Raises:
-        ValueError: If one is out of its range.
+        UserError: If one is out of its range.
     """
     if min(hidden_units, num_blocks, num_heads) < 1:
-        raise ValueError(
+        raise UserError(
             "--hidden_units, --num_blocks and --num_heads must be at least 1, got "
             f"{hidden_units}, {num_blocks} and {num_heads}"
         )
     if hidden_units % num_heads:
-        raise ValueError(f"--hidden_units {hidden_units} must be a multiple of --num_heads {num_heads}")
+        raise UserError(f"--hidden_units {hidden_units} must be a multiple of --num_heads {num_heads}")
     if not 0 <= dropout_rate < 1:
-        raise ValueError(f"--dropout_rate must lie in [0, 1), got {dropout_rate}")
+        raise UserError(f"--dropout_rate must lie in [0, 1), got {dropout_rate}")
 
 
 class AttentionBlock(nn.Module):

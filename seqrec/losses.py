@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqrec.errors import UserError
+
 Loss = Literal["ce", "sampled_softmax", "gbce", "bce"]
 Source = Literal["uniform", "popularity", "in_batch", "mixed"]
 BLOCK_ELEMENTS = 1 << 23
@@ -42,16 +44,16 @@ class LossOptions:
 
     def __post_init__(self) -> None:
         if self.num_negatives < 1 or not 0 <= self.gbce_t <= 1 or (self.temp is not None and self.temp <= 0):
-            raise ValueError(
+            raise UserError(
                 "--num_negatives must be at least 1, --gbce_t in [0, 1] and --temp above 0, got "
                 f"{self.num_negatives}, {self.gbce_t} and {self.temp}"
             )
         for option in fields(self):
             value, losses = getattr(self, option.name), _OWN.get(option.name, (self.loss,))
             if value != option.default and self.loss not in losses:
-                raise ValueError(f"--{option.name} {value} is for --loss {' and '.join(losses)}, not {self.loss}")
+                raise UserError(f"--{option.name} {value} is for --loss {' and '.join(losses)}, not {self.loss}")
             if value != option.default and option.name == "num_negatives" and self.negatives == "in_batch":
-                raise ValueError(f"--num_negatives {value} is not for --negatives in_batch, which draws none")
+                raise UserError(f"--num_negatives {value} is not for --negatives in_batch, which draws none")
 
     @property
     def needs_popularity(self) -> bool:
@@ -91,10 +93,10 @@ def full_softmax(hidden: Tensor, item_vectors: Tensor, targets: Tensor, block_el
         Scalar float32: mean over t of logsumexp_i(h_t . v_i) - h_t . v_target.
 
     Raises:
-        ValueError: If there is no position.
+        UserError: If there is no position.
     """
     if not len(targets):
-        raise ValueError("the softmax needs at least one position; every training sequence has fewer than 2 items")
+        raise UserError("the softmax needs at least one position; every training sequence has fewer than 2 items")
     device = hidden.device.type
     if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
         # Half precision ends at 65,504, and exponentials don't: with it the softmax stays in float32.

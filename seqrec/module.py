@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from seqrec.candidates import sample_negatives
 from seqrec.dataset import Dataset as PreparedDataset
 from seqrec.dataset import Histories, Split, SplitName, TimeTarget, global_time_split, leave_one_out
+from seqrec.errors import UserError
 from seqrec.evaluation import RankRecorder, rank_targets, seen_pairs
 from seqrec.metrics import KS
 from seqrec.ragged import BatchKey, Rounds, RowSampler
@@ -48,19 +49,19 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.sample_size == 0 or self.sample_size < -1:
-            raise ValueError(f"--sample_size must be K > 0 negatives, or -1 for all items, got {self.sample_size}")
+            raise UserError(f"--sample_size must be K > 0 negatives, or -1 for all items, got {self.sample_size}")
         if self.sample_size < 0 and self.candidate_seed != CANDIDATE_SEED:
-            raise ValueError("--candidate_seed is for --sample_size K: the whole catalogue is not drawn")
+            raise UserError("--candidate_seed is for --sample_size K: the whole catalogue is not drawn")
         if 10 not in self.metric_ks or min(self.metric_ks) < 1:
-            raise ValueError(
+            raise UserError(
                 f"--metric_ks must be at least 1 and hold 10, which tables are made of, got {self.metric_ks}"
             )
         if self.sample_size > 0 and self.filter_seen:
-            raise ValueError("--filter_seen is for full ranking: sampled negatives never contain seen items")
+            raise UserError("--filter_seen is for full ranking: sampled negatives never contain seen items")
         if not 0 < self.split_quantile < 1:
-            raise ValueError(f"--split_quantile must lie in (0, 1), got {self.split_quantile}")
+            raise UserError(f"--split_quantile must lie in (0, 1), got {self.split_quantile}")
         if self.split == "leave_one_out" and (self.split_quantile, self.time_target) != (0.9, "last"):
-            raise ValueError("--split_quantile and --time_target are for --split global_time")
+            raise UserError("--split_quantile and --time_target are for --split global_time")
 
     def hold_out(self, dataset: PreparedDataset) -> Split:
         """Return the split of a dataset."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqrec.dataset import Dataset
+from seqrec.errors import UserError
 from seqrec.geometry import transform_vectors
 from seqrec.item_table import ItemTable, TableOptions
 
@@ -42,16 +43,16 @@ def read_new_items(
         (N'+1, V).
 
     Raises:
-        ValueError: If the model has learnt something of each item, or the vectors come from other weights.
+        UserError: If the model has learnt something of each item, or the vectors come from other weights.
     """
     if options.mode not in ("adapter", "frozen") or not options.is_frozen:
-        raise ValueError(f"this model has learnt something of each item, of which new ones have nothing: {ADVICE}")
+        raise UserError(f"this model has learnt something of each item, of which new ones have nothing: {ADVICE}")
     trained_on, other = catalogues
     before, now = load(trained_on), load(other)
     place = {raw_id: row for row, raw_id in enumerate(trained_on.item_table()["raw_id"], 1)}
     number = np.array([place.get(raw_id, 0) for raw_id in other.item_table()["raw_id"]])
     if before.shape[1] != now.shape[1] or _differ(before[number[number > 0]], now[1:][number > 0]):
-        raise ValueError(
+        raise UserError(
             f"the vectors of {other.name} and {trained_on.name} differ where the items are the same: encode both with "
             "the same weights and limits"
         )
@@ -60,7 +61,7 @@ def read_new_items(
     transformed = transform_vectors(together, options.init_transform, fitted, width, own_table.std)
     known, new = np.split(transformed, [len(before)])
     if not np.allclose(known, weight.numpy(), rtol=1e-5, atol=1e-6):
-        raise ValueError(
+        raise UserError(
             f"the vectors of {trained_on.name} are not those that the run was trained with: encode them again with the "
             "weights of then"
         )

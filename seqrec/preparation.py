@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from seqrec.dataset import FORMAT, ROOT, hash_item_ids
+from seqrec.errors import UserError
 from seqrec.files import write_json
 from seqrec.item_text import fill_missing, has_text, item_text
 
@@ -85,10 +86,10 @@ class Preparation(ABC):
 
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or Path(self.name).name != self.name:
-            raise ValueError(f"--name must be a plain folder name, got {self.name!r}")
+            raise UserError(f"--name must be a plain folder name, got {self.name!r}")
         for option in ("min_sc", "min_uc", "k_core", "sample_users", "max_items_per_user", "seed"):
             if getattr(self, option) < 0:
-                raise ValueError(f"--{option} must be 0 or more, got {getattr(self, option)}")
+                raise UserError(f"--{option} must be 0 or more, got {getattr(self, option)}")
 
     @abstractmethod
     def read(self, scratch: Path) -> RawData:
@@ -99,7 +100,7 @@ class Preparation(ABC):
         """Attributes asked for, in order; empty means all."""
         names = tuple(part.strip() for part in self.attributes.split(",") if part.strip())
         if len(set(names)) < len(names):
-            raise ValueError(f"--attributes names one twice: {self.attributes}")
+            raise UserError(f"--attributes names one twice: {self.attributes}")
         return names
 
 
@@ -120,7 +121,7 @@ class Events:
         """Keep the interactions of an (E,) mask and remember under which name the others went.
 
         Raises:
-            ValueError: If none is left; the message says how many each step removed.
+            UserError: If none is left; the message says how many each step removed.
         """
         self.replace(step, self.frame.filter(pl.Series(values=mask)))
 
@@ -130,7 +131,7 @@ class Events:
         self.frame = frame
         if frame.is_empty():
             steps = ", ".join(f"{name} removed {count:,}" for name, count in self.removed)
-            raise ValueError(f"no interaction is left after filtering: {steps}. Loosen the last of these.")
+            raise UserError(f"no interaction is left after filtering: {steps}. Loosen the last of these.")
 
 
 def prepare(config: Preparation) -> Path:
@@ -139,8 +140,8 @@ def prepare(config: Preparation) -> Path:
     The folder appears whole or not at all. A dataset that is there already with the same bytes is left as it is.
 
     Raises:
-        FileExistsError: If another dataset lies there and overwrite is not set.
-        ValueError: If the input is faulty or nothing is left of it; the message says where.
+        UserError: If another dataset lies there and overwrite is not set.
+        UserError: If the input is faulty or nothing is left of it; the message says where.
     """
     target = config.data_dir / config.name
     config.data_dir.mkdir(parents=True, exist_ok=True)
@@ -164,12 +165,12 @@ def number(raw: RawData) -> tuple[pl.DataFrame, pl.DataFrame, Events]:
     """Return users and items (columns raw_id, code; rows in order of code) and the coded events.
 
     Raises:
-        ValueError: If there are no interactions, or an item is not among a numbered source's items.
+        UserError: If there are no interactions, or an item is not among a numbered source's items.
     """
     rows = raw.interactions.with_row_index("row")
     users = _first_appearance(rows, "user")
     if users.is_empty():
-        raise ValueError(f"{raw.origin} holds no interactions")
+        raise UserError(f"{raw.origin} holds no interactions")
     if raw.numbered and raw.items is not None:
         items = raw.items.select("raw_id").with_row_index("code").select("raw_id", "code")
     else:
@@ -188,7 +189,7 @@ def number(raw: RawData) -> tuple[pl.DataFrame, pl.DataFrame, Events]:
     if events["item"].null_count():
         row = int(events["item"].is_null().arg_max() or 0)
         user, item = raw.interactions.slice(row, 1).select("user", "item").collect().row(0)
-        raise ValueError(
+        raise UserError(
             f"{raw.origin}: item {item!r} of user {user!r} is out of range: the source numbers "
             f"{len(items):,} items and this is none of them. Are both files from one preparation?"
         )
@@ -212,7 +213,7 @@ def filter_events(events: Events, config: Preparation, with_text: NDArray[np.boo
         events.keep("on_missing_text=drop", with_text[events.codes("item")])
     if config.min_rating is not None:
         if "rating" not in events.frame.columns:
-            raise ValueError(f"--min_rating {config.min_rating}: the source has no ratings")
+            raise UserError(f"--min_rating {config.min_rating}: the source has no ratings")
         events.keep(f"min_rating={config.min_rating}", events.frame["rating"] >= config.min_rating)
     keys = [key for key in ("user", "timestamp") if key in events.frame.columns]
     events.frame = events.frame.drop("rating", strict=False).sort(keys, maintain_order=True)
@@ -249,7 +250,7 @@ def _frequent(codes: NDArray[np.uint32], least: int) -> NDArray[np.bool_]:
 def _sample_users(events: Events, count: int, seed: int) -> None:
     present = np.unique(events.codes("user"))
     if count > len(present):
-        raise ValueError(f"--sample_users {count}: only {len(present):,} users are left after the other filters")
+        raise UserError(f"--sample_users {count}: only {len(present):,} users are left after the other filters")
     chosen = np.random.default_rng(seed).choice(present, size=count, replace=False)
     mask = np.zeros(int(present[-1]) + 1, dtype=bool)
     mask[chosen] = True
@@ -305,7 +306,7 @@ def publish(folder: Path, target: Path, overwrite: bool) -> Path:
     """Move a finished folder to its place, on the same file system, and return the place.
 
     Raises:
-        FileExistsError: If the place holds something else and overwrite is not set.
+        UserError: If the place holds something else and overwrite is not set.
     """
     if not target.exists():
         folder.rename(target)
@@ -315,7 +316,7 @@ def publish(folder: Path, target: Path, overwrite: bool) -> Path:
         log.info("%s is there already, byte for byte the same", target)
         return target
     if not overwrite:
-        raise FileExistsError(
+        raise UserError(
             f"{target} exists and differs in {', '.join(differing)}: add --overwrite to replace it, or another --name"
         )
     old = folder.parent / "replaced"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from seqrec.errors import MissingFileError, UserError
 from seqrec.metrics import mean_by_user, ndcg_at_k, recall_at_k, reciprocal_rank
 
 PROTOCOL_KEYS = ("split", "sample_size", "filter_seen", "num_items", "sequences_sha256", "item_ids_sha256")
@@ -65,14 +66,14 @@ def user_metric(ranks: NDArray[np.int64], metric: str) -> NDArray[np.float64]:
         metric: "NDCG@k", "Recall@k" with any k, or "MRR".
 
     Raises:
-        ValueError: If the metric is another one.
+        UserError: If the metric is another one.
     """
     rank = torch.from_numpy(np.array(ranks, dtype=np.int64))
     if metric == "MRR":
         return reciprocal_rank(rank).numpy()
     match = re.fullmatch(r"(NDCG|Recall)@([1-9]\d*)", metric)
     if match is None:
-        raise ValueError(f"unknown metric {metric!r}: expected NDCG@k, Recall@k or MRR, for example NDCG@10")
+        raise UserError(f"unknown metric {metric!r}: expected NDCG@k, Recall@k or MRR, for example NDCG@10")
     return _PER_USER[match[1]](rank, int(match[2])).numpy()
 
 
@@ -80,7 +81,7 @@ def find_run_folders(runs_dir: Path, dataset: str) -> tuple[list[Path], list[Pat
     """Return the finished and the unfinished run folders of a dataset, sorted.
 
     Raises:
-        FileNotFoundError: If no run is finished.
+        MissingFileError: If no run is finished.
     """
     pattern = f"*/{dataset}/*"
     folders = sorted(p for p in runs_dir.glob(pattern) if p.is_dir() and not p.name.startswith("."))
@@ -88,7 +89,7 @@ def find_run_folders(runs_dir: Path, dataset: str) -> tuple[list[Path], list[Pat
     unfinished = [p for p in folders if p not in finished and (p / "config.json").is_file()]
     if not finished:
         here = sorted({p.parent.parent.name for p in runs_dir.glob("*/*/*/metrics.json")})
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no finished run in {runs_dir / pattern} ({len(unfinished)} not finished; there are runs of "
             f"{', '.join(here) or 'no dataset'}). Make one: `bash SASRec/finetune.sh --dataset {dataset}`, "
             "or name another --runs_dir"
@@ -100,8 +101,8 @@ def read_run(folder: Path) -> Run:
     """Return one finished run, its ranks checked against its own metrics.
 
     Raises:
-        FileNotFoundError: If the ranks are missing.
-        ValueError: If a file is damaged, or ranks, metrics.json and the folder's place contradict each other.
+        MissingFileError: If the ranks are missing.
+        UserError: If a file is damaged, or ranks, metrics.json and the folder's place contradict each other.
     """
     file = folder / "metrics.json"
     try:
@@ -122,13 +123,13 @@ def read_run(folder: Path) -> Run:
         )
         place = (record["family"], record["dataset"])
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is damaged ({error!r}): delete {folder} and run it again") from error
+        raise UserError(f"{file} is damaged ({error!r}): delete {folder} and run it again") from error
     expected = (folder.parent.parent.name, folder.parent.name)
     if place != expected:
-        raise ValueError(f"{file} says {'/'.join(place)} but lies under {'/'.join(expected)}: move the folder back")
+        raise UserError(f"{file} says {'/'.join(place)} but lies under {'/'.join(expected)}: move the folder back")
     missing = [key for key in PROTOCOL_KEYS if key not in run.protocol]
     if missing:
-        raise ValueError(f"the protocol in {file} lacks {missing}: run it again with this version")
+        raise UserError(f"the protocol in {file} lacks {missing}: run it again with this version")
     _check_ranks(run)
     _check_metrics(run)
     return run
@@ -138,7 +139,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Return finished runs after checking that they can stand in one comparison.
 
     Raises:
-        ValueError: If two runs claim the same family, group, seed and protocol, if those of one group differ in more
+        UserError: If two runs claim the same family, group, seed and protocol, if those of one group differ in more
             than the seed, or if runs of one protocol were tested on different users.
     """
     runs = [read_run(folder) for folder in folders]
@@ -149,14 +150,14 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         protocol = json.dumps(run.protocol, sort_keys=True)
         twin = seen.setdefault((protocol, run.family, run.group, str(run.seed)), run)
         if twin is not run:
-            raise ValueError(
+            raise UserError(
                 f"{twin.folder} and {run.folder} are both {run.family} {run.group} with seed {run.seed}: "
                 "delete one, or give it another --run_name"
             )
         _check_settings(first_seed.setdefault((protocol, run.family, run.group), run), run)
         other = first.setdefault(protocol, run)
         if not _same_targets(run, other):
-            raise ValueError(
+            raise UserError(
                 f"{run.folder} was tested on other users than {other.folder} "
                 f"({len(run.users)} of {len(run.ranks)} against {len(other.users)} of {len(other.ranks)}) "
                 "although both name the same protocol: run the older one again"
@@ -170,7 +171,7 @@ def _check_settings(one: Run, other: Run) -> None:
     differing = [key for key in one.settings.keys() & other.settings.keys() if one.settings[key] != other.settings[key]]
     if differing:
         told = ", ".join(f"{key} {one.settings[key]} and {other.settings[key]}" for key in sorted(differing))
-        raise ValueError(
+        raise UserError(
             f"{one.folder} and {other.folder} differ in more than the seed ({told}), so they are not two seeds of "
             f"{one.family} {one.group}: move one away, or run it again with a --run_name of its own"
         )
@@ -197,13 +198,13 @@ def _same_targets(run: Run, other: Run) -> bool:
 
 def _read_numbers(file: Path) -> NDArray[np.int64]:
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing beside metrics.json: delete {file.parent} and run it again")
+        raise MissingFileError(f"{file} is missing beside metrics.json: delete {file.parent} and run it again")
     try:
         numbers: NDArray[np.int64] = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{file} is damaged ({error}): delete {file.parent} and run it again") from error
+        raise UserError(f"{file} is damaged ({error}): delete {file.parent} and run it again") from error
     if numbers.ndim != 1 or numbers.dtype != np.int64:
-        raise ValueError(f"{file} is {numbers.dtype} {numbers.shape}, expected int64 (targets,)")
+        raise UserError(f"{file} is {numbers.dtype} {numbers.shape}, expected int64 (targets,)")
     return numbers
 
 
@@ -213,12 +214,12 @@ def _check_ranks(run: Run) -> None:
     candidates = sampled + 1 if sampled > 0 else int(run.protocol["num_items"])
     file = run.folder / "ranks-test.npy"
     if run.owners is not None and (len(run.owners) != len(run.ranks) or np.any(run.ranks < 0)):
-        raise ValueError(f"{file} and users-test.npy are not of one test: delete {run.folder} and run it again")
+        raise UserError(f"{file} and users-test.npy are not of one test: delete {run.folder} and run it again")
     if not len(run.users):
-        raise ValueError(f"{file} ranks no user: the test was not run; delete {run.folder} and run it again")
+        raise UserError(f"{file} ranks no user: the test was not run; delete {run.folder} and run it again")
     low, high = int(run.ranks.min()), int(run.ranks.max())
     if low < -1 or high >= candidates:
-        raise ValueError(
+        raise UserError(
             f"{file} has ranks from {low} to {high}, expected 0 to {candidates - 1} ({candidates} "
             "candidates) or -1 for a user without a test target"
         )
@@ -231,14 +232,14 @@ def _check_metrics(run: Run) -> None:
     for k, value in recorded.items():
         # Not `abs(...) > TOLERANCE`: that would let NaN pass.
         if not abs((computed := float(run.by_user(k).mean())) - value) <= TOLERANCE:
-            raise ValueError(
+            raise UserError(
                 f"{file} says test {k} = {value:.8f} but its ranks-test.npy gives {computed:.8f}: the two "
                 f"files come from different tests; delete {run.folder} and run it again"
             )
     lacking = [k for k in ("NDCG@10", "Recall@10", "MRR") if k not in recorded]
     if lacking:
-        raise ValueError(f"{file} has no test {lacking}: delete {run.folder} and run it again")
+        raise UserError(f"{file} has no test {lacking}: delete {run.folder} and run it again")
     if recorded["NDCG@10"] > recorded["Recall@10"] + TOLERANCE:
-        raise ValueError(f"{file} has NDCG@10 {recorded['NDCG@10']} above Recall@10 {recorded['Recall@10']}")
+        raise UserError(f"{file} has NDCG@10 {recorded['NDCG@10']} above Recall@10 {recorded['Recall@10']}")
     if run.test.get("users", len(run.users)) != len(run.users):
-        raise ValueError(f"{file} says {run.test['users']} test users but ranks-test.npy ranks {len(run.users)}")
+        raise UserError(f"{file} says {run.test['users']} test users but ranks-test.npy ranks {len(run.users)}")

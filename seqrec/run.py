@@ -24,6 +24,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.utilities import rank_zero_only
 
 from seqrec.dataset import ROOT, Dataset
+from seqrec.errors import UserError
 from seqrec.files import write_atomically, write_json
 from seqrec.module import NextItemModule, Protocol
 from seqrec.sharding import StrategyName
@@ -80,16 +81,16 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("num_epochs", "patience", "eval_every", "devices", "num_nodes", "accumulate_grad_batches"):
             if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+                raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")
         if self.valid_users is not None and self.valid_users < 1:
-            raise ValueError(f"--valid_users must be at least 1, got {self.valid_users}")
+            raise UserError(f"--valid_users must be at least 1, got {self.valid_users}")
         if self.eval_every > self.num_epochs:
-            raise ValueError(
+            raise UserError(
                 f"--eval_every {self.eval_every} is more than --num_epochs {self.num_epochs}: "
                 "no epoch would be validated, so none could be chosen"
             )
         if self.resume and self.overwrite:
-            raise ValueError("--resume keeps an earlier run and --overwrite deletes it: give one of them")
+            raise UserError("--resume keeps an earlier run and --overwrite deletes it: give one of them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +126,13 @@ class Run:
             also: Further data that is read.
 
         Raises:
-            ValueError: If an earlier run lies there and neither --resume nor --overwrite says what to do with it, if
+            UserError: If an earlier run lies there and neither --resume nor --overwrite says what to do with it, if
                 it was run with other flags than these or on other data, or if the metric that chooses the epoch is not
                 measured.
         """
         measured = [f"{name}@{k}" for name in ("NDCG", "Recall") for k in self.protocol.metric_ks] + ["MRR", "AUC"]
         if self.training.best_metric not in measured:
-            raise ValueError(f"--best_metric must be one of {measured}, got {self.training.best_metric!r}")
+            raise UserError(f"--best_metric must be one of {measured}, got {self.training.best_metric!r}")
         read = (self.dataset, *also)
         marks = [(data.name, data.item_ids_sha256, data.sequences_sha256) for data in read]
         settings = json.loads(json.dumps({**_flat(config), DATA: marks}, default=str))
@@ -143,13 +144,13 @@ class Run:
             shutil.rmtree(self.folder)
         if file.is_file():
             if not self.training.resume:
-                raise ValueError(
+                raise UserError(
                     f"{self.folder} holds an earlier run: add --resume to continue it, --overwrite to replace it, "
                     "or --run_name NAME to keep both"
                 )
             earlier = json.loads(file.read_text(encoding="utf-8"))
             if earlier.get(DATA) != settings[DATA]:
-                raise ValueError(
+                raise UserError(
                     f"{self.folder} was run on {', '.join(data.name for data in read)} as prepared at that time, which "
                     "has changed since: restore the data, or --overwrite the run"
                 )
@@ -157,7 +158,7 @@ class Run:
             changed = {k for k in earlier | settings if k not in passing and earlier.get(k) != settings.get(k)}
             if changed:
                 told = ", ".join(f"{k} was {earlier.get(k)} and is {settings.get(k)}" for k in sorted(changed))
-                raise ValueError(f"{self.folder} was run with other flags ({told}): use those, or --overwrite")
+                raise UserError(f"{self.folder} was run with other flags ({told}): use those, or --overwrite")
             if (self.folder / "metrics.json").is_file():
                 log.info("%s is finished already", self.folder)
                 return False

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+from seqrec.errors import UserError
+
 StrategyName = Literal[
     "auto",
     "ddp",
@@ -174,7 +176,7 @@ def consolidate(folder: Path) -> dict[str, Tensor]:
     """Return the weights of a DeepSpeed checkpoint by name, whole and in float32.
 
     Raises:
-        ValueError: If the folder is no complete DeepSpeed checkpoint, or holds more than tensors and plain values.
+        UserError: If the folder is no complete DeepSpeed checkpoint, or holds more than tensors and plain values.
     """
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
@@ -182,7 +184,7 @@ def consolidate(folder: Path) -> dict[str, Tensor]:
         with _tensors_only(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             state: dict[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(folder))
     except (ValueError, FileNotFoundError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
-        raise ValueError(
+        raise UserError(
             f"{folder} is no complete DeepSpeed checkpoint ({str(error).splitlines()[0][:120]}): give the folder that "
             "has the file `latest`"
         ) from error

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from seqrec.errors import MissingFileError
 from seqrec.files import write_atomically
 from seqrec.module import NextItemModule
 from seqrec.run import Run, RunRecord, TrainingConfig, is_first_process
@@ -104,7 +105,7 @@ def fit(
     trainer = build_trainer(config, folder, record, to_beat)
     own = find_checkpoint(folder / "checkpoints" / "last.ckpt") if config.resume else None
     if own is None and start is not None and not start.exists():
-        raise FileNotFoundError(f"--ckpt {start} does not exist: give checkpoints/last.ckpt of an earlier run")
+        raise MissingFileError(f"--ckpt {start} does not exist: give checkpoints/last.ckpt of an earlier run")
     whole = copy.deepcopy(module) if is_sharded(config.strategy) else module
     trainer.fit(module, datamodule=data, ckpt_path=own or start, weights_only=True)
     whole.load_state_dict(load_state(folder / "checkpoints" / "best.ckpt"))
@@ -153,11 +154,11 @@ def load_state(path: Path) -> dict[str, Tensor]:
     """Return the weights of a checkpoint, reading tensors only.
 
     Raises:
-        FileNotFoundError: If there is none.
+        MissingFileError: If there is none.
     """
     found = find_checkpoint(path)
     if found is None:
-        raise FileNotFoundError(f"{path} does not exist: the run has not validated an epoch yet; run it with --resume")
+        raise MissingFileError(f"{path} does not exist: the run has not validated an epoch yet; run it with --resume")
     if found.is_dir():
         return consolidate(found)
     state: dict[str, Tensor] = torch.load(found, map_location="cpu", weights_only=True)["state_dict"]

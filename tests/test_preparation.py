@@ -17,6 +17,7 @@ from polars.testing import assert_frame_equal
 
 from seqrec.dataset import ROOT, load_dataset
 from seqrec.dataset_card import describe
+from seqrec.errors import UserError
 from seqrec.item_text import clean_text
 from seqrec.preparation import Events, keep_core, prepare
 from seqrec.sources.table import Table
@@ -212,7 +213,7 @@ def test_preparing_again_changes_nothing_and_other_bytes_need_overwrite(tmp_path
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
     prepare(config(tmp_path))
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
-    with pytest.raises(FileExistsError, match=r"differs in items\.parquet, manifest\.json.*--overwrite"):
+    with pytest.raises(UserError, match=r"differs in items\.parquet, manifest\.json.*--overwrite"):
         prepare(config(tmp_path, min_sc=2))
     assert load_dataset(folder).num_items == 3
     prepare(config(tmp_path, min_sc=2, overwrite=True))

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from seqrec.errors import UserError
 from seqrec.preparation import Preparation, RawData
 from seqrec.sources.reading import existing, interactions, line_chunks, only_match, scan_json_lines, unique_items
 
@@ -50,9 +51,9 @@ class Amazon(Preparation):
     def __post_init__(self) -> None:
         super(Amazon, self).__post_init__()
         if self.input is None and (self.reviews is None or self.meta is None):
-            raise ValueError("give --input FOLDER, or both --reviews FILE and --meta FILE")
+            raise UserError("give --input FOLDER, or both --reviews FILE and --meta FILE")
         if self.duplicate_items not in ("first", "last", "error"):
-            raise ValueError(f"--duplicate_items must be first, last or error, got {self.duplicate_items!r}")
+            raise UserError(f"--duplicate_items must be first, last or error, got {self.duplicate_items!r}")
 
     def read(self, scratch: Path) -> RawData:
         """Return the reviews and the items' text."""
@@ -96,12 +97,12 @@ def _detect(path: Path, fields: Mapping[int, Mapping[str, str]]) -> tuple[int, M
     try:
         keys: Any = json.loads(first)
     except ValueError as error:
-        raise ValueError(f"{path}, line 1: not JSON: {first[:80]!r}") from error
+        raise UserError(f"{path}, line 1: not JSON: {first[:80]!r}") from error
     for year, names in fields.items():
         needed = [names[name] for name in ("user", "item", "raw_id") if name in names]
         if isinstance(keys, dict) and all(name in keys for name in needed):
             return year, names
     wanted = " or ".join(str([names[key] for key in names]) for names in fields.values())
-    raise ValueError(
+    raise UserError(
         f"{path}, line 1: expected the fields {wanted}; it has {list(keys) if isinstance(keys, dict) else keys!r}"
     )

@@ -17,6 +17,7 @@ from typing import ClassVar
 
 import polars as pl
 
+from seqrec.errors import MissingFileError, UserError
 from seqrec.preparation import Preparation, RawData
 from seqrec.sources.movielens import read_u_item
 from seqrec.sources.reading import existing, interactions, require_columns, scan_table, unique_items
@@ -40,10 +41,10 @@ class Atomic(Preparation):
     def read(self, scratch: Path) -> RawData:
         """Return the interactions and the items."""
         if not self.input.is_dir():
-            raise FileNotFoundError(f"--input {self.input} is not a folder")
+            raise MissingFileError(f"--input {self.input} is not a folder")
         files = sorted(self.input.glob("*.inter"))
         if not files:
-            raise FileNotFoundError(f"--input {self.input}: no .inter file in it")
+            raise MissingFileError(f"--input {self.input}: no .inter file in it")
         split = {name: path for name in SPLITS for path in files if path.name.endswith(f".{name}.inter")}
         if split:
             events, origin = read_histories(split, scratch), next(reversed(split.values()))
@@ -92,7 +93,7 @@ def read_histories(split: dict[str, Path], scratch: Path) -> pl.LazyFrame:
     may lie anywhere before, are not checked.
 
     Raises:
-        ValueError: If a row contradicts the longest one.
+        UserError: If a row contradicts the longest one.
     """
     rows = pl.concat([_read_split(path, rank, scratch) for rank, path in enumerate(split.values())]).collect()
     best = rows.sort("length", "rank", "row", descending=[True, True, False], maintain_order=True)
@@ -107,7 +108,7 @@ def read_histories(split: dict[str, Path], scratch: Path) -> pl.LazyFrame:
     wrong = joined.filter(~(begins | earlier))
     if not wrong.is_empty():
         path = split[list(split)[wrong["rank"][0]]]
-        raise ValueError(
+        raise UserError(
             f"{path}, line {wrong['row'][0] + 2}: user {wrong['user'][0]!r} has {wrong['sequence'][0][:80]!r}, "
             f"which is no beginning of the longest row {wrong['whole'][0][:80]!r}: are the files from one preparation?"
         )
@@ -146,7 +147,7 @@ def _read_index(path: Path, scratch: Path) -> pl.DataFrame:
     frame = unique_items(frame, path, 1).with_columns(number=pl.col("index").cast(pl.Int64, strict=False))
     if frame["number"].null_count() or frame["number"].n_unique() < len(frame):
         bad = frame.filter(pl.col("number").is_null() | pl.col("number").is_duplicated()).row(0)
-        raise ValueError(f"{path}: index {bad[1]!r} of {bad[0]!r} is no whole number or occurs twice")
+        raise UserError(f"{path}: index {bad[1]!r} of {bad[0]!r} is no whole number or occurs twice")
     return frame.sort("number").select("raw_id", "index")
 
 
@@ -164,7 +165,7 @@ def _plain_names(frame: pl.LazyFrame) -> pl.LazyFrame:
 def _optional(folder: Path, suffix: str) -> Path | None:
     found = sorted(folder.glob(f"*.{suffix}"))
     if len(found) > 1:
-        raise ValueError(f"{folder} holds several .{suffix} files: {', '.join(path.name for path in found)}; keep one")
+        raise UserError(f"{folder} holds several .{suffix} files: {', '.join(path.name for path in found)}; keep one")
     return found[0] if found else None
 
 

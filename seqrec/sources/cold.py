@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from seqrec.dataset import find_dataset
+from seqrec.errors import UserError
 from seqrec.preparation import Preparation, RawData
 
 
@@ -31,7 +32,7 @@ class Cold(Preparation):
     def __post_init__(self) -> None:
         Preparation.__post_init__(self)
         if not 0 < self.share < 1:
-            raise ValueError(f"--share must lie in (0, 1), got {self.share}")
+            raise UserError(f"--share must lie in (0, 1), got {self.share}")
 
     def read(self, scratch: Path) -> RawData:
         """Return the events that are left, and the items' text."""

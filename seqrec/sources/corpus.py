@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from seqrec.dataset import Dataset, find_dataset
+from seqrec.errors import UserError
 from seqrec.preparation import Preparation, RawData
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Corpus(Preparation):
     def read(self, scratch: Path) -> RawData:
         """Return the joined sequences and the items' text."""
         if len(set(self.datasets)) < len(self.datasets):
-            raise ValueError(f"--datasets names one twice: {' '.join(self.datasets)}")
+            raise UserError(f"--datasets names one twice: {' '.join(self.datasets)}")
         domains = [find_dataset(name, None, self.data_dir) for name in self.datasets]
         shared = self._shared_items(domains)
         timed = all(domain.timestamps is not None for domain in domains)
@@ -53,7 +54,7 @@ class Corpus(Preparation):
         """Return the items, as they are called here, that a dataset of `disjoint_from` has too.
 
         Raises:
-            ValueError: If there are any and they are not to be dropped.
+            UserError: If there are any and they are not to be dropped.
         """
         shared: set[str] = set()
         for name in self.disjoint_from:
@@ -64,7 +65,7 @@ class Corpus(Preparation):
                 users = _raw_ids(domain, "users") & other_users
                 log.info("%s and %s share %d items and %d users", domain.name, name, len(items), len(users))
                 if items and self.on_shared_items == "error":
-                    raise ValueError(
+                    raise UserError(
                         f"{domain.name} shares {len(items)} items with {name}, such as {min(items)!r}: a model that "
                         "has read their histories would be tested on what it was trained on. "
                         "--on_shared_items drop leaves them out"
@@ -98,7 +99,7 @@ class Corpus(Preparation):
         twice = items.filter(pl.col("raw_id").is_duplicated())
         if not twice.is_empty():
             first, second = twice.filter(pl.col("raw_id") == twice["raw_id"][0]).rows()[:2]
-            raise ValueError(
+            raise UserError(
                 f"item {first[0]!r} is {first[1:]} in one domain and {second[1:]} in another: --prefix_items keeps "
                 "the domains' items apart; or give their text alike"
             )

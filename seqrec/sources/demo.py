@@ -31,6 +31,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from seqrec.errors import UserError
 from seqrec.preparation import Preparation, RawData
 from seqrec.sources import demo_words
 from seqrec.sources.demo_words import LATE, STAGES
@@ -70,11 +71,11 @@ class Demo(Preparation):
     def __post_init__(self) -> None:
         super(Demo, self).__post_init__()
         if self.num_users < 1 or self.num_items < 100:
-            raise ValueError(
+            raise UserError(
                 f"a demo needs --num_users >= 1 and --num_items >= 100, got {self.num_users} and {self.num_items}"
             )
         if self.mean_length <= 3 or min(self.chain, self.noise) < 0 or self.chain + self.noise > 1:
-            raise ValueError("a demo needs --mean_length > 3, and --chain and --noise of 0 or more, at most 1 together")
+            raise UserError("a demo needs --mean_length > 3, and --chain and --noise of 0 or more, at most 1 together")
 
     def read(self, scratch: Path) -> RawData:
         """Return the shop's sales and catalogue."""

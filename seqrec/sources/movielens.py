@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import polars as pl
 
+from seqrec.errors import MissingFileError, UserError
 from seqrec.preparation import Preparation, RawData
 from seqrec.sources.reading import interactions, require_columns, scan_table, settle, unique_items
 
@@ -79,7 +80,7 @@ def read_u_item(path: Path) -> pl.DataFrame:
     fields = _latin_lines(path).str.split("|")
     if (fields.list.len() != 24).any():
         line = int((fields.list.len() != 24).arg_max() or 0)
-        raise ValueError(f"{path}, line {line + 1}: expected 24 fields between |, got {fields.list.len()[line]}")
+        raise UserError(f"{path}, line {line + 1}: expected 24 fields between |, got {fields.list.len()[line]}")
     frame = pl.DataFrame({"fields": fields}).select(
         raw_id=pl.col("fields").list.get(0),
         title=pl.col("fields").list.get(1),
@@ -99,7 +100,7 @@ def _movies_dat(path: Path) -> pl.DataFrame:
     fields = _latin_lines(path).str.split("::")
     if (fields.list.len() < 3).any():
         line = int((fields.list.len() < 3).arg_max() or 0)
-        raise ValueError(f"{path}, line {line + 1}: expected id::title::genres, got {'::'.join(fields[line])!r}")
+        raise UserError(f"{path}, line {line + 1}: expected id::title::genres, got {'::'.join(fields[line])!r}")
     return pl.DataFrame({"fields": fields}).select(
         raw_id=pl.col("fields").list.first(),
         title=pl.col("fields").list.slice(1, pl.col("fields").list.len() - 2).list.join("::"),
@@ -122,4 +123,4 @@ def _either(folder: Path, stem: str) -> Path:
     for suffix in (".dat", ".csv"):
         if (folder / f"{stem}{suffix}").is_file():
             return folder / f"{stem}{suffix}"
-    raise FileNotFoundError(f"--input {folder}: neither {stem}.dat nor {stem}.csv is in it")
+    raise MissingFileError(f"--input {folder}: neither {stem}.dat nor {stem}.csv is in it")

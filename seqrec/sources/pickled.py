@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from seqrec.errors import UserError
 from seqrec.preparation import Preparation, RawData
 from seqrec.sources.reading import existing, read_json
 from seqrec.sources.recformer import item_attributes, join_splits
@@ -33,7 +34,7 @@ class Pickled(Preparation):
         missing = [part for part in parts if not isinstance(content, dict) or not isinstance(content.get(part), dict)]
         if missing:
             held = list(content) if isinstance(content, dict) else type(content).__name__
-            raise ValueError(f"{self.input}: expected a dict with the dicts {', '.join(parts)}; it holds {held}")
+            raise UserError(f"{self.input}: expected a dict with the dicts {', '.join(parts)}; it holds {held}")
         smap = content["smap"]
         text = None
         if self.items is not None:
@@ -54,19 +55,19 @@ def load_plain_pickle(path: Path) -> Any:
     """Return what a pickle of dict, list, int and str holds; no code of the pickle runs.
 
     Raises:
-        ValueError: If it holds anything else, named in the message, or is damaged.
+        UserError: If it holds anything else, named in the message, or is damaged.
     """
     try:
         with path.open("rb") as file:
             content = _PlainUnpickler(file).load()
     except (pickle.UnpicklingError, EOFError, IndexError, KeyError, UnicodeDecodeError, ValueError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} can't be read as a pickle of dict, list, int and str: {error or type(error).__name__}. "
             "Write it anew with plain types, or as the JSON files of the source `recformer`"
         ) from error
     odd = _odd_type(content)
     if odd is not None:
-        raise ValueError(f"{path} can't be read as a pickle of dict, list, int and str: it holds {odd}")
+        raise UserError(f"{path} can't be read as a pickle of dict, list, int and str: it holds {odd}")
     return content
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import polars as pl
 from tqdm import tqdm
 
+from seqrec.errors import MissingFileError, UserError
+
 CHUNK_BYTES = 64 << 20
 
 
@@ -23,13 +25,13 @@ def existing(path: Path, what: str) -> Path:
     """Return the path of a file that is there.
 
     Raises:
-        FileNotFoundError: If it isn't; the message names what was looked for and what lies beside it.
+        MissingFileError: If it isn't; the message names what was looked for and what lies beside it.
     """
     if path.is_file():
         return path
     folder = path.parent
     beside = ", ".join(sorted(other.name for other in folder.iterdir())[:12]) if folder.is_dir() else "no such folder"
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{what}: {path} is not a file (in {folder}: {beside}); give its path with --input or its own flag"
     )
 
@@ -38,14 +40,14 @@ def only_match(folder: Path, pattern: str, what: str, but: str | None = None) ->
     """Return the one file of a folder that matches a glob pattern, leaving out names that begin with `but`.
 
     Raises:
-        FileNotFoundError: If the folder has none, or several.
+        MissingFileError: If the folder has none, or several.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{what}: {folder} is not a folder")
+        raise MissingFileError(f"{what}: {folder} is not a folder")
     found = sorted(path for path in folder.glob(pattern) if but is None or not path.name.startswith(but))
     if len(found) != 1:
         seen = ", ".join(path.name for path in found or sorted(folder.iterdir()))[:300] or "nothing"
-        raise FileNotFoundError(f"{what}: {folder} must hold exactly one {pattern} for it, there are {seen}")
+        raise MissingFileError(f"{what}: {folder} must hold exactly one {pattern} for it, there are {seen}")
     return found[0]
 
 
@@ -53,16 +55,16 @@ def read_json(path: Path, what: str) -> Any:
     """Return the content of a JSON file, NaN allowed.
 
     Raises:
-        ValueError: If it isn't UTF-8 or JSON, or an object has a key twice; the message names the line.
+        UserError: If it isn't UTF-8 or JSON, or an object has a key twice; the message names the line.
     """
     content = _whole(existing(path, what))
     try:
         return json.loads(content.decode("utf-8-sig"), object_pairs_hook=lambda pairs: _distinct(pairs, path))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}, line {line}: not UTF-8 (byte {content[error.start]:#04x})") from error
+        raise UserError(f"{path}, line {line}: not UTF-8 (byte {content[error.start]:#04x})") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg} at column {error.colno}") from error
+        raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg} at column {error.colno}") from error
 
 
 def _distinct(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def _distinct(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
     if len(result) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"{path}: the key {twice!r} occurs twice in one object; ids must be unique")
+        raise UserError(f"{path}: the key {twice!r} occurs twice in one object; ids must be unique")
     return result
 
 
@@ -88,8 +90,8 @@ def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
     return gzip.open(path) if zipped else path.open("rb")
 
 
-def _broken_gzip(path: Path, lines: int, error: Exception) -> ValueError:
-    return ValueError(
+def _broken_gzip(path: Path, lines: int, error: Exception) -> UserError:
+    return UserError(
         f"{path}: the gzip stream breaks off or is damaged after line {lines:,} ({error}): download the file again"
     )
 
@@ -98,7 +100,7 @@ def line_chunks(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[in
     """Yield a plain or gzip text file in pieces of whole lines, each with the number of its first line (from 1).
 
     Raises:
-        ValueError: If the gzip stream is truncated or damaged; the message names the last whole line.
+        UserError: If the gzip stream is truncated or damaged; the message names the last whole line.
     """
     line, rest = 1, b""
     with (
@@ -131,7 +133,7 @@ def scan_json_lines(
     A column `line` (uint32) holds each row's line number, exact while the file has no blank lines.
 
     Raises:
-        ValueError: If a line is not a JSON object in UTF-8 or a field has another type; the message names the line.
+        UserError: If a line is not a JSON object in UTF-8 or a field has another type; the message names the line.
     """
     folder = scratch / f"{path.name}-lines"
     folder.mkdir()
@@ -142,7 +144,7 @@ def scan_json_lines(
         numbered = frame.with_row_index("line", offset=line)
         numbered.write_parquet(folder / f"{part:06d}.parquet", compression="lz4")
     if not any(folder.iterdir()):
-        raise ValueError(f"{path} is empty")
+        raise UserError(f"{path} is empty")
     return pl.scan_parquet(folder / "*.parquet")
 
 
@@ -153,7 +155,7 @@ def _parse(chunk: bytes, schema: Mapping[str, Any]) -> pl.DataFrame | None:
         return None
 
 
-def _bad_json_line(path: Path, first: int, chunk: bytes, schema: Mapping[str, Any]) -> ValueError:
+def _bad_json_line(path: Path, first: int, chunk: bytes, schema: Mapping[str, Any]) -> UserError:
     lines = chunk.splitlines(keepends=True)
     low, high = 0, len(lines)  # lines[:low] parse, lines[:high] don't
     while high - low > 1:
@@ -164,20 +166,20 @@ def _bad_json_line(path: Path, first: int, chunk: bytes, schema: Mapping[str, An
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return ValueError(f"{where}: not UTF-8 (byte {line[error.start]:#04x})")
+        return UserError(f"{where}: not UTF-8 (byte {line[error.start]:#04x})")
     except json.JSONDecodeError as error:
-        return ValueError(f"{where}: not JSON: {error.msg} at column {error.colno}: {line[:80]!r}")
+        return UserError(f"{where}: not JSON: {error.msg} at column {error.colno}: {line[:80]!r}")
     if not isinstance(value, dict):
-        return ValueError(f"{where}: expected a JSON object, got {line[:80]!r}")
+        return UserError(f"{where}: expected a JSON object, got {line[:80]!r}")
     fields = {name: value.get(name) for name in schema}
-    return ValueError(f"{where}: a field has another type than {dict(schema)}: {fields}")
+    return UserError(f"{where}: a field has another type than {dict(schema)}: {fields}")
 
 
 def scan_table(path: Path, separator: str, scratch: Path, quote: bool, columns: Sequence[str] = ()) -> pl.LazyFrame:
     """Return a delimited text file, every column str; its header names the columns unless columns does.
 
     Raises:
-        ValueError: If the file is empty, damaged, not UTF-8 or has a line of too many fields; names the line.
+        UserError: If the file is empty, damaged, not UTF-8 or has a line of too many fields; names the line.
     """
     try:
         frame = pl.scan_csv(
@@ -190,14 +192,14 @@ def scan_table(path: Path, separator: str, scratch: Path, quote: bool, columns: 
         )
         return settle(frame, path, scratch, separator)
     except pl.exceptions.NoDataError as error:
-        raise ValueError(f"{path} is empty") from error
+        raise UserError(f"{path} is empty") from error
 
 
 def settle(frame: pl.LazyFrame, path: Path, scratch: Path, separator: str | None = None) -> pl.LazyFrame:
     """Return the same rows, parsed once into a parquet file, so that a faulty file fails here.
 
     Raises:
-        ValueError: If polars can't parse the file; the message names the line where it can be found.
+        UserError: If polars can't parse the file; the message names the line where it can be found.
     """
     target = scratch / f"{path.name}-{len(list(scratch.iterdir()))}.parquet"
     try:
@@ -209,19 +211,19 @@ def settle(frame: pl.LazyFrame, path: Path, scratch: Path, separator: str | None
     return pl.scan_parquet(target)
 
 
-def _bad_text(path: Path, separator: str | None, error: Exception) -> ValueError:
+def _bad_text(path: Path, separator: str | None, error: Exception) -> UserError:
     fields = 0
     for first, chunk in line_chunks(path):  # raises by itself when the gzip stream is damaged
         for number, line in enumerate(chunk.splitlines(), start=first):
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as fault:
-                return ValueError(f"{path}, line {number}: not UTF-8 (byte {line[fault.start]:#04x})")
+                return UserError(f"{path}, line {number}: not UTF-8 (byte {line[fault.start]:#04x})")
             width = _width(text, separator)
             fields = fields or width
             if width > fields:
-                return ValueError(f"{path}, line {number}: {width} fields, the first line has {fields}: {line[:80]!r}")
-    return ValueError(f"{path}: {error}")
+                return UserError(f"{path}, line {number}: {width} fields, the first line has {fields}: {line[:80]!r}")
+    return UserError(f"{path}: {error}")
 
 
 def _width(line: str, separator: str | None) -> int:
@@ -235,12 +237,12 @@ def require_columns(frame: pl.LazyFrame, columns: Sequence[str], path: Path) -> 
     """Check that a table has its columns.
 
     Raises:
-        ValueError: If one is missing; the message names those that exist.
+        UserError: If one is missing; the message names those that exist.
     """
     names = frame.collect_schema().names()
     missing = [name for name in columns if name not in names]
     if missing:
-        raise ValueError(f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, names))}")
+        raise UserError(f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, names))}")
 
 
 def interactions(
@@ -256,7 +258,7 @@ def interactions(
         rating: Str or a number.
 
     Raises:
-        ValueError: If a row lacks its user or item, or time or rating is not a number; names the line.
+        UserError: If a row lacks its user or item, or time or rating is not a number; names the line.
     """
     numbers = {
         "timestamp": None
@@ -277,28 +279,28 @@ def interactions(
     return result
 
 
-def _missing_value(frame: pl.LazyFrame, result: pl.LazyFrame, name: str, path: Path, first_line: int) -> ValueError:
+def _missing_value(frame: pl.LazyFrame, result: pl.LazyFrame, name: str, path: Path, first_line: int) -> UserError:
     rows = pl.concat([frame.with_row_index("_row"), result.select(pl.col(name).alias("_value"))], how="horizontal")
     row = rows.filter(pl.col("_value").is_null()).head(1).collect().row(0, named=True)
     line = row.get("line", row["_row"] + first_line)
     content = {key: value for key, value in row.items() if key not in ("_row", "_value", "line")}
-    return ValueError(f"{path}, line {line}: no valid {name} in {str(content)[:200]}")
+    return UserError(f"{path}, line {line}: no valid {name} in {str(content)[:200]}")
 
 
 def unique_items(items: pl.DataFrame, path: Path, first_line: int, keep: str = "error") -> pl.DataFrame:
     """Return items (raw_id and attributes) with each raw_id once; keep is error, first or last.
 
     Raises:
-        ValueError: If a row has no id, or an id occurs twice and keep is error; names both lines.
+        UserError: If a row has no id, or an id occurs twice and keep is error; names both lines.
     """
     line = items["line"] if "line" in items.columns else pl.Series("line", range(first_line, first_line + len(items)))
     items = items.drop("line", strict=False)
     if items["raw_id"].null_count():
-        raise ValueError(f"{path}, line {line.filter(items['raw_id'].is_null())[0]}: an item without id")
+        raise UserError(f"{path}, line {line.filter(items['raw_id'].is_null())[0]}: an item without id")
     if items["raw_id"].n_unique() == len(items):
         return items
     if keep != "error":
         return items.unique("raw_id", keep="first" if keep == "first" else "last", maintain_order=True)
     twice = items["raw_id"].filter(items["raw_id"].is_duplicated())[0]
     lines = line.filter(items["raw_id"] == twice)
-    raise ValueError(f"{path}, lines {lines[0]} and {lines[1]}: item id {twice!r} occurs twice; ids must be unique")
+    raise UserError(f"{path}, lines {lines[0]} and {lines[1]}: item id {twice!r} occurs twice; ids must be unique")

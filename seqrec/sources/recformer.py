@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
+from seqrec.errors import UserError
 from seqrec.preparation import Preparation, RawData
 from seqrec.sources.reading import read_json
 
@@ -76,7 +77,7 @@ class Recformer(Preparation):
         path = self.input / self.sequences_file
         sequences = read_json(path, "--sequences_file")
         if not isinstance(sequences, list) or not set(map(type, sequences)) <= {list}:
-            raise ValueError(f"{path}: expected a list of lists of item keys, got {type(sequences).__name__}")
+            raise UserError(f"{path}: expected a list of lists of item keys, got {type(sequences).__name__}")
         keys = list(map(str, chain.from_iterable(sequences)))  # some corpora hold numbers, metadata's keys are strings
         lengths = list(map(len, sequences))
         users = pl.Series(np.repeat(np.arange(len(lengths)), lengths)).cast(pl.String)
@@ -96,12 +97,12 @@ def join_splits(
     """Return raw data from train, val and test (by their names, in this order) and the numberings.
 
     Raises:
-        ValueError: If the split is not leave-one-out and resplit is not set, or an id is not in smap.
+        UserError: If the split is not leave-one-out and resplit is not set, or an id is not in smap.
     """
     for name, content in {**splits, "smap": smap, "umap": umap}.items():
         values = {list} if name in splits else {int}
         if not isinstance(content, dict) or not set(map(type, content.values())) <= values:
-            raise ValueError(f"{origin} {name}: expected an object that maps each key to its {values.pop().__name__}")
+            raise UserError(f"{origin} {name}: expected an object that maps each key to its {values.pop().__name__}")
     train, val, test = splits.values()
     if val == test and not train.keys() & val.keys():
         joined = dict(zip(list(splits)[:2], (train, val), strict=True))  # split by user: test repeats val
@@ -123,18 +124,18 @@ def _check_leave_one_out(train: Sequences, val: Sequences, test: Sequences, orig
     for name, held in (("val", val), ("test", test)):
         missing = next((user for user in held if not train.get(user)), None)
         if missing is not None:
-            raise ValueError(f"{origin}: not leave-one-out: user {missing!r} is in {name} but not in train; {cure}")
+            raise UserError(f"{origin}: not leave-one-out: user {missing!r} is in {name} but not in train; {cure}")
         long = next((user for user, items in held.items() if len(items) != 1), None)
         if long is not None:
-            raise ValueError(
+            raise UserError(
                 f"{origin}: not leave-one-out: {name} has {len(held[long])} items of user {long!r}, expected 1; {cure}"
             )
     if val.keys() != test.keys():
         lone = next(iter(val.keys() ^ test.keys()))
-        raise ValueError(f"{origin}: not leave-one-out: user {lone!r} is in only one of val and test; {cure}")
+        raise UserError(f"{origin}: not leave-one-out: user {lone!r} is in only one of val and test; {cure}")
     whole = next((user for user, items in train.items() if user not in val and len(items) > 2), None)
     if whole is not None:
-        raise ValueError(
+        raise UserError(
             f"{origin}: not leave-one-out: user {whole!r} has {len(train[whole])} items in train, none in val; {cure}"
         )
 
@@ -142,11 +143,11 @@ def _check_leave_one_out(train: Sequences, val: Sequences, test: Sequences, orig
 def _numbering(smap: Mapping[Any, int], origin: Path) -> tuple[list[str], np.ndarray[Any, np.dtype[np.int64]]]:
     """Return raw keys and ids, both in order of id."""
     if not smap:
-        raise ValueError(f"{origin}: smap holds no items")
+        raise UserError(f"{origin}: smap holds no items")
     keys = sorted(smap, key=lambda key: smap[key])
     ids = np.fromiter((smap[key] for key in keys), dtype=np.int64, count=len(keys))
     if ids[0] not in (0, 1) or (np.diff(ids) != 1).any():
-        raise ValueError(
+        raise UserError(
             f"{origin}: smap must number the {len(ids):,} items from 0 or 1 without gap or repeat, "
             f"its ids are {ids[0]}..{ids[-1]}"
         )
@@ -158,7 +159,7 @@ def _flatten(
 ) -> pl.DataFrame:
     """Return user and item (raw keys) from a mapping of lists."""
     if not set(map(type, chain.from_iterable(sequences.values()))) <= {int}:
-        raise ValueError(f"{origin}: expected lists of whole numbers, got {_first_odd(sequences)}")
+        raise UserError(f"{origin}: expected lists of whole numbers, got {_first_odd(sequences)}")
     lengths = np.fromiter(map(len, sequences.values()), dtype=np.int64, count=len(sequences))
     flat = np.fromiter(chain.from_iterable(sequences.values()), dtype=np.int64, count=int(lengths.sum()))
     users = pl.Series([str(user) for user in sequences], dtype=pl.String).gather(
@@ -167,7 +168,7 @@ def _flatten(
     outside = (flat < ids[0]) | (flat > ids[-1])
     if outside.any():
         place = int(outside.argmax())
-        raise ValueError(
+        raise UserError(
             f"{origin}: item {flat[place]} of user {users[place]} is out of range: smap numbers {ids[0]}..{ids[-1]}"
         )
     return pl.DataFrame({"user": users, "item": pl.Series(keys, dtype=pl.String).gather(np.searchsorted(ids, flat))})
@@ -182,14 +183,14 @@ def item_attributes(meta: Any, wanted: Mapping[Any, Any], origin: str) -> pl.Dat
     """Return raw_id and one str column per attribute for the wanted keys that meta has.
 
     Raises:
-        ValueError: If meta is not an object of titles or objects.
+        UserError: If meta is not an object of titles or objects.
     """
     if not isinstance(meta, dict):
-        raise ValueError(f"{origin}: expected an object that maps each item to its text, got {type(meta).__name__}")
+        raise UserError(f"{origin}: expected an object that maps each item to its text, got {type(meta).__name__}")
     rows = {str(key): meta[str(key)] for key in wanted if str(key) in meta}
     odd = next((item for item in rows.items() if not isinstance(item[1], str | float | dict | None)), None)
     if odd:
-        raise ValueError(f"{origin}: item {odd[0]!r} must have a title or an object of attributes, got {odd[1]!r}")
+        raise UserError(f"{origin}: item {odd[0]!r} must have a title or an object of attributes, got {odd[1]!r}")
     objects = {key: value if isinstance(value, dict) else {"title": value} for key, value in rows.items()}
     names = list(dict.fromkeys(chain.from_iterable(objects.values()))) or ["title"]
     columns = {name: [_text(value.get(name)) for value in objects.values()] for name in names}

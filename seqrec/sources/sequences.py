@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import polars as pl
 
+from seqrec.errors import UserError
 from seqrec.preparation import Preparation, RawData
 from seqrec.sources.movielens import read_movies
 from seqrec.sources.reading import existing, scan_table, settle, unique_items
@@ -34,7 +35,7 @@ class Sequences(Preparation):
         rows = lines.select("line", words=words).filter(pl.col("words").list.len() > 0)
         lone = rows.filter(pl.col("words").list.len() == 1).head(1).collect()
         if not lone.is_empty():
-            raise ValueError(
+            raise UserError(
                 f"{path}, line {lone['line'][0]}: expected `user item item ...`, got {lone['words'][0].to_list()}"
             )
         frame = rows.select(user=pl.col("words").list.first(), item=pl.col("words").list.slice(1)).explode("item")
@@ -49,5 +50,5 @@ def read_items(path: Path, scratch: Path) -> pl.DataFrame:
     separator = "," if ".csv" in path.suffixes else "\t"
     frame = scan_table(path, separator, scratch, quote=separator == ",").collect()
     if len(frame.columns) < 2:
-        raise ValueError(f"{path}: expected an id column and at least one of text, it has {', '.join(frame.columns)}")
+        raise UserError(f"{path}: expected an id column and at least one of text, it has {', '.join(frame.columns)}")
     return unique_items(frame.rename({frame.columns[0]: "raw_id"}), path, 2)

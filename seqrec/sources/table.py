@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
+from seqrec.errors import UserError
 from seqrec.preparation import Preparation, RawData
 from seqrec.sources.reading import existing, interactions, require_columns, scan_table, settle, unique_items
 
@@ -76,12 +77,12 @@ def scan_any(path: Path, scratch: Path) -> pl.LazyFrame:
     """Return a table by the ending of its name; text files give str columns.
 
     Raises:
-        ValueError: If the ending is unknown or the file is faulty.
+        UserError: If the ending is unknown or the file is faulty.
     """
     endings = [suffix for suffix in path.suffixes if suffix != ".gz"]
     ending = endings[-1] if endings else ""
     if ending == ".parquet":
         return settle(pl.scan_parquet(path), path, scratch)
     if ending not in (".csv", ".tsv", ".txt"):
-        raise ValueError(f"{path}: expected .csv, .tsv, .txt (tabs) or .parquet, perhaps .gz, got {ending!r}")
+        raise UserError(f"{path}: expected .csv, .tsv, .txt (tabs) or .parquet, perhaps .gz, got {ending!r}")
     return scan_table(path, "," if ending == ".csv" else "\t", scratch, quote=ending == ".csv")
