@@ -31,6 +31,7 @@ from seqrec.dataset import FORMAT, ROOT, hash_item_ids
 from seqrec.errors import UserError
 from seqrec.files import write_json
 from seqrec.item_text import fill_missing, has_text, item_text
+from seqrec.names import check_name
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +86,7 @@ class Preparation(ABC):
     """Seed of whatever is drawn."""
 
     def __post_init__(self) -> None:
-        if not self.name or self.name.startswith(".") or Path(self.name).name != self.name:
-            raise UserError(f"--name must be a plain folder name, got {self.name!r}")
+        check_name("--name", self.name)
         for option in ("min_sc", "min_uc", "k_core", "sample_users", "max_items_per_user", "seed"):
             if getattr(self, option) < 0:
                 raise UserError(f"--{option} must be 0 or more, got {getattr(self, option)}")

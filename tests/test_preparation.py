@@ -269,7 +269,7 @@ def test_attributes_are_chosen_in_order_and_unknown_ones_named(tmp_path: Path) -
 
 
 def test_options_that_contradict_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="plain folder name, got 'a/b'"):
+    with pytest.raises(ValueError, match=r"plain name .* got 'a/b'"):
         config(tmp_path, name="a/b")
     with pytest.raises(ValueError, match="--k_core must be 0 or more, got -1"):
         config(tmp_path, k_core=-1)

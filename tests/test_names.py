@@ -1,0 +1,22 @@
+"""Names that a folder can have, and values that would leave it."""
+
+import pytest
+
+from seqrec.errors import UserError
+from seqrec.names import check_name
+
+
+@pytest.mark.parametrize("name", ["demo", "amazon-scientific", "a*b", "a\\b", "sp ace ü'q\"x", "[1]", "x" * 200])
+def test_plain_names_stay_as_they_are(name: str) -> None:
+    assert check_name("--name", name) == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/tmp/x", "a/b", "a/", ".hidden", "a\nb", "a\0b", "\ud800"])
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="--name must be a plain name"):
+        check_name("--name", name)
+
+
+def test_a_name_is_as_long_as_a_file_system_takes() -> None:
+    with pytest.raises(UserError, match="at most 200 bytes long, got 101 characters"):
+        check_name("--name", "ü" * 101)
