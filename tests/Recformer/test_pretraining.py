@@ -191,11 +191,16 @@ def test_fsdp_trains_as_ddp_does_also_when_it_is_killed(
     pretrain_in_two(given["ddp"], tmp_path / "ddp")
     pretrain_in_two([*given["fsdp"], "--resume"], tmp_path / "fsdp", until=1)
     pretrain_in_two([*given["fsdp"], "--resume"], tmp_path / "fsdp")
-    for name in ("best", "last"):
-        states = [load_state(tmp_path / strategy / NAME / f"checkpoints/{name}.ckpt") for strategy in ("ddp", "fsdp")]
-        assert states[0].keys() == states[1].keys()
-        for key in states[0]:
-            torch.testing.assert_close(states[0][key], states[1][key], rtol=0, atol=2e-3, msg=key)
+    states = {
+        (strategy, name): load_state(tmp_path / strategy / NAME / f"checkpoints/{name}.ckpt")
+        for strategy in given
+        for name in ("best", "last")
+    }
+    # Which round is best may hang on the last bit of two users' scores, and processors round differently.
+    for name, state in states.items():
+        assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in states["ddp", "best"].items()}, name
+    for key in states["ddp", "last"]:
+        torch.testing.assert_close(states["ddp", "last"][key], states["fsdp", "last"][key], rtol=0, atol=2e-3, msg=key)
     curves = [pl.read_csv(tmp_path / s / NAME / "logs/metrics.csv")["train/loss"].to_list() for s in ("ddp", "fsdp")]
     assert curves[0] == pytest.approx(curves[1], abs=1e-3)
 
