@@ -3,8 +3,6 @@
 Shapes: U users, E events, N items, n histories of a view. Items are 1..N, 0 is padding; users are rows 0..U-1.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +11,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from seqrec.dataset_files import check_item_ids, open_sequences, read_manifest, read_table
 from seqrec.errors import MissingFileError, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-FORMAT = 1
 SplitName = Literal["leave_one_out", "global_time"]
 TimeTarget = Literal["last", "first", "random", "successive"]
 
@@ -50,11 +48,14 @@ class Dataset:
 
     def item_table(self) -> pl.DataFrame:
         """Return items.parquet: `item` 1..N in order, `raw_id`, then the text attributes in their order."""
-        return pl.read_parquet(self.path / "items.parquet")
+        file = self.path / "items.parquet"
+        table = read_table(file, "item", 1, self.num_items, ("raw_id", *self.attributes))
+        check_item_ids(file, table["raw_id"], self.item_ids_sha256)
+        return table
 
     def user_table(self) -> pl.DataFrame:
         """Return users.parquet: `user` 0..U-1 in order and `raw_id`."""
-        return pl.read_parquet(self.path / "users.parquet")
+        return read_table(self.path / "users.parquet", "user", 0, self.num_users, ("raw_id",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,7 @@ def load_dataset(path: Path) -> Dataset:
 
     Raises:
         MissingFileError: If the folder is not a prepared dataset.
-        UserError: If its files contradict each other.
+        UserError: If its files are not what its manifest says.
     """
     manifest_file = path / "manifest.json"
     if not manifest_file.is_file():
@@ -234,32 +235,16 @@ def load_dataset(path: Path) -> Dataset:
             f"{manifest_file} does not exist: prepare the dataset first, for example "
             f"`python scripts/prepare.py demo --name {path.name}`"
         )
-    manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
-    if manifest.get("format") != FORMAT:
-        raise UserError(f"{manifest_file} has format {manifest.get('format')}, expected {FORMAT}: prepare again")
-    folder = path / "sequences"
-    offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
-    items = np.load(folder / "items.npy", mmap_mode="r", allow_pickle=False)
-    times_file = folder / "timestamps.npy"
-    times = np.load(times_file, mmap_mode="r", allow_pickle=False) if times_file.is_file() else None
-    expected = (manifest["num_users"] + 1, manifest["num_interactions"])
-    if (len(offsets), len(items)) != expected or offsets[-1] != len(items):
-        raise UserError(
-            f"{folder} holds {len(offsets)} offsets and {len(items)} events where manifest.json says {expected}: "
-            "the folder was changed by hand or copied in part; prepare it again"
-        )
-    if times is not None and len(times) != len(items):
-        raise UserError(
-            f"{times_file} holds {len(times)} timestamps for {len(items)} events; prepare the dataset again"
-        )
+    manifest = read_manifest(manifest_file)
+    arrays = open_sequences(path / "sequences", manifest)
     return Dataset(
         path=path,
         name=manifest["name"],
         num_users=manifest["num_users"],
         num_items=manifest["num_items"],
-        offsets=offsets,
-        items=items,
-        timestamps=times,
+        offsets=arrays["offsets"],
+        items=arrays["items"],
+        timestamps=arrays.get("timestamps"),
         attributes=tuple(manifest["attributes"]),
         item_ids_sha256=manifest["item_ids_sha256"],
         sequences_sha256=manifest["sequences_sha256"],
@@ -284,8 +269,3 @@ def find_dataset(dataset: str | None, data_path: Path | None, data_dir: Path = R
             f"Make it with `python scripts/prepare.py SOURCE --input ... --name {path.name}`"
         )
     return load_dataset(path.resolve())
-
-
-def hash_item_ids(raw_ids: list[str]) -> str:
-    """Return the sha256 of the raw item ids in item order, which fixes what "item i" means."""
-    return hashlib.sha256("\n".join(raw_ids).encode()).hexdigest()

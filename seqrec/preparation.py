@@ -27,7 +27,8 @@ import polars as pl
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from seqrec.dataset import FORMAT, ROOT, hash_item_ids
+from seqrec.dataset import ROOT
+from seqrec.dataset_files import FORMAT, hash_item_ids
 from seqrec.errors import UserError
 from seqrec.files import write_json
 from seqrec.item_text import fill_missing, has_text, item_text

@@ -16,7 +16,8 @@ import torch
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from seqrec.dataset import Dataset, hash_item_ids, load_dataset
+from seqrec.dataset import Dataset, load_dataset
+from seqrec.dataset_files import hash_item_ids
 
 torch.set_num_threads(1)
 # The same examples in every run, and no deadline: how long one takes says more about the machine than about the code.

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from seqrec.dataset import Dataset
+from seqrec.dataset_files import hash_item_ids
 from tests.conftest import write_dataset
 
 ORDER = np.random.default_rng(5).permutation(np.arange(1, 46))
@@ -23,5 +24,5 @@ def write_grown(tiny: Dataset, folder: Path) -> Path:
     table = pl.read_parquet(folder / "items.parquet")
     table.with_columns(raw_ids, ("Title of " + raw_ids).alias("title")).write_parquet(folder / "items.parquet")
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"item_ids_sha256": "other"}))
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"item_ids_sha256": hash_item_ids(raw_ids.to_list())}))
     return folder

@@ -15,6 +15,7 @@ from scripts import benchmark, quality, sides
 from scripts.benchmark import Bert4RecBenchmark, IdBenchmark, RecformerBenchmark, SASRecBenchmark
 from scripts.sides import Comparison, flatten
 from seqrec.dataset import ROOT, Dataset, Histories, leave_one_out, load_dataset
+from tests.conftest import write_dataset
 
 needs_recformer = pytest.mark.skipif(not (ROOT / "Recformer").is_dir(), reason="needs Recformer/")
 
@@ -23,17 +24,11 @@ needs_recformer = pytest.mark.skipif(not (ROOT / "Recformer").is_dir(), reason="
 def dataset(tmp_path: Path) -> Dataset:
     """40 users with 3 to 7 of 12 items."""
     generator = np.random.default_rng(0)
-    lengths = generator.integers(3, 8, 40)
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    folder = tmp_path / "tiny"
-    (folder / "sequences").mkdir(parents=True)
-    np.save(folder / "sequences/offsets.npy", offsets)
-    np.save(folder / "sequences/items.npy", generator.integers(1, 13, offsets[-1], dtype=np.int32))
-    titles = [f"title of item {item} {'very ' * (item % 4)}long" for item in range(1, 13)]
-    pl.DataFrame({"item": range(1, 13), "raw_id": titles, "title": titles}).write_parquet(folder / "items.parquet")
-    counts = {"num_users": 40, "num_items": 12, "num_interactions": int(offsets[-1])}
-    marks = {"item_ids_sha256": "0", "sequences_sha256": "0", "attributes": ["title"]}
-    (folder / "manifest.json").write_text(json.dumps({"format": 1, "name": "tiny"} | counts | marks))
+    histories = [generator.integers(1, 13, length).tolist() for length in generator.integers(3, 8, 40)]
+    folder = write_dataset(tmp_path / "tiny", histories, 12)
+    titles = pl.Series("title", [f"title of item {item} {'very ' * (item % 4)}long" for item in range(1, 13)])
+    file = folder / "items.parquet"
+    pl.read_parquet(file).with_columns(titles).write_parquet(file)
     return load_dataset(folder)
 
 

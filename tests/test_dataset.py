@@ -1,6 +1,5 @@
 """Dataset views: both splits by hand, gathering against a loop, and folders that contradict themselves."""
 
-import json
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from seqrec.dataset import (
     Histories,
     find_dataset,
     global_time_split,
-    hash_item_ids,
     leave_one_out,
     load_dataset,
 )
+from seqrec.dataset_files import hash_item_ids
 from tests.conftest import write_dataset
 
 HISTORIES = [[1, 2, 3, 4], [2, 5], [6], [3, 3, 1]]
@@ -154,26 +153,6 @@ def test_a_time_split_needs_moments(dataset: Dataset, tmp_path: Path) -> None:
 def test_a_folder_that_is_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"manifest.json does not exist.*prepare.py demo --name nothing"):
         load_dataset(tmp_path / "nothing")
-
-
-def test_files_that_contradict_the_manifest(dataset: Dataset) -> None:
-    np.save(dataset.path / "sequences" / "items.npy", dataset.items[:-1])
-    with pytest.raises(ValueError, match=r"5 offsets and 9 events where manifest.json says \(5, 10\)"):
-        load_dataset(dataset.path)
-
-
-def test_another_format(dataset: Dataset) -> None:
-    manifest = json.loads((dataset.path / "manifest.json").read_text())
-    (dataset.path / "manifest.json").write_text(json.dumps(manifest | {"format": 2}))
-    with pytest.raises(ValueError, match="has format 2, expected 1: prepare again"):
-        load_dataset(dataset.path)
-
-
-def test_timestamps_of_another_length(tmp_path: Path) -> None:
-    path = write_dataset(tmp_path / "timed", [[1, 2], [1]], 2, [[5, 6], [7]])
-    np.save(path / "sequences" / "timestamps.npy", np.array([5, 6]))
-    with pytest.raises(ValueError, match="2 timestamps"):
-        load_dataset(path)
 
 
 def test_find_dataset(dataset: Dataset) -> None:

@@ -107,4 +107,4 @@ class Corpus(Preparation):
 
 
 def _raw_ids(dataset: Dataset, table: str) -> set[str]:
-    return set(pl.read_parquet(dataset.path / f"{table}.parquet", columns=["raw_id"])["raw_id"])
+    return set((dataset.item_table() if table == "items" else dataset.user_table())["raw_id"])
