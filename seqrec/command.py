@@ -1,5 +1,6 @@
 """How every command starts: flags from a dataclass, log lines on the terminal, errors without a traceback."""
 
+import io
 import logging
 import os
 import sys
@@ -22,6 +23,9 @@ def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str]
 
     Input that the command refuses ends it with its message and status 1; SEQREC_TRACEBACK=1 shows where it arose.
     """
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="replace")  # titles hold what an ASCII terminal lacks
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     lightning = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda")
     for noisy in ("httpx", "fsspec", "urllib3", "matplotlib", *lightning):

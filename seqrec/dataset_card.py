@@ -34,10 +34,8 @@ class DatasetCard:
     """Interactions per item: mean and quantiles."""
     repeats: float
     """Share of interactions with an item that the user has had before."""
-    equal_times: float | None
-    """Share of interactions at the very second of the user's one before; None without timestamps."""
-    first_day: str | None
-    last_day: str | None
+    times: "Times | None"
+    """None without timestamps."""
     coverage: dict[str, float]
     """Share of items that have the attribute."""
     unit: str
@@ -54,17 +52,39 @@ class DatasetCard:
             f"  interactions per item   {_spread(self.item_counts)}",
             f"  repeats                 {self.repeats:.2%} of interactions",
         ]
-        if self.equal_times is None:
-            lines.append("  time                    order only, no timestamps")
-        else:
-            lines.append(
-                f"  time                    {self.first_day} to {self.last_day}, "
-                f"{self.equal_times:.2%} of interactions at the second of the one before"
-            )
+        lines += ["  time                    order only, no timestamps"] if self.times is None else self.times.lines()
         lines += [f"  {name:<23} {share:.2%} of items have one" for name, share in self.coverage.items()]
         lines += [f"  {self.unit + ', ' + name:<23} {_spread(spread)}" for name, spread in self.tokens.items()]
         lines += [f"  item {' | '.join(example.values())[:140]}" for example in self.examples]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Figures of a dataset's timestamps, which are whole seconds. Evaluated users are those of 3 or more events."""
+
+    first_day: str
+    last_day: str
+    equal: float
+    """Share of interactions with the timestamp of the user's previous one."""
+    exact_repeats: int
+    """Interactions with a user, item and timestamp that an earlier one has."""
+    repeated_targets: int
+    """Evaluated users whose last event repeats one of their history exactly."""
+    undecided_targets: int
+    """Evaluated users whose last two events have one timestamp."""
+
+    def lines(self) -> list[str]:
+        """Return what the card says of them."""
+        repeats = f"{self.exact_repeats:,} interactions"
+        if self.exact_repeats:
+            repeats += f"; the test target repeats one for {self.repeated_targets:,} users (--drop_exact_duplicates)"
+        return [
+            f"  time                    {self.first_day} to {self.last_day}",
+            f"  same timestamp          as the user's previous event: {self.equal:.2%} of interactions, and the test "
+            f"target of {self.undecided_targets:,} users; file order decides",
+            f"  same item and timestamp {repeats}",
+        ]
 
 
 def describe(dataset: Dataset) -> DatasetCard:
@@ -86,9 +106,7 @@ def describe(dataset: Dataset) -> DatasetCard:
         lengths=_quantiles(lengths),
         item_counts=_quantiles(np.bincount(dataset.items, minlength=dataset.num_items + 1)[1:]),
         repeats=1 - pairs / len(dataset.items),
-        equal_times=None if times is None else _equal_times(users, times),
-        first_day=None if times is None else _day(int(times.min())),
-        last_day=None if times is None else _day(int(times.max())),
+        times=None if times is None else _times(dataset, users, times),
         coverage=coverage,
         unit=unit,
         tokens=tokens,
@@ -96,9 +114,21 @@ def describe(dataset: Dataset) -> DatasetCard:
     )
 
 
-def _equal_times(users: NDArray[np.int64], times: NDArray[np.int64]) -> float:
-    equal = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
-    return float(equal.sum() / len(users))
+def _times(dataset: Dataset, users: NDArray[np.int64], times: NDArray[np.int64]) -> Times:
+    """Return the figures of a dataset's (E,) times; users is (E,) whose events they are."""
+    equal = np.concatenate(([False], (users[1:] == users[:-1]) & (times[1:] == times[:-1])))  # (E,)
+    events = pl.DataFrame({"user": users, "time": np.asarray(times), "item": np.asarray(dataset.items)})
+    repeated = (~events.select(pl.struct(pl.all()).is_first_distinct()).to_series()).to_numpy()  # (E,)
+    # As a target is a user's last event, an equal one among those before it is an equal one before it in the history.
+    last = dataset.offsets[1:][np.diff(dataset.offsets) >= 3] - 1
+    return Times(
+        first_day=_day(int(times.min())),
+        last_day=_day(int(times.max())),
+        equal=float(equal.sum() / len(users)),
+        exact_repeats=int(repeated.sum()),
+        repeated_targets=int(repeated[last].sum()),
+        undecided_targets=int(equal[last].sum()),
+    )
 
 
 def _day(seconds: int) -> str:

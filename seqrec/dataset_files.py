@@ -102,7 +102,13 @@ def _open_array(file: Path, dtype: type[np.generic], size: int) -> NDArray[Any]:
         raise MissingFileError(f"{file} does not exist: {REPAIR}")
     try:
         array = np.lib.format.open_memmap(file, mode="r")
-    except (ValueError, OverflowError, SyntaxError, tokenize.TokenError) as error:  # numpy reads headers as Python
+    except (
+        ValueError,
+        OverflowError,
+        SyntaxError,
+        TypeError,
+        tokenize.TokenError,
+    ) as error:  # numpy reads headers as Python
         raise UserError(f"{file} is no whole .npy file ({str(error)[:120]}): {REPAIR}") from error
     if array.dtype != dtype or array.shape != (size,):
         raise UserError(
@@ -181,7 +187,7 @@ def read_table(file: Path, column: str, first: int, size: int, others: tuple[str
         raise MissingFileError(f"{file} does not exist: {REPAIR}")
     try:
         table = pl.read_parquet(file, glob=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise UserError(f"{file} is no whole Parquet file ({str(error)[:120]}): {REPAIR}") from error
     expected = pl.Schema({column: pl.Int32, **dict.fromkeys(others, pl.String)})
     if table.schema != expected or len(table) != size:

@@ -5,7 +5,7 @@ A source (`seqrec/sources/`) is a frozen dataclass with the options below and a 
 
 The steps, in this order; each is skipped when its option is not given:
 text missing and `on_missing_text=drop` -> `min_rating` -> order by (user, time, position in the source)
--> `dedupe` -> `min_sc` -> `min_uc` -> `k_core` -> `sample_users` -> `max_items_per_user`.
+-> `drop_exact_duplicates` -> `dedupe` -> `min_sc` -> `min_uc` -> `k_core` -> `sample_users` -> `max_items_per_user`.
 
 Users are numbered 0..U-1 by first appearance in the source. Items are numbered 1..N: in the source's own order
 where it has one (item2index, smap, an integer-keyed .item file), else by first appearance. Items that no
@@ -71,6 +71,8 @@ class Preparation(ABC):
     """What becomes of an item without any text: stop, drop it, or use its id as its first attribute."""
     min_rating: float | None = None
     """Keep interactions rated at least this."""
+    drop_exact_duplicates: bool = False
+    """Keep only the first of the interactions with one user, item and time."""
     dedupe: bool = False
     """Keep only a user's first interaction with an item."""
     min_sc: int = 0
@@ -218,6 +220,15 @@ def filter_events(events: Events, config: Preparation, with_text: NDArray[np.boo
         events.keep(f"min_rating={config.min_rating}", events.frame["rating"] >= config.min_rating)
     keys = [key for key in ("user", "timestamp") if key in events.frame.columns]
     events.frame = events.frame.drop("rating", strict=False).sort(keys, maintain_order=True)
+    if config.drop_exact_duplicates:
+        if "timestamp" not in events.frame.columns:
+            raise UserError(
+                "--drop_exact_duplicates: the source has no times; --dedupe keeps one of each user and item"
+            )
+        events.replace(
+            "drop_exact_duplicates",
+            events.frame.unique(["user", "item", "timestamp"], keep="first", maintain_order=True),
+        )
     if config.dedupe:
         events.replace("dedupe", events.frame.unique(["user", "item"], keep="first", maintain_order=True))
     if config.min_sc:

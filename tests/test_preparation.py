@@ -109,6 +109,7 @@ def test_without_times_the_order_of_the_source_is_kept_and_no_times_are_written(
     ("options", "expected"),
     [
         ({"min_rating": 3.0}, {"ann": ["cup", "tea"], "bob": ["cup", "tea"]}),
+        ({"drop_exact_duplicates": True}, {"ann": ["cup", "pot", "tea", "cup"], "bob": ["cup", "tea"]}),
         ({"dedupe": True}, {"ann": ["cup", "pot", "tea"], "bob": ["cup", "tea"]}),
         ({"min_sc": 2}, {"ann": ["cup", "tea", "cup"], "bob": ["cup", "tea"]}),
         ({"min_uc": 3}, {"ann": ["cup", "pot", "tea", "cup"]}),
@@ -318,14 +319,81 @@ def test_the_card_counts_by_hand(tmp_path: Path) -> None:
     assert (card.users, card.evaluated_users, card.items, card.interactions) == (2, 1, 3, 6)
     assert card.density == 6 / (2 * 3)
     assert card.repeats == pytest.approx(1 / 6)  # ann's second cup
-    assert card.equal_times == pytest.approx(1 / 6)  # ann's pot at the time of her cup
+    assert card.times is not None
+    assert card.times.equal == pytest.approx(1 / 6)  # ann's pot at the time of her cup
+    assert (card.times.exact_repeats, card.times.repeated_targets, card.times.undecided_targets) == (0, 0, 0)
     assert card.lengths["mean"] == 3.0
     assert (card.lengths["min"], card.lengths["max"]) == (2.0, 4.0)
     assert card.item_counts["max"] == 3.0
     assert card.coverage == {"title": 1.0, "brand": pytest.approx(1 / 3)}
     assert card.tokens["title"]["max"] == 2.0
-    assert (card.first_day, card.last_day) == ("1970-01-01", "1970-01-01")
+    assert (card.times.first_day, card.times.last_day) == ("1970-01-01", "1970-01-01")
     assert "2 users (1 with 3 or more), 3 items, 6 interactions, density 100.00000%" in str(card)
+
+
+REPEATED = [  # user, item, time
+    *[("ann", "tea", 10, 5), ("ann", "cup", 20, 5), ("ann", "cup", 20, 1)],  # her target is in her history, exactly
+    *[("bob", "tea", 10, 5), ("bob", "tea", 10, 5), ("bob", "tea", 10, 5)],  # and twice in his
+    *[("cat", "pot", 10, 5), ("cat", "tea", 20, 5), ("cat", "cup", 20, 5)],  # her last two share one time
+    *[("dan", "tea", 10, 5), ("dan", "cup", 20, 5), ("dan", "tea", 30, 5)],  # the same item at another time
+    *[("eve", "tea", 10, 5), ("eve", "tea", 10, 5)],  # too short to be evaluated
+    *[("fay", "cup", 20, 5), ("fay", "tea", 20, 5), ("fay", "cup", 20, 5)],  # apart, in one second
+]
+
+
+def test_exact_repeats_by_hand(tmp_path: Path) -> None:
+    write_csv(tmp_path, REPEATED)
+    card = describe(load_dataset(prepare(config(tmp_path))))
+    assert card.times is not None
+    assert card.times.exact_repeats == 1 + 2 + 0 + 0 + 1 + 1
+    assert card.times.repeated_targets == 3  # ann, bob, fay
+    assert card.times.undecided_targets == 4  # ann, bob, cat, fay
+    assert card.times.equal == (1 + 2 + 1 + 0 + 1 + 2) / 17
+    words = str(card)
+    assert "the test target of 4 users; file order decides" in words
+    assert "same item and timestamp 5 interactions; the test target repeats one for 3 users" in words
+    path = prepare(config(tmp_path, drop_exact_duplicates=True, name="once"))
+    assert sequences(path) == {
+        **{"ann": ["tea", "cup"], "bob": ["tea"], "cat": ["pot", "tea", "cup"], "dan": ["tea", "cup", "tea"]},
+        **{"eve": ["tea"], "fay": ["cup", "tea"]},
+    }
+    once = describe(load_dataset(path)).times
+    assert once is not None
+    assert (once.exact_repeats, once.repeated_targets) == (0, 0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), st.integers(0, 3)), min_size=1, max_size=40))
+@settings(max_examples=25)
+def test_exact_repeats_equal_a_slow_reference(rows: list[tuple[str, str, int]]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_csv(folder, [(*row, 5) for row in rows])
+        times = describe(load_dataset(prepare(config(folder)))).times
+    events = {user: sorted((r for r in rows if r[0] == user), key=lambda r: r[2]) for user in {r[0] for r in rows}}
+    tested = [history for history in events.values() if len(history) >= 3]
+    assert times is not None
+    assert times.exact_repeats == len(rows) - len(set(rows))
+    assert times.repeated_targets == sum(history[-1] in history[:-1] for history in tested)
+    assert times.undecided_targets == sum(history[-1][2] == history[-2][2] for history in tested)
+
+
+def test_exact_duplicates_need_times(tmp_path: Path) -> None:
+    write_csv(tmp_path)
+    with pytest.raises(UserError, match="--drop_exact_duplicates: the source has no times; --dedupe"):
+        prepare(config(tmp_path, timestamp_column=None, drop_exact_duplicates=True))
+
+
+def test_titles_that_the_terminal_lacks_are_printed_with_question_marks(tmp_path: Path) -> None:
+    write_csv(tmp_path)
+    items = write_items(tmp_path, {"tea": "Tea \U0001f375", "cup": "Cup", "pot": "Pot"})
+    command = [sys.executable, str(ROOT / "scripts" / "prepare.py"), "table", "--input", str(tmp_path / "events.csv")]
+    command += ["--items", str(items), "--name", "shop", "--data_dir", str(tmp_path / "data")]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    run = subprocess.run(command, env=environment, capture_output=True)
+    assert run.returncode == 0, run.stderr
+    assert b"item 1 | tea | Tea ?" in run.stdout
 
 
 def test_the_card_counts_words_where_the_tokenizer_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
