@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from seqrec.errors import UserError
 
 Transform = Literal["none", "centre", "scale", "standardise", "match", "unit", "pca", "whiten", "shrink"]
-_FLOOR = 1e-6
-"""Share of the largest variance below which a direction counts as having that much."""
+_FOLDS = 5
+"""Parts of the fitted rows, each of which measures the axes of the others."""
+_ABSENT = 1e-9
+"""Share of the largest variance below which no fitted item points in a direction."""
 
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.bool_]
@@ -30,10 +32,16 @@ def transform_vectors(
     - `standardise`: `centre`, then `scale`.
     - `match`: divide by one number, so that entries have the deviation of the model's own random table.
     - `unit`: divide each item by its length.
-    - `pca`: `centre`, then turn to the principal axes, the first `width` of which are kept: (N+1, min(V, D)).
-    - `whiten`: `centre`, then give all directions unit variance and turn back (ZCA).
-    - `shrink`: `centre`, then multiply the principal component of variance s by sqrt(s / (s + mean variance)), which
-      leaves strong directions alone and quiets weak ones.
+    - `pca`: `centre`, turn to the principal axes, keep the first `width`, (N+1, min(V, D)), then `scale`.
+    - `whiten`: `centre`, give all directions the same variance and turn back (ZCA), then `scale`.
+    - `shrink`: `centre`, multiply the principal component of variance s by sqrt(s / (s + mean variance)), which leaves
+      strong directions alone and quiets weak ones, then `scale`.
+
+    Apart from `none`, `centre` and `match`, all end at one scale, so that a comparison of two compares directions.
+
+    Whitening divides by the variance that a direction has in items that it was not fitted on, measured by
+    cross-validation: that of the fitted items themselves is too small where they are few beside V, and items outside
+    the fit would blow up. A direction that no fitted item has is dropped.
 
     Args:
         vectors: (N+1, V).
@@ -43,7 +51,9 @@ def transform_vectors(
         own_std: Deviation of an entry of the model's random table.
 
     Raises:
-        UserError: If no row is to be fitted.
+        UserError: If no row is to be fitted, or `whiten` has fewer than two.
+
+    Source: cross-validated variances, Bartz (2016), https://arxiv.org/abs/1611.00798.
     """
     fitted = fitted.copy()
     fitted[0] = False
@@ -69,12 +79,34 @@ def _apply(
     centred: NDArray[np.float64] = items - items[fitted].mean(axis=0)
     if name == "centre":
         return centred
-    if name == "standardise":
-        return _apply("scale", centred, fitted, width, own_std)
-    variances, axes = np.linalg.eigh(centred[fitted].T @ centred[fitted] / fitted.sum())
-    variances, axes = variances[::-1], axes[:, ::-1]  # largest first
+    if name != "standardise":
+        centred = _change_directions(name, centred, fitted, width)
+    return _apply("scale", centred, fitted, width, own_std)
+
+
+def _change_directions(name: Transform, centred: NDArray[np.float64], fitted: Rows, width: int) -> NDArray[np.float64]:
+    """Return (N+1, V), or (N+1, min(V, D)) for `pca`, from centred vectors."""
+    rows = centred[fitted]
+    variances, axes = np.linalg.eigh(rows.T @ rows / len(rows))  # smallest first
     if name == "pca":
-        return np.asarray(centred @ axes[:, :width])
-    floored = np.maximum(variances, max(variances[0] * _FLOOR, 1e-12))
-    gains = floored**-0.5 if name == "whiten" else np.sqrt(floored / (floored + floored.mean()))
+        return np.asarray(centred @ axes[:, ::-1][:, :width])
+    if name == "shrink":
+        variances = np.maximum(variances, 0)
+        gains = np.sqrt(variances / np.maximum(variances + variances.mean(), 1e-300))
+    else:
+        variances = _held_out_variances(rows)
+        present = variances > _ABSENT * variances[-1]
+        gains = np.where(present, np.where(present, variances, 1) ** -0.5, 0)
     return np.asarray((centred @ axes * gains) @ axes.T)
+
+
+def _held_out_variances(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (V,) ascending variances along principal axes, of (n, V) rows that the axes were not fitted on."""
+    if len(rows) < 2:
+        raise UserError(f"--init_transform whiten needs at least 2 items to fit, got {len(rows)}: --fit_transform all")
+    squares = np.zeros(rows.shape[1])
+    folds = min(_FOLDS, len(rows))
+    for fold in range(folds):
+        kept = np.delete(rows, np.s_[fold::folds], axis=0)
+        squares += np.square(rows[fold::folds] @ np.linalg.eigh(kept.T @ kept)[1]).sum(axis=0)
+    return np.sort(squares / len(rows))

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from seqrec.errors import UserError
 from seqrec.geometry import Transform, transform_vectors
 
 Vectors = NDArray[np.float32]
@@ -52,6 +53,22 @@ def test_standardise_forgets_scale_and_shift(num_items: int, width: int, scale: 
     np.testing.assert_allclose(out, transform(other, "standardise"), atol=1e-2)
 
 
+def rms_length(vectors: NDArray[np.floating]) -> float:
+    return float(np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1).mean()))
+
+
+def centre(vectors: Vectors) -> NDArray[np.float64]:
+    return np.asarray(vectors[1:].astype(np.float64) - vectors[1:].mean(axis=0, dtype=np.float64))
+
+
+@given(
+    st.sampled_from(("scale", "standardise", "unit", "pca", "whiten", "shrink")), st.integers(3, 60), st.integers(1, 20)
+)
+def test_transforms_end_at_one_scale(name: Transform, num_items: int, width: int) -> None:
+    vectors = 7 * random_vectors(num_items, width)
+    assert rms_length(transform(vectors, name)[1:]) == pytest.approx(1, rel=1e-4)
+
+
 def test_principal_axes() -> None:
     vectors = random_vectors()
     turned = transform(vectors, "pca")
@@ -59,27 +76,48 @@ def test_principal_axes() -> None:
     covariance = np.cov(turned[1:].T, bias=True)
     np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-5)
     assert (np.diff(np.diag(covariance)) <= 1e-9).all()
-    centred = vectors[1:] - vectors[1:].mean(axis=0)
+    centred = centre(vectors) / rms_length(centre(vectors))
     np.testing.assert_allclose(turned[1:] @ turned[1:].T, centred @ centred.T, atol=1e-4)  # distances stay
-    np.testing.assert_allclose(transform(vectors, "pca", width=2), turned[:, :2], atol=1e-6)
+    two = turned[:, :2] / rms_length(turned[1:, :2])
+    np.testing.assert_allclose(transform(vectors, "pca", width=2), two, atol=1e-5)
 
 
-def test_whitened_directions_have_unit_variance_and_stay_where_they_were() -> None:
-    vectors = random_vectors()
+def test_whitened_directions_have_one_variance_and_stay_where_they_were() -> None:
+    vectors = random_vectors(20_000)
     white = transform(vectors, "whiten")
-    np.testing.assert_allclose(np.cov(white[1:].T, bias=True), np.eye(6), atol=1e-3)
-    centred = vectors[1:].astype(np.float64) - vectors[1:].mean(axis=0, dtype=np.float64)
-    cross = centred.T @ white[1:]
-    np.testing.assert_allclose(cross, cross.T, atol=1e-2)  # of all whitenings the one that turns nothing
+    np.testing.assert_allclose(6 * np.cov(white[1:].T, bias=True), np.eye(6), atol=0.01)
+    # Of all whitenings the one that turns nothing: the inverse square root of the covariance, here by its own way.
+    values, axes = np.linalg.eigh(np.cov(vectors[1:].astype(np.float64).T, bias=True))
+    expected = centre(vectors) @ (axes @ np.diag(values**-0.5) @ axes.T) / 6**0.5
+    np.testing.assert_allclose(white[1:], expected, atol=0.02)
+
+
+@pytest.mark.parametrize("num_fitted", [10, 30, 59, 60, 90, 1000])
+def test_whitening_few_items_does_not_blow_up_the_others(num_fitted: int) -> None:
+    vectors = np.random.default_rng(1).normal(size=(3001, 60)) @ np.diag(np.linspace(1, 0.1, 60))
+    white = transform(vectors.astype(np.float32), "whiten", fitted=list(range(1, num_fitted + 1)))
+    assert rms_length(white[1 : num_fitted + 1]) == pytest.approx(1, rel=1e-4)
+    assert 0.3 < rms_length(white[1001:]) < 5
+
+
+def test_whitening_drops_a_direction_that_no_fitted_item_has() -> None:
+    vectors = np.random.default_rng(1).normal(size=(101, 3)).astype(np.float32)
+    vectors[:51, 2] = 0
+    white = transform(vectors, "whiten", fitted=list(range(1, 51)))
+    np.testing.assert_allclose(white[:, 2], 0, atol=1e-6)
+
+
+def test_whitening_one_item_is_refused() -> None:
+    with pytest.raises(UserError, match=r"whiten needs at least 2 items to fit, got 1"):
+        transform(random_vectors(), "whiten", fitted=[3])
 
 
 def test_shrinking_is_the_formula_on_singular_values() -> None:
     vectors = random_vectors()
-    centred = vectors[1:].astype(np.float64) - vectors[1:].mean(axis=0, dtype=np.float64)
-    left, singular, right = np.linalg.svd(centred, full_matrices=False)
-    variances = singular**2 / len(centred)
+    left, singular, right = np.linalg.svd(centre(vectors), full_matrices=False)
+    variances = singular**2 / len(left)
     expected = left @ np.diag(singular * np.sqrt(variances / (variances + variances.mean()))) @ right
-    np.testing.assert_allclose(transform(vectors, "shrink")[1:], expected, atol=1e-5)
+    np.testing.assert_allclose(transform(vectors, "shrink")[1:], expected / rms_length(expected), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["centre", "scale", "standardise", "match", "pca", "whiten", "shrink"])
