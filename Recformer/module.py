@@ -3,13 +3,13 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from Recformer.lora import add_lora, drop_frozen
 from Recformer.model import RecformerModel
 from Recformer.options import LearningOptions
 from seqrec.module import NextItemModule
-from seqrec.optimization import can_fuse, schedule_rate
+from seqrec.optimization import can_fuse, decay_weights, schedule_rate
 
 
 class EncoderModule(NextItemModule):
@@ -47,12 +47,6 @@ class EncoderModule(NextItemModule):
     def configure_optimizers(self) -> Any:
         """Return AdamW, without decay of biases and norms, and its rate: a linear rise, then a linear fall."""
         learning = self.learning
-        groups: dict[bool, list[Tensor]] = {True: [], False: []}
-        for parameter in self.parameters():
-            if parameter.requires_grad:
-                groups[parameter.dim() > 1].append(parameter)
-        decayed = {"params": groups[True], "weight_decay": learning.weight_decay}
-        optimizer = torch.optim.AdamW(
-            [decayed, {"params": groups[False], "weight_decay": 0.0}], learning.lr, fused=can_fuse(self)
-        )
+        groups = decay_weights(self, learning.weight_decay)
+        optimizer = torch.optim.AdamW(groups, learning.lr, fused=can_fuse(self))
         return schedule_rate(optimizer, self, learning.warmup_steps)

@@ -24,7 +24,7 @@ from seqrec.item_table import Start, TableOptions
 from seqrec.losses import LossOptions, catalogue_loss
 from seqrec.module import BatchModule, Grown, NextItemModule, Protocol, Recommender
 from seqrec.new_items import ADVICE, read_new_items
-from seqrec.optimization import Schedule, can_fuse, schedule_rate
+from seqrec.optimization import Schedule, can_fuse, decay_weights, schedule_rate
 from seqrec.ragged import RowSampler
 from seqrec.run import Run, TrainingConfig
 from seqrec.sharding import whole_weights
@@ -59,7 +59,7 @@ class IdModelConfig:
     warmup_steps: int = 0
     """Optimiser steps in which the learning rates rise; at most half of all."""
     weight_decay: float = 0.0
-    """Decoupled weight decay."""
+    """Decoupled weight decay of all weights but biases and norms."""
     table: TableOptions = field(default_factory=TableOptions)
     objective: LossOptions = field(default_factory=LossOptions)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -153,13 +153,12 @@ class IdModule(NextItemModule):
     def configure_optimizers(self) -> Any:
         """Return Adam over everything that learns, and its rates by step."""
         config, table = self.config, self.model.item_embedding.weight
-        others = [p for p in self.parameters() if p.requires_grad and p is not table]
-        groups: list[dict[str, Any]] = [{"params": others}]
+        groups = decay_weights(self, config.weight_decay, leave_out=(table,))
+        starts = [0] * len(groups)
         if table.requires_grad:
-            groups.append({"params": [table], "lr": config.table_lr})
-        decay, betas = config.weight_decay, (0.9, 0.98)
-        optimizer = torch.optim.AdamW(groups, config.lr, betas=betas, weight_decay=decay, fused=can_fuse(self))
-        starts = [0, config.table.unfreeze_at or 0][: len(groups)]
+            groups.append({"params": [table], "lr": config.table_lr, "weight_decay": config.weight_decay})
+            starts.append(config.table.unfreeze_at or 0)
+        optimizer = torch.optim.AdamW(groups, config.lr, betas=(0.9, 0.98), fused=can_fuse(self))
         return schedule_rate(optimizer, self, config.warmup_steps, config.schedule, starts)
 
 

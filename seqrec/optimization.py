@@ -1,11 +1,12 @@
-"""How the learning rate goes over a run."""
+"""What an optimiser decays, and how its learning rate changes over a run."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,23 @@ def schedule_rate(
     factors = [begin(epoch * per_epoch) for epoch in first_epochs or [0] * len(optimizer.param_groups)]
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+
+
+def decay_weights(module: nn.Module, weight_decay: float, leave_out: Collection[Tensor] = ()) -> list[dict[str, Any]]:
+    """Return the parameters that learn as an optimiser's groups: weights, which decay, and biases and norms.
+
+    Args:
+        module: With the parameters.
+        weight_decay: Decoupled; of the first group.
+        leave_out: Parameters that get a group elsewhere.
+    """
+    apart = set(map(id, leave_out))
+    groups: dict[bool, list[Tensor]] = {True: [], False: []}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and id(parameter) not in apart:
+            groups[parameter.dim() > 1 and not name.endswith("bias")].append(parameter)
+    found = zip((groups[True], groups[False]), (weight_decay, 0.0), strict=True)
+    return [{"params": parameters, "weight_decay": decay} for parameters, decay in found if parameters]
 
 
 def can_fuse(module: pl.LightningModule) -> bool:

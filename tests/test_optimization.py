@@ -1,11 +1,14 @@
-"""The learning rate over a run."""
+"""The learning rate over a run, and what decays."""
 
+import importlib
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 from seqrec.optimization import learning_rate_factor, schedule_rate
+from tests.forked import ROOT
 
 
 def test_the_rate_rises_to_one_and_falls_to_zero_without_a_jump() -> None:
@@ -31,3 +34,21 @@ def test_a_group_begins_in_its_epoch() -> None:
         optimizer.step()
         rates.step()
     assert seen == [[1.0, 0.0]] * 10 + [[1.0, 1.0]] * 10
+
+
+@pytest.mark.parametrize("family", [name for name in ("SASRec", "Bert4Rec") if (ROOT / name).is_dir()])
+def test_weights_decay_and_biases_and_norms_do_not(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    finetune = importlib.import_module(f"{family}.finetune")
+    config = finetune.Config(weight_decay=0.5, lr=0.1)
+    module = finetune.family(config).make_module(finetune.family(config).make_model(5, None), config)
+    trainer = SimpleNamespace(estimated_stepping_batches=20, max_epochs=4, gradient_clip_val=None)
+    monkeypatch.setattr(type(module), "trainer", trainer)
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    made = module.configure_optimizers()
+    made["optimizer"].step()
+    for name, parameter in module.named_parameters():
+        # Without a gradient AdamW multiplies what decays by 1 - rate x decay, and leaves the rest.
+        spared = name.endswith("bias") or "norm" in name or name.endswith("mask_embedding")
+        torch.testing.assert_close(parameter.detach(), before[name] * (1 if spared else 0.95))
