@@ -1,8 +1,8 @@
 """Turn raw data into a prepared dataset: `python scripts/prepare.py SOURCE --input ... --name ...`.
 
-Sources: demo, atomic, recformer, amazon, movielens, sequences, table, pickle; corpus, which joins prepared datasets;
-and cold, which keeps some items of one for the test. `SOURCE --help` lists the options of one. The dataset is written
-to data/NAME, whole or not at all, and its card is printed.
+Sources: demo, atomic, recformer, amazon, movielens, sequences, histories, table, pickle; corpus, which joins prepared
+datasets; and cold, which keeps some items of one for the test. `SOURCE --help` lists the options of one. The dataset is
+written to data/NAME, whole or not at all, and its card is printed.
 """
 
 import sys
@@ -22,6 +22,7 @@ from seqrec.sources.atomic import Atomic
 from seqrec.sources.cold import Cold
 from seqrec.sources.corpus import Corpus
 from seqrec.sources.demo import Demo
+from seqrec.sources.histories import Histories
 from seqrec.sources.movielens import MovieLens
 from seqrec.sources.pickled import Pickled
 from seqrec.sources.recformer import Recformer
@@ -35,6 +36,7 @@ Source = (
     | Annotated[Amazon, subcommand(Amazon.kind)]
     | Annotated[MovieLens, subcommand(MovieLens.kind)]
     | Annotated[Sequences, subcommand(Sequences.kind)]
+    | Annotated[Histories, subcommand(Histories.kind)]
     | Annotated[Table, subcommand(Table.kind)]
     | Annotated[Pickled, subcommand(Pickled.kind)]
     | Annotated[Corpus, subcommand(Corpus.kind)]

@@ -1,7 +1,7 @@
 """Lines of `user item item ...`, oldest item first, separated by blanks or tabs; several lines of a user are joined.
 
 That is the layout of S3-Rec, of MovieLens' SASRec cut and of MicroLens, and, with one item a line, of SASRec itself.
-Text comes from a second file: a CSV with a header, whose first column is the item id, or MovieLens' movies.dat.
+Text comes from a second file, in any form that `table` takes too; its first column is the item id.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ import polars as pl
 
 from seqrec.errors import UserError
 from seqrec.preparation import Preparation, RawData
-from seqrec.sources.movielens import read_movies
-from seqrec.sources.reading import existing, scan_table, settle, unique_items
+from seqrec.sources.reading import existing, settle
+from seqrec.sources.tabular import read_items
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,8 @@ class Sequences(Preparation):
     input: Path
     """The file of lines."""
     items: Path | None = None
-    """CSV of id and text with a header, or movies.dat; without it the dataset has no text."""
+    """Items: .csv or .tsv with a header, .parquet, .json, .txt of lines of an id and its title, movies.dat or u.item;
+    without it the dataset has no text."""
 
     def read(self, scratch: Path) -> RawData:
         """Return the sequences and the items' text."""
@@ -39,16 +40,9 @@ class Sequences(Preparation):
                 f"{path}, line {lone['line'][0]}: expected `user item item ...`, got {lone['words'][0].to_list()}"
             )
         frame = rows.select(user=pl.col("words").list.first(), item=pl.col("words").list.slice(1)).explode("item")
-        items = None if self.items is None else read_items(existing(self.items, "--items"), scratch)
+        items = (
+            None
+            if self.items is None
+            else read_items(existing(self.items, "--items"), scratch, wanted=self.attribute_names)
+        )
         return RawData(frame, items, origin=str(path))
-
-
-def read_items(path: Path, scratch: Path) -> pl.DataFrame:
-    """Return raw_id and the attributes of a CSV or TSV with a header, or of movies.dat."""
-    if path.suffix == ".dat":
-        return read_movies(path, scratch)
-    separator = "," if ".csv" in path.suffixes else "\t"
-    frame = scan_table(path, separator, scratch, quote=separator == ",").collect()
-    if len(frame.columns) < 2:
-        raise UserError(f"{path}: expected an id column and at least one of text, it has {', '.join(frame.columns)}")
-    return unique_items(frame.rename({frame.columns[0]: "raw_id"}), path, 2)

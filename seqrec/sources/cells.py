@@ -1,0 +1,87 @@
+"""What stands in a table's cells: lists written as text, and whole numbers written as fractions."""
+
+import ast
+import json
+
+import polars as pl
+
+from seqrec.errors import UserError
+
+ELEMENT = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,\[\]]+"""
+"""One element of a list: quoted, or a word that ends at a blank, a comma or a bracket."""
+EXACT = 1 << 53
+"""A float holds whole numbers below this exactly."""
+
+
+def split_lists(cells: pl.Expr) -> pl.Expr:
+    """Return the elements of lists written as `[1, 2]`, `("a", 'b')`, `1 2` or `a,b`, as list[str]; none of "" or null.
+
+    Quotes are taken off and what is escaped in them is resolved. Lists in lists become one.
+    """
+    parts = cells.fill_null("").str.replace(r"(?s)^\s*\((.*)\)\s*$", "$1").str.extract_all(ELEMENT)
+    quoted = pl.element().str.contains(r"""(?s)^(?:'.*'|".*")$""")
+    escaped = quoted & pl.element().str.contains("\\", literal=True)
+    bare = pl.when(quoted).then(pl.element().str.slice(1, pl.element().str.len_chars() - 2)).otherwise(pl.element())
+    return parts.list.eval(pl.when(escaped).then(_resolve_escapes(pl.element())).otherwise(bare))
+
+
+def _resolve_escapes(quoted: pl.Expr) -> pl.Expr:
+    # Escapes are rare; only lists that hold one come here.
+    def resolve(values: pl.Series) -> pl.Series:
+        return pl.Series(values.name, [_literal(value) if "\\" in value else value for value in values], pl.String)
+
+    return quoted.map_batches(resolve, return_dtype=pl.String)
+
+
+def _literal(quoted: str) -> str:
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return str(read(quoted))
+        except (ValueError, SyntaxError):
+            continue
+    return quoted[1:-1]
+
+
+def join_lists(table: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """Return the table with lists in columns of text joined by blanks: list columns, and those of `['a', 'b']`.
+
+    A column of str counts as lists only if every cell is blank or written as one.
+    """
+    for name in names:
+        column = table[name]
+        if isinstance(column.dtype, pl.List | pl.Array):
+            joined = pl.col(name).cast(pl.List(pl.String), strict=False).list.join(" ", ignore_nulls=True)
+            table = table.with_columns(joined)
+        elif column.dtype == pl.String:
+            text = column.str.strip_chars().replace("", None).drop_nulls()
+            if len(text) and text.str.contains(r"(?s)^\[.*\]$").all():
+                table = table.with_columns(split_lists(pl.col(name)).list.join(" "))
+    return table
+
+
+def plain_ids(frame: pl.LazyFrame, name: str, origin: str) -> pl.LazyFrame:
+    """Return the frame with whole ids that were written as fractions, `1234.0`, as whole numbers.
+
+    Such are columns of floats, and those of text whose every cell ends in `.0`: what becomes of a column of whole
+    numbers where some were missing.
+
+    Raises:
+        UserError: If ids are floats that are not whole or too large to be exact.
+    """
+    kind, column = frame.collect_schema()[name], pl.col(name)
+    if kind.is_float():
+        finite = column.filter(column.is_finite())
+        odd = finite.filter((finite != finite.round()) | (finite.abs() >= EXACT)).first()
+        value = frame.select(odd).collect(engine="streaming").item()
+        if value is not None:
+            raise UserError(
+                f"{origin}: the id {value!r} in {name!r} is no whole number below {EXACT:,}, as an id in a column of "
+                "floats must be: write ids as text or whole numbers"
+            )
+        # NaN stays missing; an infinite id stays what it is, and is refused with the rows that lack one.
+        return frame.with_columns(column.fill_nan(None).cast(pl.Int64, strict=False))
+    if kind == pl.String:
+        fractions = (column.str.contains(r"^-?\d+\.0+$")).all() & (column.count() > 0)
+        if frame.select(fractions).collect(engine="streaming").item():
+            return frame.with_columns(column.str.replace(r"\.0+$", ""))
+    return frame
