@@ -17,13 +17,19 @@ def item_text(items: pl.DataFrame, text: pl.DataFrame | None, attributes: tuple[
     """Return raw_id and the cleaned attributes, "" where missing, one row per row of items.
 
     Raises:
-        UserError: If an attribute is not one of the source's.
+        UserError: If an attribute is not one of the source's, or has the name of a column of items.parquet.
     """
     offered = [] if text is None else [name for name in text.columns if name != "raw_id"]
     unknown = [name for name in attributes if name not in offered]
     if unknown:
         raise UserError(f"--attributes {','.join(unknown)}: the source offers {', '.join(offered) or 'no text'}")
     wanted = list(attributes) or offered
+    taken = [name for name in wanted if name in ("item", "raw_id")]
+    if taken:
+        raise UserError(
+            f"the source has an attribute called {taken[0]!r}, which is the name of a dataset's own column: rename it, "
+            "or name others by --attributes"
+        )
     if text is None:
         return items.select("raw_id")
     joined = items.select("raw_id").join(text, on="raw_id", how="left", maintain_order="left")

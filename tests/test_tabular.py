@@ -11,6 +11,7 @@ import pytest
 from seqrec.dataset import load_dataset
 from seqrec.errors import UserError
 from seqrec.preparation import prepare
+from seqrec.sources.atomic import Atomic
 from seqrec.sources.sequences import Sequences
 from seqrec.sources.table import Table
 from seqrec.sources.tabular import read_items
@@ -89,6 +90,7 @@ def test_a_headerless_table_of_items(tmp_path: Path) -> None:
         ("i.txt", "7 Tea\n\n7 Cup\n", r"i\.txt, lines 1 and 3: item id '7' occurs twice"),
         ("i.csv", "id,title\n7,Tea\n,Cup\n", r"i\.csv, line 3: an item without id"),
         ("i.csv", "id,line\n7,Tea\n7,Cup\n", r"i\.csv, lines 2 and 3: item id '7' occurs twice"),
+        ("i.csv", "id,raw_id,title\n7,x,Tea\n", "has a column 'raw_id' beside 'id': --id_column"),
         ("i.xls", "", r"expected \.csv"),
     ],
 )
@@ -101,6 +103,21 @@ def test_items_without_text_are_refused_by_a_table_too(tmp_path: Path) -> None:
     rows = write(tmp_path / "rows.csv", "user_id,item_id\na,7\n")
     with pytest.raises(UserError, match="expected an id column and at least one of text, it has id"):
         prepare(Table(**where(tmp_path), input=rows, items=write(tmp_path / "i.csv", "id\n7\n")))
+
+
+def test_an_attribute_with_the_name_of_a_datasets_column(tmp_path: Path) -> None:
+    rows = write(tmp_path / "rows.csv", "user_id,item_id\na,7\n")
+    options: Any = {"input": rows, "items": write(tmp_path / "i.csv", "id,item,title\n7,x,Tea\n"), **where(tmp_path)}
+    with pytest.raises(UserError, match=r"an attribute called 'item'.*--attributes"):
+        prepare(Table(**options))
+    assert read(Table(**options, attributes="title"))[2].rows() == [(1, "7", "Tea")]
+
+
+def test_atomic_files_take_items_in_any_form_too(tmp_path: Path) -> None:
+    write(tmp_path / "m.inter", "user_id:token\titem_id:token\na\t7\na\t12\n")
+    for path in write_forms(tmp_path).values():
+        table = read(Atomic(**where(tmp_path), input=tmp_path, items=path, overwrite=True))[2]
+        assert table.rows() == [(1, "7", "Tea, green"), (2, "12", "Cup")]
 
 
 # --- the choice of rows

@@ -19,8 +19,8 @@ import polars as pl
 
 from seqrec.errors import MissingFileError, UserError
 from seqrec.preparation import Preparation, RawData
-from seqrec.sources.movielens import read_u_item
 from seqrec.sources.reading import existing, interactions, require_columns, scan_table, unique_items
+from seqrec.sources.tabular import read_items
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ class Atomic(Preparation):
     input: Path
     """Folder with the .inter files."""
     items: Path | None = None
-    """MovieLens' own u.item, where the folder has no .item file."""
+    """Items by raw id, in place of the folder's .item or .text: u.item, movies.dat, .csv, .tsv, .parquet, .json or .txt,
+    as `table --help` describes them."""
 
     def read(self, scratch: Path) -> RawData:
         """Return the interactions and the items."""
@@ -63,7 +64,7 @@ class Atomic(Preparation):
         attributes = _optional(self.input, "item")
         text = _optional(self.input, "text")
         if self.items is not None:
-            return read_u_item(existing(self.items, "--items")), False
+            return read_items(existing(self.items, "--items"), scratch, wanted=self.attribute_names), False
         if text:
             frame = _plain_names(scan_table(text, "\t", scratch, quote=False))
             require_columns(frame, ("item_id", "text"), text)

@@ -164,9 +164,9 @@ def read_items(
     Raises:
         UserError: If the file is faulty, or lacks a column or all text.
     """
-    if path.name == "u.item":
-        return read_u_item(path)
     kind = ending(path)
+    if kind == ".item" and not _has_tab(path):
+        return read_u_item(path)
     if kind == ".dat":
         return read_movies(path, scratch)
     if kind == ".json":
@@ -181,6 +181,8 @@ def read_items(
     names = list(wanted) or [name for name in columns if name != key]
     if not names:
         raise UserError(f"{path}: expected an id column and at least one of text, it has {', '.join(columns)}")
+    if "raw_id" in names:
+        raise UserError(f"{path} has a column 'raw_id' beside {key!r}: --id_column says which of them is the id")
     first = 2 if kind in (".csv", ".tsv") and not header else 1
     rows = plain_ids(frame.select(key, *names).with_row_index("_line", offset=first), key, str(path))
     table = rows.filter(~pl.all_horizontal(pl.col(key, *names).is_null())).collect()  # blank lines are null
