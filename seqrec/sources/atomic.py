@@ -36,7 +36,7 @@ class Atomic(Preparation):
     input: Path
     """Folder with the .inter files."""
     items: Path | None = None
-    """Items by raw id, in place of the folder's .item or .text: u.item, movies.dat, .csv, .tsv, .parquet, .json or .txt,
+    """Items by raw id in place of the .item or .text file: u.item, movies.dat, .csv, .tsv, .parquet, .json or .txt,
     as `table --help` describes them."""
 
     def read(self, scratch: Path) -> RawData:
