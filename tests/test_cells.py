@@ -1,6 +1,8 @@
 """Lists in cells and ids written as fractions, by hand and against Python's own readers."""
 
 import json
+from datetime import date, timedelta
+from decimal import Decimal
 
 import polars as pl
 import pytest
@@ -60,7 +62,7 @@ def test_texts_are_joined_only_where_the_whole_column_is_lists() -> None:
             "number": [1, 2, 3],
         }
     )
-    joined = join_lists(table, ["lists", "title", "real", "number"])
+    joined = join_lists(table, ["lists", "title", "real", "number"], "x.csv")
     assert joined["lists"].to_list()[:1] == ["Beauty Hair"]
     assert set(joined["lists"].to_list()[1:]) == {""}
     assert joined["title"].to_list() == table["title"].to_list()
@@ -77,6 +79,7 @@ def test_texts_are_joined_only_where_the_whole_column_is_lists() -> None:
         (["17850.0", "13047"], ["17850.0", "13047"]),  # two ways to write one id in a file: nobody's guess
         (["1.50", "2.0"], ["1.50", "2.0"]),
         ([1, 2], [1, 2]),
+        ([Decimal("17850.00"), Decimal("9007199254740993")], ["17850", "9007199254740993"]),
         (["B00", "B01.0"], ["B00", "B01.0"]),
     ],
 )
@@ -89,3 +92,18 @@ def test_whole_ids(ids: list[object], plain: list[object]) -> None:
 def test_ids_that_a_float_does_not_hold(value: float) -> None:
     with pytest.raises(UserError, match=r"x\.csv: the id .* in 'id' is no whole number below 9,007,199,254,740,992"):
         plain_ids(pl.LazyFrame({"id": [1.0, value]}), "id", "x.csv")
+
+
+@pytest.mark.parametrize(
+    "values", [["a"], [b"\xff"], {"a": 1}, timedelta(1), date(2024, 1, 1), True, [[1]]], ids=lambda value: repr(value)
+)
+def test_columns_that_hold_no_ids(values: object) -> None:
+    frame = pl.LazyFrame({"id": [values, values]})
+    with pytest.raises(UserError, match=r"x\.parquet: the ids in 'id' are .*, expected text or whole numbers"):
+        plain_ids(frame, "id", "x.parquet")
+
+
+@pytest.mark.parametrize("values", [b"\xff", {"a": 1}, timedelta(1), [[1]], [b"\xff"]], ids=lambda value: repr(value))
+def test_columns_that_hold_no_text(values: object) -> None:
+    with pytest.raises(UserError, match=r"x\.parquet: 'text' holds .*, expected text; .*--attributes"):
+        join_lists(pl.DataFrame({"text": [values, values]}), ["text"], "x.parquet")

@@ -1,5 +1,6 @@
 """Items in every form that people have, and the choice of rows, by hand."""
 
+import gzip
 import json
 import logging
 from pathlib import Path
@@ -57,6 +58,27 @@ def test_a_table_and_lines_take_the_same_items(tmp_path: Path) -> None:
         expected = [(1, "7", "Tea, green"), (2, "12", "Cup")]
         assert read(Table(**where(tmp_path), input=rows, items=path, overwrite=True))[2].rows() == expected
         assert read(Sequences(**where(tmp_path), input=lines, items=path, overwrite=True))[2].rows() == expected
+
+
+@pytest.mark.parametrize("ending", ["txt", "parquet"])
+def test_a_files_name_is_no_pattern(tmp_path: Path, ending: str) -> None:
+    for name, title in (("a*b", "Tea"), ("a[x]b", "Cup"), ("axb", "Pot")):
+        path = tmp_path / f"{name}.{ending}"
+        if ending == "txt":
+            write(path, f"\ufeff7 {title}\n")  # with the mark that Windows puts first
+        else:
+            pl.DataFrame({"id": [7], "title": [title]}).write_parquet(path)
+        assert read_items(path, tmp_path).rows() == [("7", title)]
+
+
+def test_packed_lines_of_items(tmp_path: Path) -> None:
+    path = tmp_path / "i.txt.gz"
+    path.write_bytes(gzip.compress("7 Té, vert\n".encode()))
+    assert read_items(path, tmp_path).rows() == [("7", "Té, vert")]
+    path = tmp_path / "i.txt"
+    path.write_bytes("7 Té, vert\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"i\.txt, line 1: not UTF-8"):
+        read_items(path, tmp_path)
 
 
 def test_json_items_have_their_attributes_in_order_and_lists_joined(tmp_path: Path) -> None:

@@ -42,13 +42,26 @@ def _literal(quoted: str) -> str:
     return quoted[1:-1]
 
 
-def join_lists(table: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+def is_id(kind: pl.DataType) -> bool:
+    """Return whether a column of that type can hold ids: text or numbers."""
+    return kind.is_numeric() or isinstance(kind, pl.String | pl.Categorical | pl.Enum | pl.Null)
+
+
+def join_lists(table: pl.DataFrame, names: list[str], origin: str) -> pl.DataFrame:
     """Return the table with lists in columns of text joined by blanks: list columns, and those of `['a', 'b']`.
 
     A column of str counts as lists only if every cell is blank or written as one.
+
+    Raises:
+        UserError: If a column holds what is no text, such as bytes or objects.
     """
     for name in names:
         column = table[name]
+        inner = column.dtype.inner if isinstance(column.dtype, pl.List | pl.Array) else column.dtype
+        if not (is_id(inner) or isinstance(inner, pl.Boolean | pl.Date | pl.Datetime)):  # type: ignore[arg-type]
+            raise UserError(
+                f"{origin}: {name!r} holds {column.dtype}, expected text; name other columns by --attributes"
+            )
         if isinstance(column.dtype, pl.List | pl.Array):
             joined = pl.col(name).cast(pl.List(pl.String), strict=False).list.join(" ", ignore_nulls=True)
             table = table.with_columns(joined)
@@ -66,9 +79,13 @@ def plain_ids(frame: pl.LazyFrame, name: str, origin: str) -> pl.LazyFrame:
     numbers where some were missing.
 
     Raises:
-        UserError: If ids are floats that are not whole or too large to be exact.
+        UserError: If the column holds neither text nor numbers, or floats that are not whole or too large to be exact.
     """
     kind, column = frame.collect_schema()[name], pl.col(name)
+    if not is_id(kind):
+        raise UserError(f"{origin}: the ids in {name!r} are {kind}, expected text or whole numbers")
+    if kind.is_decimal():
+        frame, kind = frame.with_columns(column.cast(pl.String)), pl.String()
     if kind.is_float():
         finite = column.filter(column.is_finite())
         odd = finite.filter((finite != finite.round()) | (finite.abs() >= EXACT)).first()

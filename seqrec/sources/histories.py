@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from seqrec.errors import UserError
 from seqrec.preparation import RawData
-from seqrec.sources.cells import plain_ids, split_lists
+from seqrec.sources.cells import is_id, plain_ids, split_lists
 from seqrec.sources.reading import existing, read_json, require_columns
 from seqrec.sources.tabular import Tabular, ending, scan_any
 
@@ -72,7 +72,7 @@ def _lists(frame: pl.LazyFrame, user: str, history: str, target: str | None, pat
         UserError: If a row has no user, no target, no list, or a list with something missing in it.
     """
     kind = frame.collect_schema()[history]
-    if isinstance(kind, pl.List | pl.Array):
+    if isinstance(kind, pl.List | pl.Array) and is_id(kind.inner):  # type: ignore[arg-type]
         items = pl.col(history).cast(pl.List(pl.String)).fill_null([])
     elif kind == pl.String:
         items = split_lists(pl.col(history))

@@ -208,7 +208,7 @@ def settle(frame: pl.LazyFrame, path: Path, scratch: Path, separator: str | None
         raise
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _bad_text(path, separator, error) from error
-    return pl.scan_parquet(target)
+    return pl.scan_parquet(target, glob=False)
 
 
 def _bad_text(path: Path, separator: str | None, error: Exception) -> UserError:

@@ -134,7 +134,7 @@ def scan_any(path: Path, scratch: Path, header: tuple[str, ...] = ()) -> pl.Lazy
     """
     kind = ending(path)
     if kind == ".parquet":
-        return settle(pl.scan_parquet(path), path, scratch)
+        return settle(pl.scan_parquet(path, glob=False), path, scratch)
     if kind not in (".csv", ".tsv", ".txt"):
         raise UserError(f"{path}: expected .csv, .tsv, .txt (tabs) or .parquet, perhaps .gz, got {kind!r}")
     return scan_table(path, "," if kind == ".csv" else "\t", scratch, kind == ".csv", header)
@@ -188,7 +188,7 @@ def read_items(
     table = rows.filter(~pl.all_horizontal(pl.col(key, *names).is_null())).collect()  # blank lines are null
     raw_id = pl.col(key).cast(pl.String).alias("raw_id")
     unique_items(table.select(raw_id, line="_line"), path, first)
-    return join_lists(table.select(raw_id, *names), names)
+    return join_lists(table.select(raw_id, *names), names, str(path))
 
 
 def _json_items(content: Any, path: Path) -> pl.LazyFrame:
@@ -205,8 +205,8 @@ def _json_items(content: Any, path: Path) -> pl.LazyFrame:
 
 def _title_lines(path: Path, scratch: Path) -> pl.LazyFrame:
     """Return raw_id and title of lines that begin with an id; blank lines are null."""
-    text = settle(pl.scan_lines(path, name="text"), path, scratch)
-    fields = pl.col("text").str.extract_groups(r"^\s*(\S+)\s*(.*?)\s*$").struct
+    text = settle(pl.scan_lines(path, name="text", glob=False), path, scratch)
+    fields = pl.col("text").str.strip_prefix("\ufeff").str.extract_groups(r"^\s*(\S+)\s*(.*?)\s*$").struct
     return text.select(fields.field("1").alias("raw_id"), fields.field("2").alias("title"))
 
 
