@@ -30,6 +30,7 @@ from seqrec.command import run_command
 from seqrec.dataset import ROOT, find_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
 from seqrec.errors import UserError
+from seqrec.run import Precision
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Config:
     """Tokens per batch."""
     part_items: int = 16384
     """Items that are encoded, and kept in memory, at a time."""
+    precision: Precision = "32-true"
+    """Precision of matrix products: 32-true, bf16-mixed or 16-mixed; vectors of another one are others."""
     embedding_dir: Path = ROOT / "embedding"
     """Where item vectors go."""
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
@@ -73,11 +76,12 @@ def main(config: Config) -> None:
     cuda = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     model.to(cuda if torch.cuda.is_available() else "cpu")
     items = load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
-    options, weights = describe(model.config, config.encoder.model_name_or_path), weights_sha256(model)
+    options = describe(model.config, config.encoder.model_name_or_path, config.precision)
+    weights = weights_sha256(model)
 
     def make_part(part: int) -> dict[str, NDArray[np.float32]]:
         ids = np.arange(part * config.part_items, min((part + 1) * config.part_items, dataset.num_items + 1))
-        vectors = encode_some(model, items, ids[ids > 0], config.max_tokens).cpu().numpy()
+        vectors = encode_some(model, items, ids[ids > 0], config.max_tokens, config.precision).cpu().numpy()
         return {"vectors": vectors if part else np.pad(vectors, ((1, 0), (0, 0)))}  # row 0 is padding
 
     key = options | {"weights": weights, "items": dataset.item_ids_sha256, "tokens": _sha256(items.tokens)}

@@ -1,6 +1,7 @@
 """Item vectors of a text encoder. Shapes: N items, D width."""
 
 import hashlib
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -10,22 +11,30 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from Recformer.config import RecformerConfig
-from Recformer.model import RecformerModel, autocast_dtype
+from Recformer.model import RecformerModel
 from Recformer.text import ItemTokens, item_sequences
+from seqrec.evaluation import full_precision
 from seqrec.ragged import RowSampler
+from seqrec.run import Precision
 
 TOKENS_PER_BATCH = 8192
 
 
-def encode_items(model: RecformerModel, items: ItemTokens, max_tokens: int = TOKENS_PER_BATCH) -> Tensor:
+def encode_items(
+    model: RecformerModel, items: ItemTokens, max_tokens: int = TOKENS_PER_BATCH, precision: Precision = "32-true"
+) -> Tensor:
     """Return the vectors of all items, (N+1, D) float32 on the model's device, row 0 zero; see `encode_some`."""
-    vectors = encode_some(model, items, np.arange(1, items.num_items + 1), max_tokens)
+    vectors = encode_some(model, items, np.arange(1, items.num_items + 1), max_tokens, precision)
     return torch.cat([vectors.new_zeros(1, vectors.shape[1]), vectors])
 
 
 @torch.no_grad()
 def encode_some(
-    model: RecformerModel, items: ItemTokens, ids: NDArray[np.int64], max_tokens: int = TOKENS_PER_BATCH
+    model: RecformerModel,
+    items: ItemTokens,
+    ids: NDArray[np.int64],
+    max_tokens: int = TOKENS_PER_BATCH,
+    precision: Precision = "32-true",
 ) -> Tensor:
     """Return the vectors of some items, (n, D) float32 on the model's device.
 
@@ -36,6 +45,7 @@ def encode_some(
         items: The catalogue.
         ids: (n,) items in 1..N.
         max_tokens: Tokens per batch.
+        precision: Of matrix products. It alone decides, never what the hardware can do.
     """
     device = next(model.parameters()).device
     vectors = torch.zeros(len(ids), model.config.hidden_size, device=device)
@@ -44,8 +54,7 @@ def encode_some(
     batches = RowSampler(lengths, max_tokens=max_tokens, shuffle=False).batches()
     was_training = model.training
     model.eval()
-    dtype = autocast_dtype(device)
-    with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+    with _multiply_in(precision, device.type):
         for rows in tqdm(batches, desc="encoding items", unit="batch", leave=False, delay=2):
             texts = item_sequences(ids[rows], items, limit).to(device)
             vectors[torch.from_numpy(rows).to(device)] = model(texts).pooled.float()
@@ -62,7 +71,14 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def describe(config: RecformerConfig, name_or_path: str) -> dict[str, Any]:
+def describe(config: RecformerConfig, name_or_path: str, precision: Precision) -> dict[str, Any]:
     """Return the options that, beside the weights, decide an item's vector."""
     keys = ("max_attr_num", "max_attr_length", "max_token_num", "attention_window", "pooler_type")
-    return {"backbone": name_or_path} | {key: getattr(config, key) for key in keys}
+    return {"backbone": name_or_path, "precision": precision} | {key: getattr(config, key) for key in keys}
+
+
+def _multiply_in(precision: Precision, device: str) -> AbstractContextManager[Any]:
+    """Let matrix products be of a precision, whatever is set outside."""
+    if precision == "32-true":
+        return full_precision(device)
+    return torch.autocast(device, torch.bfloat16 if precision == "bf16-mixed" else torch.float16)

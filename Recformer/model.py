@@ -325,15 +325,6 @@ class RecformerForSeqRec(nn.Module):
         return scores.masked_fill(padding, -torch.inf)
 
 
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Return bfloat16 where the device multiplies it in hardware, else None for plain float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
-    if device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
-        return torch.bfloat16
-    return None
-
-
 def _forget_position_ids(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     """Drop the table of positions that published checkpoints hold and nobody reads."""
     state.pop(f"{prefix}embeddings.position_ids", None)

@@ -119,7 +119,9 @@ class PretrainModule(EncoderModule):
 
     def item_vectors(self) -> Tensor:
         """Return (N+1, D), the items of the held-out domain, normalised."""
-        return F.normalize(encode_items(self.model.longformer, self.items, self.config.eval_max_tokens), dim=1)
+        config = self.config
+        vectors = encode_items(self.model.longformer, self.items, config.eval_max_tokens, config.training.precision)
+        return F.normalize(vectors, dim=1)
 
     def training_step(self, batch: PretrainBatch) -> Tensor:
         """Return this process's share of the loss of the whole batch."""

@@ -73,7 +73,7 @@ def rank_targets(
     own = _exact_scores(user_vectors, item_vectors[targets])
     if negatives is not None:
         return _rank_sampled(user_vectors, item_vectors, own, negatives, chunk_elements)
-    with _full_precision(user_vectors.device.type):
+    with full_precision(user_vectors.device.type):
         return _rank_all(user_vectors, item_vectors, targets, own, norms.float(), seen, chunk_elements)
 
 
@@ -83,7 +83,7 @@ def _check_finite(user_vectors: Tensor, item_vectors: Tensor) -> None:
 
 
 @contextmanager
-def _full_precision(device: str) -> Iterator[None]:
+def full_precision(device: str) -> Iterator[None]:
     """Keep matrix products in float32, whatever autocast and the setting for TensorFloat-32 say outside."""
     setting = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
@@ -211,7 +211,7 @@ def top_items(
     items = torch.zeros_like(best, dtype=torch.int64)
     seen_items, seen_rows = (None, None) if seen is None else _by_item(seen, num_users)
     step = max(1, chunk_elements // max(num_users, 1))
-    with _full_precision(user_vectors.device.type):
+    with full_precision(user_vectors.device.type):
         for start in range(1, num_items + 1, step):
             scores = user_vectors @ item_vectors[start : start + step].T
             if seen_items is not None and seen_rows is not None:

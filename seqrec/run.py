@@ -31,6 +31,8 @@ from seqrec.sharding import StrategyName
 
 log = logging.getLogger(__name__)
 
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+"""Of matrix products; what is added up, normalised and ranked stays float32."""
 DATA = "data"
 """Key of config.json that is no flag: the hashes of what was read."""
 
@@ -59,7 +61,7 @@ class TrainingConfig:
     """Machines."""
     strategy: StrategyName = "auto"
     """How several devices share the work, and with fsdp and deepspeed the training's state too."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Precision = "32-true"
     """Of the forward and backward pass; scores and metrics are float32 always."""
     gradient_clip_val: float | None = None
     """Largest norm of the gradient; none by default."""

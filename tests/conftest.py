@@ -1,4 +1,8 @@
-"""One thread for everything, a prepared dataset written from lists, and a tiny one for runs."""
+"""One thread for everything, a prepared dataset written from lists, and a tiny one for runs.
+
+`SEQREC_TEST_BF16=yes bash scripts/test.sh` runs the tests as if the machine multiplied bfloat16 in hardware, `no` as if
+it did not: nothing may depend on it. It reaches this process and those that `tests/forked.py` starts.
+"""
 
 import os
 
@@ -18,8 +22,10 @@ from numpy.typing import NDArray
 
 from seqrec.dataset import Dataset, load_dataset
 from seqrec.dataset_files import hash_item_ids
+from tests.forked import pretend_bfloat16
 
 torch.set_num_threads(1)
+pretend_bfloat16(os.environ.get("SEQREC_TEST_BF16"))
 # The same examples in every run, and no deadline: how long one takes says more about the machine than about the code.
 settings.register_profile("project", deadline=None, derandomize=True, database=None)
 settings.load_profile("project")

@@ -15,11 +15,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 ROOT = Path(__file__).resolve().parents[1]
+BFLOAT16_QUESTIONS = (
+    (torch.cpu, "_is_amx_tile_supported"),
+    (torch.cpu, "_is_avx512_bf16_supported"),
+    (torch.cuda, "is_bf16_supported"),
+)
+"""What code asks to learn whether a machine has bfloat16."""
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["pytorch_lightning", "tensorboard", "polars", "tyro", "hypothesis", "pytest"])
+
+
+def pretend_bfloat16(answer: str | None) -> None:
+    """Let torch say that this machine multiplies bfloat16 in hardware ("yes"), that it does not ("no"), or the truth.
+
+    Raises:
+        ValueError: If the answer is another one.
+    """
+    if answer not in ("yes", "no", None):
+        raise ValueError(f"SEQREC_TEST_BF16 must be yes or no, got {answer!r}")
+    if answer is not None:
+        for module, name in BFLOAT16_QUESTIONS:
+            setattr(module, name, lambda *args, **kwargs: answer == "yes")
 
 
 def start(target: Callable[..., object], *args: Any, output: Path | None = None) -> ForkServerProcess:
@@ -79,6 +99,7 @@ def _redirected(target: Callable[..., object], args: tuple[Any, ...], output: Pa
     sink = os.open(output or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(sink, 1)
     os.dup2(sink, 2)
+    pretend_bfloat16(os.environ.get("SEQREC_TEST_BF16"))
     target(*args)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import Recformer.attention
 from Recformer.config import RecformerConfig
-from Recformer.model import Layer, RecformerForSeqRec, RecformerModel, autocast_dtype
+from Recformer.model import Layer, RecformerForSeqRec, RecformerModel
 from Recformer.text import TokenBatch
 from seqrec.dropout import dropout
 
@@ -242,9 +242,3 @@ def test_autocast_stays_close_to_float32(monkeypatch: pytest.MonkeyPatch, granul
         torch.autograd.backward(model.train()(batch, all_tokens=True).tokens.float().square().mean())
     assert cosine.min() > 0.999
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-
-
-def test_bfloat16_needs_hardware() -> None:
-    expected = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    assert autocast_dtype(torch.device("cpu")) == (torch.bfloat16 if expected else None)
-    assert autocast_dtype(torch.device("meta")) is None
