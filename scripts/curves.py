@@ -50,7 +50,7 @@ def read_curves(run: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     path = run / "logs" / "metrics.csv"
     if not path.is_file():
         raise MissingFileError(f"{path} does not exist: give a run's folder, or of a run in stages one of its stages'")
-    table = pl.read_csv(path)
+    table = pl.read_csv(path, glob=False)
     if missing := [column for column in columns if column not in table.columns]:
         raise UserError(f"{path} has no column {missing[0]}, it has {', '.join(table.columns)}")
     return table.with_columns(number=pl.int_range(1, pl.len() + 1), minutes=pl.col("seconds").cum_sum() / 60)

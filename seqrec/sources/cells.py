@@ -18,19 +18,22 @@ def split_lists(cells: pl.Expr) -> pl.Expr:
 
     Quotes are taken off and what is escaped in them is resolved. Lists in lists become one.
     """
-    parts = cells.fill_null("").str.replace(r"(?s)^\s*\((.*)\)\s*$", "$1").str.extract_all(ELEMENT)
+    return cells.map_batches(_split, return_dtype=pl.List(pl.String))
+
+
+def _split(cells: pl.Series) -> pl.Series:
+    inside = cells.fill_null("").str.replace(r"(?s)^\s*\((.*)\)\s*$", "$1")
+    if not cells.str.contains("[\"']").any():
+        return inside.str.extract_all(r"[^\s,\[\]]+")  # twice as fast
+    parts = inside.str.extract_all(ELEMENT)
     quoted = pl.element().str.contains(r"""(?s)^(?:'.*'|".*")$""")
-    escaped = quoted & pl.element().str.contains("\\", literal=True)
-    bare = pl.when(quoted).then(pl.element().str.slice(1, pl.element().str.len_chars() - 2)).otherwise(pl.element())
-    return parts.list.eval(pl.when(escaped).then(_resolve_escapes(pl.element())).otherwise(bare))
-
-
-def _resolve_escapes(quoted: pl.Expr) -> pl.Expr:
-    # Escapes are rare; only lists that hold one come here.
-    def resolve(values: pl.Series) -> pl.Series:
-        return pl.Series(values.name, [_literal(value) if "\\" in value else value for value in values], pl.String)
-
-    return quoted.map_batches(resolve, return_dtype=pl.String)
+    bare = pl.when(quoted).then(pl.element().str.head(-1).str.tail(-1)).otherwise(pl.element())
+    if not cells.str.contains("\\", literal=True).any():
+        return parts.list.eval(bare)
+    resolved = pl.element().map_elements(lambda part: _literal(part) if "\\" in part else part, return_dtype=pl.String)
+    return parts.list.eval(
+        pl.when(quoted & pl.element().str.contains("\\", literal=True)).then(resolved).otherwise(bare)
+    )
 
 
 def _literal(quoted: str) -> str:
