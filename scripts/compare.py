@@ -9,10 +9,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import tyro
+
 from seqrec.command import run_command
 from seqrec.comparison import compare_runs
 from seqrec.dataset import ROOT
-from seqrec.errors import UserError
 from seqrec.report import format_text, write_report
 
 
@@ -30,20 +31,12 @@ class Config:
     """Where the three files go; <runs_dir>/compare/<dataset> if not given."""
     metric: str = "NDCG@10"
     """Metric of the differences and the slices: NDCG@k, Recall@k or MRR."""
-    resamples: int = 10_000
-    """Bootstrap resamples of the users."""
-    seed: int = 0
-    """Seed of the bootstrap."""
     families: tuple[str, ...] = ()
     """Only these families; all if not given."""
     groups: tuple[str, ...] = ()
     """Only these groups (none, longformer, pretrain, finetune or a run name without its seed); all if not given."""
-
-    def __post_init__(self) -> None:
-        if self.resamples < 100:
-            raise UserError(f"--resamples must be at least 100 for a 95 % interval, got {self.resamples}")
-        if self.seed < 0:
-            raise UserError(f"--seed must not be negative, got {self.seed}")
+    leave_out: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A run to leave out, by its name as printed (family/dataset/run name); give the flag once for each."""
 
 
 def main(config: Config) -> None:
@@ -53,10 +46,9 @@ def main(config: Config) -> None:
         config.data_dir,
         config.dataset,
         config.metric,
-        config.resamples,
-        config.seed,
         config.families,
         config.groups,
+        config.leave_out,
     )
     folder = config.output_dir or config.runs_dir / "compare" / config.dataset
     print(format_text(comparison))

@@ -19,7 +19,7 @@ from seqrec.command import run_command
 from seqrec.dataset import ROOT
 from seqrec.errors import MissingFileError, UserError
 from seqrec.files import write_atomically
-from seqrec.formatting import name_run
+from seqrec.results import name_run
 
 
 @dataclass(frozen=True, slots=True)

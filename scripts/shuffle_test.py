@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from scripts.recommend import load_run
-from seqrec.bootstrap import paired_bootstrap
 from seqrec.command import run_command
 from seqrec.dataset import Dataset, Histories
 from seqrec.errors import UserError
 from seqrec.evaluation import rank_targets
-from seqrec.formatting import name_run, number
+from seqrec.formatting import number
+from seqrec.intervals import compare_means
 from seqrec.metrics import mean_by_user
 from seqrec.module import HeldOutDataset, Protocol, Recommender
 from seqrec.ragged import BatchKey, RowSampler
-from seqrec.results import user_metric
+from seqrec.results import name_run, user_metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,7 @@ class Config:
     keep_last: bool = False
     """Leave each history's last event where it is."""
     seed: int = 0
-    """Of the shuffles and the bootstrap."""
-    resamples: int = 10_000
-    """Bootstrap resamples of the users."""
+    """Of the shuffles."""
     data_path: Path | None = None
     """Folder of the prepared dataset, if it has moved since the runs."""
     max_tokens: int = 16384
@@ -108,7 +106,7 @@ def compare_orders(config: Config, folder: Path) -> str:
     shuffled = np.mean(
         [score(shuffle_histories(histories, generator, config.keep_last)) for _ in range(config.shuffles)], axis=0
     )
-    interval = paired_bootstrap(shuffled - in_order, config.resamples, generator)
+    interval = compare_means(shuffled[None], in_order[None])  # of this one run, over other users
     share = f"{100 * interval.mean / in_order.mean():+.0f} %" if in_order.any() else ""
     return (
         f"{name_run(folder.resolve()):<44} {number(in_order.mean())}  {number(shuffled.mean())}  "

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from seqrec.comparison import BASELINE, Comparison, Group, Table
-from seqrec.formatting import colour_of, describe_protocol, is_clear, number, percent
+from seqrec.formatting import colour_of, describe_protocol, number, percent
 
-INK, FAINT, RULE = "#22252b", "#6b7280", "#e5e7eb"
+INK, FAINT, RULE, WARNING = "#22252b", "#6b7280", "#e5e7eb", "#b3401f"
 ROW_INCHES = 0.34
 DPI = 160
 
@@ -45,11 +45,14 @@ def _rows(table: Table) -> list[tuple[Group, float]]:
 
 
 def _draw_means(axes: Axes, table: Table, metric: str) -> None:
+    marked = {(doubt.run.family, doubt.run.group, doubt.run.seed) for doubt in table.doubts}
     for group, height in _rows(table):
         colour = colour_of(group.group, table)
         seeds = group.by_seed[metric]
         axes.plot([min(seeds), max(seeds)], [height] * 2, color=colour, lw=2.5, alpha=0.35, solid_capstyle="round")
         axes.scatter(seeds, [height] * len(seeds), s=16, color=colour, alpha=0.55, lw=0, zorder=3)
+        doubted = [value for seed, value in zip(group.seeds, seeds, strict=True) if (*group.key, seed) in marked]
+        axes.scatter(doubted, [height] * len(doubted), s=34, marker="x", color=WARNING, lw=1.6, zorder=5)
         axes.scatter([group.mean[metric]], [height], s=72, color=colour, edgecolor="white", lw=1.2, zorder=4)
         axes.annotate(
             number(group.mean[metric]), (max(seeds), height), (9, 0), textcoords="offset points",
@@ -66,7 +69,8 @@ def _draw_means(axes: Axes, table: Table, metric: str) -> None:
         )  # fmt: skip
     axes.margins(x=0.14)
     axes.set_ylim(_rows(table)[-1][1] + 0.6, -1.1)
-    _style(axes, f"{metric}: mean, and each seed", sign=False)
+    note = "; cross: a run to look at before its group is believed" if table.doubts else ""
+    _style(axes, f"{metric}: mean, and each seed{note}", sign=False)
 
 
 def _draw_differences(axes: Axes, table: Table, metric: str) -> None:
@@ -74,15 +78,16 @@ def _draw_differences(axes: Axes, table: Table, metric: str) -> None:
     for group, height in _rows(table):
         difference = table.difference(group.family, group.group)
         if difference is None:
-            text = "reference" if group.group == BASELINE else f'no "{BASELINE}" run'
+            text = "reference" if group.group == BASELINE else "not applicable"
             axes.annotate(text, (0, height), (7, 0), textcoords="offset points", va="center", fontsize=8.5, color=FAINT)
             continue
         colour = colour_of(group.group, table)
-        filled = colour if is_clear(difference) else "white"
+        filled = colour if difference.is_clear else "white"
         axes.plot([difference.low, difference.high], [height] * 2, color=colour, lw=2.5, solid_capstyle="round")
         axes.scatter([difference.mean], [height], s=58, color=filled, edgecolor=colour, lw=1.8, zorder=4)
+        one_seed = ", one seed" if difference.p is None else ""
         axes.annotate(
-            f"{number(difference.mean, sign=True)}  {percent(difference.relative)}",
+            f"{number(difference.mean, sign=True)}  {percent(difference.relative)}{one_seed}",
             (max(difference.high, 0), height), (9, 0), textcoords="offset points",
             va="center", fontsize=9, color=INK,
         )  # fmt: skip
@@ -91,7 +96,7 @@ def _draw_differences(axes: Axes, table: Table, metric: str) -> None:
     if not table.differences:
         axes.set_xlim(-1, 1)
         axes.set_xticks([])
-    _style(axes, f"Δ {metric} to {BASELINE}, 95 % interval; hollow: p (Holm) ≥ .05", sign=True)
+    _style(axes, f"Δ {metric} to {BASELINE}, 95 % interval; hollow: p (Holm) ≥ .05 or one seed", sign=True)
     axes.tick_params(labelleft=False)
 
 

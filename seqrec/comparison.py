@@ -1,28 +1,30 @@
 """From finished runs to means, paired differences, slices and cost. Shapes: U tested users, S slices.
 
 A *table* holds the runs of one protocol; runs of different protocols never share one. A *group* is one family
-with one way to start; its seeds are averaged per user before two groups are compared.
+with one way to start; two groups are compared by their means over seeds and users.
 """
 
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from seqrec.bootstrap import holm, paired_bootstrap
 from seqrec.dataset import Dataset, load_dataset
+from seqrec.doubts import Doubt, find_doubts
 from seqrec.errors import UserError
-from seqrec.results import Run, find_run_folders, read_runs, user_metric
+from seqrec.intervals import Interval, compare_means, holm
+from seqrec.results import Run, find_run_folders, name_run, read_runs, user_metric
 from seqrec.slices import cut_users
 
 BASELINE = "none"
+SIGNIFICANT = 0.05
+"""Holm-corrected p below this is starred."""
 ORDER = (BASELINE, "longformer", "pretrain", "finetune")
 """Ways to start an ID model, from no text to text tuned on behaviour; a user's own names come after."""
 METRICS = ("NDCG@10", "Recall@10", "MRR")
@@ -37,22 +39,21 @@ COST_KEYS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Interval):
     """The mean difference of two groups of one family over the same users."""
 
     family: str
     group: str
     baseline: str
-    mean: float
     relative: float | None
-    """The mean divided by the baseline's; None where that is 0."""
-    low: float
-    high: float
-    p: float
-    p_holm: float
-    """p corrected over every test of the table."""
-    seed_error: float | None
-    """Standard error of the difference from the seeds alone; None with a single seed on either side."""
+    """The mean difference divided by the baseline's mean; None where that is 0."""
+    p_holm: float | None
+    """p corrected over every test of the table; None where there is no p."""
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the difference survives Holm's correction: a star. With one seed nothing does."""
+        return self.p_holm is not None and self.p_holm < SIGNIFICANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,11 @@ class Group:
     """Median over seeds; None where no run recorded it."""
     device: str
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Family and group."""
+        return self.family, self.group
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -80,7 +86,17 @@ class Cell:
     """None in a slice without users."""
     difference: float | None = None
     low: float | None = None
+    """None with fewer than two users."""
     high: float | None = None
+    one_seed: bool = False
+    """Whether the interval holds users alone."""
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the uncorrected interval leaves zero out; with one seed nothing is clear."""
+        if self.one_seed or self.low is None or self.high is None:
+            return False
+        return self.low < self.high and self.low * self.high > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +123,8 @@ class Table:
     slicings: tuple[Slicing, ...]
     slices_note: str
     """Why there are no slices; empty where there are."""
+    doubts: tuple[Doubt, ...]
+    """Runs to look at before their group is believed."""
     runs: tuple[Run, ...]
 
     def difference(self, family: str, group: str, baseline: str = BASELINE) -> Difference | None:
@@ -127,10 +145,11 @@ class Comparison:
     dataset: str
     metric: str
     """The metric of the differences and of the slices."""
-    resamples: int
-    seed: int
     tables: tuple[Table, ...]
-    unfinished: tuple[Path, ...]
+    unfinished: tuple[str, ...]
+    """Names of runs that are not in any table because they did not end."""
+    left_out: tuple[str, ...]
+    """Names of runs that the user left out."""
 
 
 def compare_runs(
@@ -138,10 +157,9 @@ def compare_runs(
     data_dir: Path,
     dataset: str,
     metric: str = "NDCG@10",
-    resamples: int = 10_000,
-    seed: int = 0,
     families: Sequence[str] = (),
     groups: Sequence[str] = (),
+    leave_out: Sequence[str] = (),
 ) -> Comparison:
     """Return one table per protocol from the run folders of a dataset.
 
@@ -150,10 +168,9 @@ def compare_runs(
         data_dir: Holds `<dataset>/`; without it there are no slices and no check of the hashes against it.
         dataset: Its name.
         metric: "NDCG@k", "Recall@k" or "MRR".
-        resamples: Bootstrap resamples of the users, at least 1.
-        seed: Of the bootstrap.
         families: Only these, where given.
         groups: Only these, where given.
+        leave_out: Names of finished runs to leave out, "family/dataset/run name".
 
     Raises:
         MissingFileError: If no run is finished.
@@ -161,7 +178,11 @@ def compare_runs(
     """
     user_metric(np.zeros(1, dtype=np.int64), metric)  # an unknown metric fails before any work
     finished, unfinished = find_run_folders(runs_dir, dataset)
-    runs = _filter_runs(read_runs(finished), families, groups)
+    named = {name_run(folder): folder for folder in finished}
+    if unknown := sorted(set(leave_out) - set(named)):
+        raise UserError(f"--leave_out names {unknown}, but the finished runs are {sorted(named)}")
+    runs = read_runs([folder for name, folder in named.items() if name not in leave_out])
+    runs = _filter_runs(runs, families, groups)
     prepared = load_dataset(data_dir / dataset) if (data_dir / dataset).is_dir() else None
     if prepared is not None:
         for run in runs:
@@ -170,8 +191,9 @@ def compare_runs(
     protocols: dict[str, list[Run]] = {}
     for run in sorted(runs, key=_row_order):
         protocols.setdefault(json.dumps(run.protocol, sort_keys=True), []).append(run)
-    tables = [_build_table(protocols[key], prepared, missing, metric, resamples, seed) for key in sorted(protocols)]
-    return Comparison(dataset, metric, resamples, seed, tuple(tables), tuple(unfinished))
+    tables = [_build_table(protocols[key], prepared, missing, metric) for key in sorted(protocols)]
+    left_out = tuple(name for name in named if name in leave_out)
+    return Comparison(dataset, metric, tuple(tables), tuple(map(name_run, unfinished)), left_out)
 
 
 def _row_order(run: Run) -> tuple[str, int, str, int]:
@@ -189,7 +211,9 @@ def _filter_runs(runs: list[Run], families: Sequence[str], groups: Sequence[str]
             raise UserError(f"{flag} names {unknown}, but the finished runs have {sorted(there)}")
     kept = [r for r in runs if (not families or r.family in families) and (not groups or r.group in groups)]
     if not kept:
-        raise UserError(f"no finished run is of families {list(families)} and groups {list(groups)} at once")
+        raise UserError(
+            f"no finished run that is not left out is of families {list(families)} and groups {list(groups)} at once"
+        )
     return kept
 
 
@@ -210,21 +234,31 @@ def _check_dataset(run: Run, dataset: Dataset) -> None:
         )
 
 
-def _build_table(runs: list[Run], dataset: Dataset | None, note: str, metric: str, resamples: int, seed: int) -> Table:
+def _build_table(runs: list[Run], dataset: Dataset | None, note: str, metric: str) -> Table:
     by_group: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         by_group.setdefault((run.family, run.group), []).append(run)
     metrics = METRICS if metric in METRICS else (*METRICS, metric)
     groups = tuple(_summarise(members, metrics) for members in by_group.values())
-    values = {  # each (U,)
-        key: np.mean([run.by_user(metric) for run in members], axis=0) for key, members in by_group.items()
+    values = {  # each (S, U)
+        key: np.stack([run.by_user(metric) for run in members]) for key, members in by_group.items()
     }
-    differences = _compare_groups(groups, values, metric, resamples, seed)
+    differences = _compare_groups(values)
     slicings: tuple[Slicing, ...] = ()
     if dataset is not None:
         cuts, note = cut_users(runs[0], dataset)
-        slicings = tuple(_fill_slices(*cut, values, resamples, seed) for cut in cuts)
-    return Table(runs[0].protocol, metrics, len(runs[0].users), groups, differences, slicings, note, tuple(runs))
+        slicings = tuple(_fill_slices(*cut, values) for cut in cuts)
+    return Table(
+        protocol=runs[0].protocol,
+        metrics=metrics,
+        users=len(runs[0].users),
+        groups=groups,
+        differences=differences,
+        slicings=slicings,
+        slices_note=note,
+        doubts=find_doubts(by_group, values, metric),
+        runs=tuple(runs),
+    )
 
 
 def _summarise(runs: list[Run], metrics: tuple[str, ...]) -> Group:
@@ -256,63 +290,53 @@ def list_pairs(groups: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
     return list(dict.fromkeys(to_baseline + to_previous))
 
 
-def _compare_groups(
-    groups: Sequence[Group],
-    values: dict[tuple[str, str], NDArray[np.float64]],
-    metric: str,
-    resamples: int,
-    seed: int,
-) -> tuple[Difference, ...]:
+def _compare_groups(values: dict[tuple[str, str], NDArray[np.float64]]) -> tuple[Difference, ...]:
+    """Return every difference that the table tests, from (S, U) metrics of each group."""
+    if next(iter(values.values())).shape[1] < 2:
+        return ()  # one user tells nothing of others
     pairs = list_pairs(list(values))
-    rows = {(row.family, row.group): row for row in groups}
-    tests = [
-        paired_bootstrap(values[f, g] - values[f, b], resamples, _generator(seed, f, g, b))
-        for f, g, b in tqdm(pairs, desc="bootstrap", leave=False, disable=None)
-    ]
-    corrected = holm(np.array([test.p for test in tests]))
+    intervals = [compare_means(values[f, g], values[f, b]) for f, g, b in pairs]
+    tested = [place for place, interval in enumerate(intervals) if interval.p is not None]
+    p = np.array([intervals[place].p for place in tested], dtype=np.float64)
+    corrected = dict(zip(tested, holm(p).tolist(), strict=True))
     differences = []
-    for (f, g, b), test, p_holm in zip(pairs, tests, corrected, strict=True):
-        base = float(values[f, b].mean())
-        error = _seed_error(rows[f, g], rows[f, b], metric)
-        relative = test.mean / base if base > 0 else None
-        differences.append(Difference(f, g, b, test.mean, relative, test.low, test.high, test.p, float(p_holm), error))
+    for place, ((family, group, baseline), interval) in enumerate(zip(pairs, intervals, strict=True)):
+        base = float(values[family, baseline].mean())
+        relative = interval.mean / base if base > 0 else None
+        differences.append(
+            Difference(
+                **asdict(interval),
+                family=family,
+                group=group,
+                baseline=baseline,
+                relative=relative,
+                p_holm=corrected.get(place),
+            )
+        )
     return tuple(differences)
 
 
-def _generator(seed: int, *names: str) -> np.random.Generator:
-    """Return a generator of each test's own, so that a figure does not depend on the table's other rows."""
-    return np.random.default_rng([seed, *"/".join(names).encode()])
-
-
-def _seed_error(row: Group, baseline: Group, metric: str) -> float | None:
-    one, other = row.sd[metric], baseline.sd[metric]
-    if one is None or other is None:
-        return None
-    return float(np.sqrt(one**2 / len(row.seeds) + other**2 / len(baseline.seeds)))
-
-
 def _fill_slices(
-    title: str,
-    labels: tuple[str, ...],
-    where: NDArray[np.int64],
-    values: dict[tuple[str, str], NDArray[np.float64]],
-    resamples: int,
-    seed: int,
+    title: str, labels: tuple[str, ...], where: NDArray[np.int64], values: dict[tuple[str, str], NDArray[np.float64]]
 ) -> Slicing:
     users = np.bincount(where, minlength=len(labels))
-    members = [where == i for i in range(len(labels))]
+    members = [np.flatnonzero(where == i) for i in range(len(labels))]
     rows = []
-    for (family, group), own in tqdm(values.items(), desc=title, leave=False, disable=None):
+    for (family, group), own in values.items():
         base = values.get((family, BASELINE)) if group != BASELINE else None
-        cells = []
-        for label, member in zip(labels, members, strict=True):
-            if not member.any():
-                cells.append(Cell(None))
-            elif base is None:
-                cells.append(Cell(float(own[member].mean())))
-            else:
-                generator = _generator(seed, title, label, family, group)
-                test = paired_bootstrap(own[member] - base[member], resamples, generator)
-                cells.append(Cell(float(own[member].mean()), test.mean, test.low, test.high))
-        rows.append((family, group, tuple(cells)))
+        cells = tuple(_fill_cell(own[:, member], None if base is None else base[:, member]) for member in members)
+        rows.append((family, group, cells))
     return Slicing(title, labels, tuple(users.tolist()), tuple(rows))
+
+
+def _fill_cell(own: NDArray[np.float64], base: NDArray[np.float64] | None) -> Cell:
+    """Return a cell from the (S, U) metrics of its users."""
+    if not own.size:
+        return Cell(None)
+    mean = float(own.mean())
+    if base is None:
+        return Cell(mean)
+    if own.shape[1] < 2:
+        return Cell(mean, mean - float(base.mean()))
+    interval = compare_means(own, base)
+    return Cell(mean, interval.mean, interval.low, interval.high, interval.p is None)

@@ -1,20 +1,13 @@
 """How a comparison's numbers, names and colours are written, the same in text, chart and page."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from seqrec.comparison import Cell, Difference, Table
+from seqrec.comparison import Table
 
 COLOURS = {"none": "#8a8f98", "longformer": "#0072b2", "pretrain": "#e69f00", "finetune": "#009e73"}
 OTHER_COLOURS = ("#cc79a7", "#56b4e9", "#d55e00")
 """Source: Okabe & Ito's palette, told apart by people with any common form of colour blindness."""
-SIGNIFICANT = 0.05
 DASH, MINUS = "\u2013", "\u2212"
-
-
-def name_run(folder: Path) -> str:
-    """Return "family/dataset/run name"."""
-    return "/".join(folder.parts[-3:])
 
 
 def describe_protocol(table: Table) -> str:
@@ -52,8 +45,10 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:+.1f} %".replace("-", MINUS)
 
 
-def probability(p: float) -> str:
-    """Return ".012" or "<.001"."""
+def probability(p: float | None) -> str:
+    """Return ".012" or "<.001"; "one seed" for None."""
+    if p is None:
+        return "one seed"
     return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
@@ -89,13 +84,3 @@ def colour_of(group: str, table: Table) -> str:
         return COLOURS[group]
     others = sorted({row.group for row in table.groups} - set(COLOURS))
     return OTHER_COLOURS[others.index(group) % len(OTHER_COLOURS)]
-
-
-def is_clear(difference: Difference) -> bool:
-    """Whether a difference survives Holm's correction."""
-    return difference.p_holm < SIGNIFICANT
-
-
-def is_clear_cell(cell: Cell) -> bool:
-    """Whether the uncorrected interval of a slice's difference leaves zero out."""
-    return cell.low is not None and cell.high is not None and (cell.low > 0 or cell.high < 0)

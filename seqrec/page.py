@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from seqrec import formatting
 from seqrec.comparison import BASELINE, Comparison, Difference, Group, Slicing, Table
+from seqrec.results import name_run
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -46,12 +47,13 @@ def render_html(comparison: Comparison) -> str:
         lstrip_blocks=True,
     )
     names = (
-        "number", "percent", "probability", "duration", "size", "amount", "colour_of", "is_clear",
-        "is_clear_cell", "name_run", "describe_protocol", "data_mark",
+        "number", "percent", "probability", "duration", "size", "amount", "colour_of",
+        "describe_protocol", "data_mark",
     )  # fmt: skip
     environment.globals |= {name: getattr(formatting, name) for name in names}
     environment.filters["number"] = formatting.number
     environment.globals |= {
+        "name_run": name_run,
         "mean_scale": mean_scale,
         "difference_scale": difference_scale,
         "slice_scale": slice_scale,

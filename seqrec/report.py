@@ -7,24 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from seqrec.chart import draw_chart
-from seqrec.comparison import BASELINE, Comparison, Group, Table
+from seqrec.comparison import BASELINE, SIGNIFICANT, Comparison, Group, Table
 from seqrec.files import write_atomically, write_json
 from seqrec.formatting import (
     MINUS,
-    SIGNIFICANT,
     amount,
     data_mark,
     describe_protocol,
     duration,
-    is_clear,
-    is_clear_cell,
-    name_run,
     number,
     percent,
     probability,
     size,
 )
 from seqrec.page import render_html
+from seqrec.results import name_run
 
 COLUMNS = 110
 _NAME_WIDTH = 14
@@ -45,13 +42,12 @@ def write_report(comparison: Comparison, folder: Path) -> dict[str, Path]:
 def as_record(comparison: Comparison) -> dict[str, Any]:
     """Return every number of the comparison as JSON values, without dates or absolute paths."""
     return {
-        "format": 1,
+        "format": 2,
         "dataset": comparison.dataset,
         "metric": comparison.metric,
-        "resamples": comparison.resamples,
-        "seed": comparison.seed,
         "tables": [_table_record(table) for table in comparison.tables],
-        "unfinished": [name_run(folder) for folder in comparison.unfinished],
+        "unfinished": list(comparison.unfinished),
+        "left_out": list(comparison.left_out),
     }
 
 
@@ -60,7 +56,7 @@ def _table_record(table: Table) -> dict[str, Any]:
         "protocol": table.protocol,
         "users": table.users,
         "groups": [asdict(row) for row in table.groups],
-        "differences": [asdict(difference) for difference in table.differences],
+        "differences": [asdict(d) | {"one_seed": d.p is None, "star": d.is_clear} for d in table.differences],
         "slices": [
             {
                 "title": cut.title,
@@ -74,6 +70,7 @@ def _table_record(table: Table) -> dict[str, Any]:
             for cut in table.slicings
         ],
         "slices_note": table.slices_note,
+        "warnings": [{"run": name_run(doubt.run.folder), "reason": doubt.reason} for doubt in table.doubts],
         "runs": [
             {
                 "folder": name_run(run.folder),
@@ -95,12 +92,15 @@ def format_text(comparison: Comparison) -> str:
         label = f" · protocol {place} of {len(comparison.tables)}" if len(comparison.tables) > 1 else ""
         protocol = textwrap.fill(f"{describe_protocol(table)} Data: {data_mark(table)}.", COLUMNS)
         parts.append(f"{comparison.dataset}{label}\n{protocol}")
-        parts += [_main_text(table, comparison), _differences_text(table, comparison)]
+        parts += [_main_text(table, comparison), *_doubts_text(table), _differences_text(table, comparison)]
         parts += _slices_text(table, comparison)
         parts.append(_cost_text(table))
-    if comparison.unfinished:
-        names = "\n".join(f"  {name_run(folder)}" for folder in comparison.unfinished)
-        parts.append(f"Not finished, hence not in any table:\n{names}")
+    for title, names in (
+        ("Left out, as --leave_out says", comparison.left_out),
+        ("Not finished, hence not in any table", comparison.unfinished),
+    ):
+        if names:
+            parts.append("\n".join([f"{title}:", *(f"  {name}" for name in names)]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -108,9 +108,18 @@ def _main_text(table: Table, comparison: Comparison) -> str:
     rows = []
     for row in table.groups:
         means = [f"{number(row.mean[m])} ± {number(row.sd[m])}" for m in table.metrics]
-        rows.append([row.family, row.group, str(len(row.seeds)), *means, _to_baseline(table, row)])
+        seeds = str(len(row.seeds)) if len(row.seeds) > 1 else "one seed"
+        rows.append([row.family, row.group, seeds, *means, _to_baseline(table, row)])
     header = ["family", "start", "seeds", *table.metrics, f"Δ {comparison.metric}"]
-    return align_rows(f"Mean ± sd over seeds; Δ to {BASELINE}, * where Holm's p < {SIGNIFICANT}", header, rows)
+    title = f"Mean ± sd over seeds; Δ to {BASELINE}, * where Holm's p < {SIGNIFICANT} over users and seeds"
+    return align_rows(title, header, rows)
+
+
+def _doubts_text(table: Table) -> list[str]:
+    if not table.doubts:
+        return []
+    lines = [f"  {name_run(doubt.run.folder)}: {doubt.reason}" for doubt in table.doubts]
+    return ["\n".join(["Warning. Look at these runs before you believe their group, or --leave_out them:", *lines])]
 
 
 def _to_baseline(table: Table, row: Group) -> str:
@@ -118,8 +127,8 @@ def _to_baseline(table: Table, row: Group) -> str:
         return ""
     difference = table.difference(row.family, row.group)
     if difference is None:
-        return f'no "{BASELINE}" run'
-    return f"{number(difference.mean, sign=True)}{'*' if is_clear(difference) else ' '}"
+        return "not applicable"
+    return f"{number(difference.mean, sign=True)}{'*' if difference.is_clear else ' '}"
 
 
 def _differences_text(table: Table, comparison: Comparison) -> str:
@@ -132,18 +141,20 @@ def _differences_text(table: Table, comparison: Comparison) -> str:
             number(d.mean, sign=True),
             percent(d.relative),
             f"[{number(d.low, sign=True)}, {number(d.high, sign=True)}]",
+            number(d.user_error),
             number(d.seed_error),
             probability(d.p),
             probability(d.p_holm),
         ]
         for d in sorted(table.differences, key=lambda d: d.family)
     ]
-    header = ["family", "difference", "Δ", "", "95 % interval", "seeds", "p", "p (Holm)"]
-    floor = 2 / (comparison.resamples + 1)
+    tests = sum(d.p is not None for d in table.differences)
+    header = ["family", "difference", "Δ", "", "95 % interval", "users", "seeds", "p", "p (Holm)"]
     title = (
-        f"Differences in {comparison.metric}: paired bootstrap over users ({comparison.resamples:,} resamples, "
-        f"p ≥ {floor:.1g}),\nHolm over {len(rows)} tests; seeds = standard error of Δ from the seeds alone"
+        f"Differences in {comparison.metric}. Intervals hold other users and other seeds; users, seeds: the standard "
+        f"error of Δ from each. With one seed they hold users alone, and nothing is tested. Holm over {tests} tests"
     )
+    title = textwrap.fill(title, COLUMNS)
     return align_rows(title, header, rows)
 
 
@@ -157,7 +168,7 @@ def _slices_text(table: Table, comparison: Comparison) -> list[str]:
             texts = []
             for cell in cells:
                 change = number(cell.difference, sign=True) if cell.difference is not None else ""
-                texts.append(f"{number(cell.mean)} {change:>6}{'*' if is_clear_cell(cell) else ' '}")
+                texts.append(f"{number(cell.mean)} {change:>6}{'*' if cell.is_clear else ' '}")
             rows.append([family, group, *texts])
         title = f"{comparison.metric} by {cut.title}; Δ to {BASELINE}, * where its interval excludes 0 (uncorrected)"
         parts.append(align_rows(title, ["family", "start", *(f"{label} {'':>7}" for label in cut.labels)], rows))

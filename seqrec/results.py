@@ -43,9 +43,12 @@ class Run:
     """(n,) whose target each is; None where there is one for each user of the dataset, in order."""
     cost: dict[str, Any]
     best_epoch: int | None
+    """From 1; None where nothing was trained in epochs."""
     epochs: int | None
     settings: dict[str, Any]
     """The flags that all seeds of a group share; empty where the folder has no config.json."""
+    vectors: str | None
+    """sha256 of the item vectors that the run read; "" for a run that read none, None where it does not say."""
 
     @property
     def users(self) -> NDArray[np.int64]:
@@ -75,6 +78,11 @@ def user_metric(ranks: NDArray[np.int64], metric: str) -> NDArray[np.float64]:
     if match is None:
         raise UserError(f"unknown metric {metric!r}: expected NDCG@k, Recall@k or MRR, for example NDCG@10")
     return _PER_USER[match[1]](rank, int(match[2])).numpy()
+
+
+def name_run(folder: Path) -> str:
+    """Return "family/dataset/run name"."""
+    return "/".join(folder.parts[-3:])
 
 
 def find_run_folders(runs_dir: Path, dataset: str) -> tuple[list[Path], list[Path]]:
@@ -117,9 +125,10 @@ def read_run(folder: Path) -> Run:
             ranks=_read_numbers(folder / "ranks-test.npy"),
             owners=_read_numbers(owners) if (owners := folder / "users-test.npy").is_file() else None,
             cost=dict(record.get("cost", {})),
-            best_epoch=record.get("best_epoch"),
+            best_epoch=_read_epoch(record.get("best_epoch")),
             epochs=record.get("epochs"),
             settings=_read_settings(folder / "config.json"),
+            vectors=(record["vectors_sha256"] or "") if "vectors_sha256" in record else None,
         )
         place = (record["family"], record["dataset"])
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -140,12 +149,14 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
     Raises:
         UserError: If two runs claim the same family, group, seed and protocol, if those of one group differ in more
-            than the seed, or if runs of one protocol were tested on different users.
+            than the seed or started from different item vectors, or if runs of one protocol were tested on different
+            users.
     """
     runs = [read_run(folder) for folder in folders]
     seen: dict[tuple[str, ...], Run] = {}
     first: dict[str, Run] = {}
     first_seed: dict[tuple[str, ...], Run] = {}
+    first_vectors: dict[tuple[str, ...], Run] = {}
     for run in runs:
         protocol = json.dumps(run.protocol, sort_keys=True)
         twin = seen.setdefault((protocol, run.family, run.group, str(run.seed)), run)
@@ -155,6 +166,8 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
                 "delete one, or give it another --run_name"
             )
         _check_settings(first_seed.setdefault((protocol, run.family, run.group), run), run)
+        if run.vectors is not None:
+            _check_vectors(first_vectors.setdefault((protocol, run.family, run.group), run), run)
         other = first.setdefault(protocol, run)
         if not _same_targets(run, other):
             raise UserError(
@@ -175,6 +188,23 @@ def _check_settings(one: Run, other: Run) -> None:
             f"{one.folder} and {other.folder} differ in more than the seed ({told}), so they are not two seeds of "
             f"{one.family} {one.group}: move one away, or run it again with a --run_name of its own"
         )
+
+
+def _check_vectors(one: Run, other: Run) -> None:
+    """Refuse runs that would count as seeds of one group and started from different item vectors."""
+    if one.vectors != other.vectors:
+        said = [f"sha256 {run.vectors[:12]}" if run.vectors else "none" for run in (one, other)]
+        raise UserError(
+            f"{one.folder} and {other.folder} read different item vectors ({said[0]} and {said[1]}), so they are not "
+            f"two seeds of {one.family} {one.group}: the file of that name was made again in between. Run the older "
+            f"one again with --overwrite, run the newer ones with a --run_name of their own, or leave runs out: "
+            f"--leave_out {name_run(one.folder)}"
+        )
+
+
+def _read_epoch(recorded: int | None) -> int | None:
+    """Return the best epoch, counted from 1; earlier versions counted from 0 and gave -1 where there was none."""
+    return None if recorded is None or recorded < 0 else max(recorded, 1)
 
 
 def _read_settings(file: Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from scripts.compare import Config, main
-from seqrec.bootstrap import gather_values, holm, paired_bootstrap, resample_means
 from seqrec.comparison import Comparison, compare_runs, list_pairs
+from seqrec.intervals import holm
 from seqrec.page import render_html
 from seqrec.report import format_text, write_report
 from seqrec.results import read_run, user_metric
@@ -135,75 +135,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     (root / "runs" / "SASRec" / "toy" / "pretrain-seed42").mkdir(parents=True)
     (root / "runs" / "SASRec" / "toy" / "pretrain-seed42" / "config.json").write_text("{}")
     (root / "runs" / "sweeps" / "toy" / "logs").mkdir(parents=True)  # no run
-    return compare_runs(root / "runs", root / "data", "toy", resamples=1000)
-
-
-# Bootstrap and Holm.
-
-
-def test_resampled_means_follow_the_literal_bootstrap() -> None:
-    values = np.random.default_rng(0).choice([0.0, 0.0, 0.0, 1.0, -0.3], 50)
-    generator = np.random.default_rng(1)
-    literal = [values[generator.integers(0, 50, 50)].mean() for _ in range(20_000)]
-    fast = resample_means(values, 20_000, np.random.default_rng(2))
-    spread = values.std() / np.sqrt(50)
-    assert fast.mean() == pytest.approx(np.mean(literal), abs=spread / 20)
-    assert np.quantile(fast, [0.025, 0.25, 0.75, 0.975]) == pytest.approx(
-        np.quantile(literal, [0.025, 0.25, 0.75, 0.975]), abs=spread / 10
-    )
-
-
-def test_interval_is_the_normal_one_on_many_users() -> None:
-    difference = np.random.default_rng(0).normal(0.01, 0.2, 20_000)
-    test = paired_bootstrap(difference, 10_000, np.random.default_rng(1))
-    error = difference.std() / np.sqrt(20_000)
-    assert test.mean == pytest.approx(difference.mean())
-    assert test.low == pytest.approx(difference.mean() - 1.96 * error, abs=error / 10)
-    assert test.high == pytest.approx(difference.mean() + 1.96 * error, abs=error / 10)
-
-
-def test_p_by_hand() -> None:
-    generator = np.random.default_rng(0)
-    assert paired_bootstrap(np.ones(5), 99, generator).p == pytest.approx(2 / 100)  # no resample at or below 0
-    assert paired_bootstrap(np.zeros(5), 99, generator).p == 1.0
-    # Two users, +1 and -1: the mean is -1, 0, +1 with chances 1/4, 1/2, 1/4, so both sides hold 3/4 and p is 1.
-    assert paired_bootstrap(np.array([1.0, -1.0]), 4000, generator).p == 1.0
-    # Differences 1, 1, 1, -1: the mean is at most 0 when two or more of four draws hit the -1: 67 / 256.
-    p = paired_bootstrap(np.array([1.0, 1.0, 1.0, -1.0]), 40_000, generator).p
-    assert p == pytest.approx(2 * 67 / 256, abs=0.02)
-
-
-@pytest.mark.parametrize("chunk_counts", [1, 700, 10_000_000])
-def test_bootstrap_does_not_depend_on_the_chunks(chunk_counts: int) -> None:
-    values = np.random.default_rng(0).choice(np.linspace(-1, 1, 60), 500)
-    whole = resample_means(values, 300, np.random.default_rng(1))
-    chunked = resample_means(values, 300, np.random.default_rng(1), chunk_counts)
-    assert chunked == pytest.approx(whole, abs=1e-14)  # the order of a sum may change its last bit
-    tests = [paired_bootstrap(values, 300, np.random.default_rng(1), n) for n in (1 << 22, chunk_counts)]
-    assert tests[0].p == tests[1].p
-
-
-def test_many_distinct_values_are_binned_without_moving_mean_or_variance() -> None:
-    values = np.random.default_rng(0).uniform(-1, 1, 5000)
-    distinct, counts = gather_values(values, limit=1000)
-    assert len(distinct) <= 1000 and counts.sum() == 5000
-    mean = counts @ distinct / 5000
-    assert mean == pytest.approx(values.mean(), abs=1e-12)
-    assert counts @ (distinct - mean) ** 2 / 5000 == pytest.approx(values.var(), abs=(2 / 1000) ** 2 / 4)
-
-
-def test_bootstrap_refuses_nothing_and_nan() -> None:
-    with pytest.raises(ValueError, match="needs users and resamples, got 0 and 10"):
-        paired_bootstrap(np.zeros(0), 10, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="not finite"):
-        paired_bootstrap(np.array([np.nan]), 10, np.random.default_rng(0))
-
-
-def test_holm_by_hand() -> None:
-    # Sorted .01 .02 .03 .04, times 4 3 2 1: .04 .06 .06 .04, then never falling: .04 .06 .06 .06.
-    assert holm(np.array([0.04, 0.01, 0.03, 0.02])) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert holm(np.array([0.9, 0.6])) == pytest.approx([1.0, 1.0])
-    assert len(holm(np.zeros(0))) == 0
+    return compare_runs(root / "runs", root / "data", "toy")
 
 
 # Reading runs.
@@ -275,7 +207,7 @@ def test_runs_of_one_protocol_rank_the_same_users(tmp_path: Path) -> None:
     other[5] = -1
     write_run(tmp_path, "SASRec", "none", 2, other)
     with pytest.raises(ValueError, match=r"none-seed2 was tested on other users than .*none-seed1"):
-        compare_runs(tmp_path, tmp_path / "data", "toy", resamples=100)
+        compare_runs(tmp_path, tmp_path / "data", "toy")
 
 
 def test_one_seed_counts_once(tmp_path: Path) -> None:
@@ -283,7 +215,7 @@ def test_one_seed_counts_once(tmp_path: Path) -> None:
     write_run(tmp_path, "SASRec", "copy", 1, draw_ranks(0, 1.0))
     edit_metrics(folder.with_name("copy-seed1"), group="none")
     with pytest.raises(ValueError, match="are both SASRec none with seed 1"):
-        compare_runs(tmp_path, tmp_path / "data", "toy", resamples=100)
+        compare_runs(tmp_path, tmp_path / "data", "toy")
 
 
 def test_seeds_of_a_group_share_their_flags(tmp_path: Path) -> None:
@@ -291,13 +223,13 @@ def test_seeds_of_a_group_share_their_flags(tmp_path: Path) -> None:
     for seed, changes in ((1, {}), (2, {"embedding_dir": "/there/embedding", "seed": 2, "devices": 4, "new": 1})):
         folder = write_run(tmp_path, "SASRec", "none", seed, draw_ranks(0, 1.0))
         (folder / "config.json").write_text(json.dumps(given | changes))
-    compare_runs(tmp_path, tmp_path / "data", "toy", resamples=100)
+    compare_runs(tmp_path, tmp_path / "data", "toy")
     (folder / "config.json").write_text(json.dumps(given | {"lr": 0.2, "embedding_dir": "plain"}))
     with pytest.raises(
         ValueError,
         match=r"none-seed2 differ in more than the seed \(embedding_dir embedding and plain, lr 0.1 and 0.2\)",
     ):
-        compare_runs(tmp_path, tmp_path / "data", "toy", resamples=100)
+        compare_runs(tmp_path, tmp_path / "data", "toy")
 
 
 def test_no_run_names_the_folder_and_the_command(tmp_path: Path) -> None:
@@ -313,7 +245,7 @@ def test_runs_on_other_data_are_refused(tmp_path: Path) -> None:
         match=rf"none-seed1 was made on data with sequences_sha256 7{{12}}, but .*toy has "
         rf"{hashes['sequences_sha256'][:12]}.*prepare\.py",
     ):
-        compare_runs(tmp_path / "runs", tmp_path / "data", "toy", resamples=100)
+        compare_runs(tmp_path / "runs", tmp_path / "data", "toy")
 
 
 # Tables.
@@ -325,7 +257,7 @@ def test_rows_are_ordered_and_unfinished_runs_listed(study: Comparison) -> None:
         ("Baselines", "item-knn"),
         *((f, g) for f in ("Bert4Rec", "SASRec") for g in ("none", "longformer", "finetune")),
     ]
-    assert [folder.name for folder in study.unfinished] == ["pretrain-seed42"]
+    assert study.unfinished == ("SASRec/toy/pretrain-seed42",)
 
 
 def test_pairs_are_tested_once_each() -> None:
@@ -349,7 +281,7 @@ def test_differences_are_paired_and_corrected_together(study: Comparison) -> Non
     )
     assert gain is not None and gain.mean == pytest.approx((tuned - none).mean())
     assert gain.relative == pytest.approx(tuned.mean() / none.mean() - 1)
-    assert gain.low < gain.mean < gain.high and gain.low > 0 and gain.p_holm < 0.05
+    assert gain.low < gain.mean < gain.high and gain.low > 0 and gain.is_clear
     sds = {r.group: r.sd["NDCG@10"] or 0 for r in table.groups if r.family == "SASRec"}
     assert gain.seed_error == pytest.approx(np.sqrt((sds["none"] ** 2 + sds["finetune"] ** 2) / 3))
 
@@ -358,19 +290,19 @@ def test_protocols_do_not_share_a_table(tmp_path: Path) -> None:
     ranks = np.minimum(draw_ranks(0, 1.0), 20)
     write_run(tmp_path, "SASRec", "none", 1, ranks)
     write_run(tmp_path, "SASRec", "finetune", 1, ranks, sample_size=20)
-    comparison = compare_runs(tmp_path, tmp_path / "data", "toy", resamples=100)
+    comparison = compare_runs(tmp_path, tmp_path / "data", "toy")
     assert [[r.group for r in t.groups] for t in comparison.tables] == [["none"], ["finetune"]] or [
         [r.group for r in t.groups] for t in comparison.tables
     ] == [["finetune"], ["none"]]
     text = format_text(comparison)
-    assert "against all 60 items" in text and "against 20 sampled items" in text and 'no "none" run' in text
+    assert "against all 60 items" in text and "against 20 sampled items" in text and "one seed" in text
     assert "No slices: " in text and "does not exist" in text and "one seed" in render_html(comparison)
 
 
 def test_filters(tmp_path: Path) -> None:
     write_study(tmp_path)
     chosen = compare_runs(
-        tmp_path, tmp_path / "data", "toy", "Recall@5", 100, families=["SASRec"], groups=["none", "finetune"]
+        tmp_path, tmp_path / "data", "toy", "Recall@5", families=["SASRec"], groups=["none", "finetune"]
     )
     assert [r.group for r in chosen.tables[0].groups] == ["none", "finetune"]
     assert chosen.tables[0].metrics == ("NDCG@10", "Recall@10", "MRR", "Recall@5")
@@ -380,9 +312,99 @@ def test_filters(tmp_path: Path) -> None:
 
 def test_a_difference_does_not_depend_on_the_other_rows(study: Comparison, tmp_path: Path) -> None:
     write_study(tmp_path)
-    alone = compare_runs(tmp_path, tmp_path / "data", "toy", resamples=1000, families=["Bert4Rec"])
+    alone = compare_runs(tmp_path, tmp_path / "data", "toy", families=["Bert4Rec"])
     one, other = (c.tables[0].difference("Bert4Rec", "finetune") for c in (alone, study))
     assert one is not None and other is not None and one == replace(other, p_holm=one.p_holm)
+
+
+def place_ranks(seed: int, hit_rate: float) -> NDArray[np.int64]:
+    """Return (USERS,) ranks 0 for a share of the users and 50 for the rest: NDCG@10 is the share."""
+    return np.where(np.random.default_rng(seed).permutation(USERS) < hit_rate * USERS, 0, 50)
+
+
+def write_stalled_study(runs: Path) -> None:
+    """Write a group that is no better than `none`, one of whose seeds stalled at its first epoch below recency."""
+    for seed, (none, start) in enumerate(((0.40, 0.42), (0.41, 0.40), (0.15, 0.42)), start=1):
+        folder = write_run(runs, "SASRec", "none", seed, place_ranks(seed, none))
+        write_run(runs, "SASRec", "longformer", seed, place_ranks(seed + 3, start))
+    edit_metrics(folder, best_epoch=1)
+    write_run(runs, "Baselines", "recency", 1, place_ranks(9, 0.2))
+
+
+def test_a_stalled_seed_earns_no_star_and_a_warning(tmp_path: Path) -> None:
+    write_stalled_study(tmp_path)
+    comparison = compare_runs(tmp_path, tmp_path / "data", "toy")
+    table = comparison.tables[0]
+    gain = table.difference("SASRec", "longformer")
+    assert gain is not None and gain.relative is not None and gain.relative > 0.25
+    assert gain.mean > 4 * gain.user_error  # which is why users alone would give it a star
+    assert gain.low < 0 < gain.high and not gain.is_clear
+    assert {doubt.run.folder.name for doubt in table.doubts} == {"none-seed3"}
+    assert [doubt.reason for doubt in table.doubts] == [
+        "its best of 22 epochs was the first",
+        "NDCG@10 0.1500 is below 0.2000 of the baseline recency",
+        "NDCG@10 0.1500 is far from 0.4000, the median of its 3 seeds",
+    ]
+    for shown in (format_text(comparison), render_html(comparison)):
+        assert shown.count("SASRec/toy/none-seed3") >= 3 and "is far from 0.4000" in shown
+    warned = write_report(comparison, tmp_path / "a")["png"].read_bytes()
+    silent = replace(comparison, tables=(replace(table, doubts=()),))
+    assert write_report(silent, tmp_path / "b")["png"].read_bytes() != warned
+
+
+def test_a_run_is_left_out_by_the_name_that_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_stalled_study(tmp_path)
+    name = "SASRec/toy/none-seed3"
+    main(Config(dataset="toy", runs_dir=tmp_path, data_dir=tmp_path, leave_out=(name,)))
+    assert f"Left out, as --leave_out says:\n  {name}" in capsys.readouterr().out
+    record = json.loads((tmp_path / "compare" / "toy" / "comparison.json").read_text())
+    assert record["left_out"] == [name] and record["tables"][0]["warnings"] == []
+    assert len(record["tables"][0]["runs"]) == 6
+    assert record["tables"][0]["differences"][0]["mean"] == pytest.approx(0.41333 - 0.405, abs=1e-4)
+    page = (tmp_path / "compare" / "toy" / "comparison.html").read_text()
+    assert f"<code>{name}</code>" in page and f"--leave_out {name}" in page
+    with pytest.raises(
+        ValueError, match=r"--leave_out names \['none-seed3'\], but the finished runs are \['Baselines/toy"
+    ):
+        compare_runs(tmp_path, tmp_path, "toy", leave_out=["none-seed3"])
+
+
+def test_one_seed_is_said_and_earns_no_star(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        write_run(tmp_path, "SASRec", "none", seed, place_ranks(seed, 0.1))
+    write_run(tmp_path, "SASRec", "longformer", 1, place_ranks(4, 0.9))
+    comparison = compare_runs(tmp_path, tmp_path / "data", "toy")
+    gain = comparison.tables[0].difference("SASRec", "longformer")
+    assert gain is not None and gain.low > 0.7 and gain.p is None and gain.p_holm is None and not gain.is_clear
+    paths = write_report(comparison, tmp_path / "out")
+    told = json.loads(paths["json"].read_text())["tables"][0]["differences"][0]
+    assert (told["one_seed"], told["star"], told["p"]) == (True, False, None)
+    text = format_text(comparison)
+    assert "one seed" in text and "Holm over 0 tests" in text and not re.search(r"\d\*", text)
+    assert "one seed" in paths["html"].read_text()
+
+
+def test_a_group_starts_from_one_file_of_vectors(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path, "SASRec", "longformer", seed, place_ranks(seed, 0.3)) for seed in (1, 2, 3)]
+    edit_metrics(folders[1], vectors_sha256="a" * 64)  # the first is of a version that recorded none
+    compare_runs(tmp_path, tmp_path / "data", "toy")
+    for other, said in (("b" * 64, "bbbbbbbbbbbb"), (None, "none")):
+        edit_metrics(folders[2], vectors_sha256=other)
+        with pytest.raises(
+            ValueError,
+            match=rf"-seed2 and .*-seed3 read different item vectors \(sha256 aaaaaaaaaaaa and .*{said}\)"
+            r".*--run_name.*--leave_out SASRec/toy/longformer-seed2",
+        ):
+            compare_runs(tmp_path, tmp_path / "data", "toy")
+    compare_runs(tmp_path, tmp_path / "data", "toy", leave_out=["SASRec/toy/longformer-seed2"])
+
+
+def test_epochs_count_from_one(tmp_path: Path) -> None:
+    expected = {0: 1, 1: 1, 7: 7, -1: None, None: None}  # 0 and -1 are of earlier versions
+    for seed, epoch in enumerate(expected):
+        edit_metrics(write_run(tmp_path, "SASRec", "none", seed, place_ranks(seed, 0.3)), best_epoch=epoch)
+    runs = compare_runs(tmp_path, tmp_path / "data", "toy").tables[0].runs
+    assert [run.best_epoch for run in runs] == list(expected.values())
 
 
 # Slices.
@@ -394,13 +416,15 @@ def test_slices_by_hand(tmp_path: Path) -> None:
     hashes = write_dataset(tmp_path / "data" / "toy", histories)
     write_run(tmp_path / "runs", "SASRec", "none", 1, np.array([0, 1, 30, -1]), **hashes)
     write_run(tmp_path / "runs", "SASRec", "finetune", 1, np.array([0, 0, 0, -1]), **hashes)
-    table = compare_runs(tmp_path / "runs", tmp_path / "data", "toy", resamples=200).tables[0]
+    table = compare_runs(tmp_path / "runs", tmp_path / "data", "toy").tables[0]
     trained, length = table.slicings
     assert (trained.labels, trained.users) == (("0", "1-5", "6-20", ">20"), (1, 2, 0, 0))
     none, tuned = (cells for _, _, cells in trained.rows)
     assert none[0].mean == 0 and none[1].mean == pytest.approx((1 + 1 / np.log2(3)) / 2)
-    assert tuned[0].difference == tuned[0].low == tuned[0].high == 1
+    assert tuned[0].difference == 1 and tuned[0].low is None and not tuned[0].is_clear  # one user tells of no other
     assert tuned[1].difference == pytest.approx((1 - 1 / np.log2(3)) / 2)
+    # Two users, 0 and 1 - 1 / log2(3) better: half their difference is the standard error, and t(1) is 12.706.
+    assert tuned[1].high == pytest.approx(13.7062 * (1 - 1 / np.log2(3)) / 2, abs=1e-4) and tuned[1].one_seed
     assert none[2].mean is None and none[0].difference is None
     assert (length.labels, length.users) == (("1-3", ">3"), (1, 2))  # histories of 4, 2 and 4 events
 
@@ -415,7 +439,7 @@ def test_length_bins_double_and_join_thin_tails() -> None:
 def test_slices_of_other_users_are_left_out_with_the_reason(tmp_path: Path) -> None:
     hashes = write_dataset(tmp_path / "data" / "toy", [[1, 2, 3]] * USERS)
     write_run(tmp_path / "runs", "SASRec", "none", 1, draw_ranks(0, 1.0), **hashes)  # leaves user 0 out
-    table = compare_runs(tmp_path / "runs", tmp_path / "data", "toy", resamples=100).tables[0]
+    table = compare_runs(tmp_path / "runs", tmp_path / "data", "toy").tables[0]
     assert table.slicings == () and "tested other users" in table.slices_note
 
 
@@ -425,7 +449,7 @@ def test_slices_of_other_users_are_left_out_with_the_reason(tmp_path: Path) -> N
 def test_text_fits_and_says_what_it_shows(study: Comparison) -> None:
     text = format_text(study)
     assert max(map(len, text.splitlines())) <= 110
-    for phrase in ("SASRec", "item-knn", 'no "none" run', "Holm over 6 tests", "user's history length", "1.5 GiB"):
+    for phrase in ("SASRec", "item-knn", "not applicable", "Holm over 6 tests", "user's history length", "1.5 GiB"):
         assert phrase in text
     assert "pretrain-seed42" in text.split("Not finished")[1]
 
@@ -444,7 +468,7 @@ def test_page_escapes_names(study: Comparison) -> None:
 
 def test_command_writes_the_files_and_their_numbers_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_study(tmp_path / "runs")
-    config = Config(dataset="toy", runs_dir=tmp_path / "runs", data_dir=tmp_path / "data", resamples=100)
+    config = Config(dataset="toy", runs_dir=tmp_path / "runs", data_dir=tmp_path / "data")
     main(config)
     shown = capsys.readouterr().out
     folder = tmp_path / "runs" / "compare" / "toy"
@@ -458,11 +482,6 @@ def test_command_writes_the_files_and_their_numbers_agree(tmp_path: Path, capsys
     main(config)  # the folder of the last comparison is no run; the same runs give the same bytes
     assert (folder / "comparison.json").read_bytes() == before
     assert str(tmp_path) not in before.decode()
-
-
-def test_command_refuses_too_few_resamples() -> None:
-    with pytest.raises(ValueError, match="--resamples must be at least 100"):
-        Config(dataset="toy", resamples=10)
 
 
 def test_write_report_names_the_files(study: Comparison, tmp_path: Path) -> None:

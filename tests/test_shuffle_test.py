@@ -57,7 +57,7 @@ def test_a_model_of_order_loses_and_keeps_with_the_last_event(
     (tmp_path / "metrics.json").write_text(json.dumps({"protocol": protocol}))
     lines = []
     for keep_last in (False, True):
-        main(Config((tmp_path,), metric="Recall@1", keep_last=keep_last, resamples=200, device="cpu"))
+        main(Config((tmp_path,), metric="Recall@1", keep_last=keep_last, device="cpu"))
         lines.append(capsys.readouterr().out.splitlines()[1].split())
     assert lines[0][1] == lines[1][1] == lines[1][2] == "1.0000"
     assert float(lines[0][2]) == pytest.approx(1 / 11, abs=0.06)  # the last of eleven is as likely any

@@ -254,7 +254,7 @@ def test_every_event_after_a_moment_is_ranked_and_every_user_counts_once(tmp_pat
     ranks = {user: found.ranks[test.users == user] for user in found.users}
     expected = np.mean([np.mean(1 / (own + 1.0)) for own in ranks.values()])
     assert found.test["MRR"] == pytest.approx(expected)
-    comparison = compare_runs(tmp_path / "runs", tmp_path, "timed", resamples=100)
+    comparison = compare_runs(tmp_path / "runs", tmp_path, "timed")
     assert comparison.tables[0].users == len(ranks)
     assert "several targets" in comparison.tables[0].slices_note
     assert "each item of every user's after one moment" in format_text(comparison)
