@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seqrec.dataset import Histories
+from seqrec.draws import RowDraws
 from seqrec.errors import UserError
 from seqrec.losses import LossOptions
 from seqrec.negatives import Negatives, NegativeSampler
@@ -37,6 +38,8 @@ class TrainBatch(NamedTuple):
     inputs: Inputs
     targets: Tensor
     negatives: Negatives
+    num_counted: int
+    """Targets that count: all, or 0 in a process without a history of its own."""
 
     @property
     def items(self) -> Tensor:
@@ -104,32 +107,42 @@ class TrainDataset(Dataset[TrainBatch]):
         return np.minimum(self.sequences.lengths, self.maxlen)
 
     def __getitem__(self, key: BatchKey) -> TrainBatch:
-        generator = key.generator(self.seed)
         order = longest_first(self.lengths[key.rows])
-        items, offsets = self.sequences.gather(key.rows[order], self.maxlen)
-        asked = self._choose(offsets, generator)
-        targets = items[asked]
+        rows = key.rows[order]
+        draws = key.draws(self.seed, rows, "masks")
+        items, offsets, asked = self._choose(rows, draws)
+        targets = all_targets = items[asked]
+        if key.batch_rows is not None and self.draw_negatives.options.needs_targets:
+            read, _, chosen = self._choose(key.batch_rows, key.draws(self.seed, key.batch_rows, "masks"))
+            all_targets = read[chosen]
         # Of the asked items 80 % are hidden, 10 % replaced by a random one, 10 % left as they are.
-        fate = generator.random(len(items))
+        lengths = np.diff(offsets)
+        fate = draws.uniform(lengths)
         masked = asked & (fate < 0.8)
         replaced = asked & (fate >= 0.9)
-        items = np.where(replaced, generator.integers(1, self.num_items + 1, len(items)), items)
+        items = np.where(replaced, draws.integers(1, self.num_items + 1, lengths), items)
         counts = np.add.reduceat(asked.astype(np.int64), offsets[:-1])
         return TrainBatch(
             _inputs(items, masked, asked, offsets, self.maxlen, order),
             torch.from_numpy(targets),
-            self.draw_negatives(generator, key.rows[order], counts, targets),
+            self.draw_negatives(key, self.seed, rows, counts, all_targets),
+            len(targets) if key.counts else 0,
         )
 
-    def _choose(self, offsets: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.bool_]:
-        """Return (T,) which events are asked: a share of each sequence, at least one, or in some sequences the last."""
+    def _choose(
+        self, rows: NDArray[np.int64], draws: RowDraws
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """Return (T,) events, (B+1,) offsets, and (T,) which events are asked.
+
+        A share of each sequence is asked, at least one event, or in some sequences the last event alone.
+        """
+        items, offsets = self.sequences.gather(rows, self.maxlen)
         lengths = np.diff(offsets)
-        asked = generator.random(offsets[-1]) < self.mask_prob
-        last_only = generator.random(len(lengths)) < self.last_only_prob
+        asked = draws.uniform(lengths) < self.mask_prob
+        last_only = draws.uniform() < self.last_only_prob
         asked &= ~np.repeat(last_only, lengths)
         asked[offsets[1:][last_only] - 1] = True
         none = np.add.reduceat(asked, offsets[:-1]) == 0
-        some = offsets[:-1] + generator.integers(0, lengths)
+        some = offsets[:-1] + draws.integers(0, lengths)
         asked[some[none]] = True
-        chosen: NDArray[np.bool_] = asked
-        return chosen
+        return items, offsets, asked

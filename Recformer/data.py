@@ -35,6 +35,8 @@ class TrainBatch(NamedTuple):
     """(B,) int64."""
     negatives: Negatives
     classes: Classes | None
+    num_counted: int
+    """Targets that count: all, or 0 in a process without a history of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +89,36 @@ class TrainDataset(Dataset[TrainBatch]):
         weights = np.repeat(1 / events, events) / len(events)
         return np.bincount(items, weights, self.item_tokens.num_items + 1).astype(np.float64)
 
-    def _classes(self, targets: NDArray[np.int64], negatives: NDArray[np.int64]) -> Classes | None:
-        """Return the distinct items of a batch."""
+    def _classes(
+        self, targets: NDArray[np.int64], all_targets: NDArray[np.int64], negatives: NDArray[np.int64]
+    ) -> Classes | None:
+        """Return the distinct items of a batch, of all processes."""
         if self.target_share is None:
             return None
-        items, place = np.unique(np.concatenate([targets, negatives]), return_inverse=True)
+        items = np.unique(np.concatenate([all_targets, negatives]))
         share = self.target_share[items]
         return Classes(
             texts=item_sequences(items, self.item_tokens, self.max_token_num),
-            own=torch.from_numpy(place[: len(targets)]),
-            log_chance=log_chance(share, len(targets) - 1, len(negatives), self.item_tokens.num_items),
+            own=torch.from_numpy(np.searchsorted(items, targets)),
+            log_chance=log_chance(share, len(all_targets) - 1, len(negatives), self.item_tokens.num_items),
         )
 
+    def _places(self, key: BatchKey, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return (B,) which event of some rows is the target in this epoch."""
+        draws = key.draws(self.seed, rows, "targets")
+        return draws.integers(self.sequences.starts[rows] + 1, self.sequences.ends[rows])
+
     def __getitem__(self, key: BatchKey) -> TrainBatch:
-        generator = key.generator(self.seed)
-        starts, ends = self.sequences.starts[key.rows], self.sequences.ends[key.rows]
-        at = generator.integers(starts + 1, ends)
+        starts, at = self.sequences.starts[key.rows], self._places(key, key.rows)
         one = np.ones(len(key.rows), dtype=np.int64)
-        targets = self.sequences.items[at].astype(np.int64)
-        negatives = self.draw_negatives(generator, key.rows, one, targets)
+        targets = all_targets = self.sequences.items[at].astype(np.int64)
+        if key.batch_rows is not None:
+            all_targets = self.sequences.items[self._places(key, key.batch_rows)].astype(np.int64)
+        negatives = self.draw_negatives(key, self.seed, key.rows, one, all_targets)
         return TrainBatch(
             inputs=build_sequences(self.sequences.items, starts, at, self.item_tokens, self.max_token_num),
             targets=torch.from_numpy(targets),
             negatives=negatives,
-            classes=self._classes(targets, negatives.items.numpy()),
+            classes=self._classes(targets, all_targets, negatives.items.numpy()),
+            num_counted=len(targets) if key.counts else 0,
         )

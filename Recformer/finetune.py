@@ -33,7 +33,7 @@ from seqrec.dataset import ROOT, Dataset, Split, find_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
 from seqrec.errors import UserError
 from seqrec.losses import full_softmax, sampled_softmax
-from seqrec.module import BatchModule, Grown, Protocol, Recommender
+from seqrec.module import BatchModule, Grown, Protocol, Recommender, share_of_mean
 from seqrec.ragged import RowSampler
 from seqrec.run import Run, RunRecord, TrainingConfig, is_first_process
 from seqrec.training import fit, load_state, report, test
@@ -137,9 +137,12 @@ class RecformerModule(EncoderModule):
             self.encode()
 
     def training_step(self, batch: TrainBatch) -> Tensor:
-        """Return the mean loss; the gradient goes through the histories, and through the batch's items if asked for."""
-        loss = self._loss(self.user_vectors(batch.inputs), batch)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.targets))
+        """Return the mean loss, or of several processes this one's share.
+
+        The gradient goes through the histories, and through the batch's items if asked for.
+        """
+        loss, total = share_of_mean(self._loss(self.user_vectors(batch.inputs), batch), batch.num_counted)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=total)
         return loss
 
     def _loss(self, users: Tensor, batch: TrainBatch) -> Tensor:

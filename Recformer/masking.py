@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from Recformer.text import TokenBatch
+from seqrec.draws import RowDraws
 from seqrec.errors import UserError
 
 MAX_HIDDEN = 512
@@ -59,13 +60,13 @@ class WordMasker:
         ordinary = np.setdiff1d(np.arange(len(tokenizer), dtype=np.int32), tokenizer.all_special_ids)
         return cls(np.array(continues), int(tokenizer.mask_token_id), ordinary)
 
-    def __call__(self, batch: TokenBatch, share: float, generator: np.random.Generator) -> Masked:
+    def __call__(self, batch: TokenBatch, share: float, draws: RowDraws) -> Masked:
         """Hide words of each sequence, in random order for as long as they fit into its share, at least one.
 
         Args:
             batch: B sequences that begin with their class token.
             share: Of a sequence's tokens, rounded to a whole number.
-            generator: Draws the words and what stands in their place.
+            draws: Of the B sequences: the words, and what stands in their place.
         """
         ids = batch.input_ids.numpy()
         starts = self._word_starts(batch)
@@ -77,7 +78,7 @@ class WordMasker:
         real = ~np.isin(first, offsets[:-1])  # a class token is a word of its own, and never hidden
         first, sizes, owner, number = first[real], sizes[real], owner[real], np.flatnonzero(real)
 
-        order = np.lexsort((generator.random(len(first)), owner))
+        order = np.lexsort((draws.uniform(np.bincount(owner, minlength=len(batch))), owner))
         total = np.cumsum(sizes[order])
         begins = np.append(True, owner[order][1:] != owner[order][:-1])[: len(order)]
         before = np.maximum.accumulate(np.where(begins, total - sizes[order], 0))
@@ -87,9 +88,10 @@ class WordMasker:
         chosen = np.zeros(int(word[-1]) + 1, dtype=bool)
         chosen[number[order[fits]]] = True
         asked = np.flatnonzero(chosen[word])
-        fate = generator.random(len(asked))
+        per_row = np.bincount(np.searchsorted(offsets, asked, side="right") - 1, minlength=len(batch))
+        fate = draws.uniform(per_row)
         shown = np.where(fate < 0.8, self.mask_token_id, ids[asked])
-        shown = np.where(fate >= 0.9, generator.choice(self.ordinary, len(asked)), shown)
+        shown = np.where(fate >= 0.9, self.ordinary[draws.integers(0, len(self.ordinary), per_row)], shown)
         masked = ids.copy()
         masked[asked] = shown
         return Masked(torch.from_numpy(masked), torch.from_numpy(asked), torch.from_numpy(ids[asked].astype(np.int64)))

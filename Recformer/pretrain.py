@@ -130,8 +130,9 @@ class PretrainModule(EncoderModule):
         total = counts.sum(dim=0)
         # Lightning averages gradients over processes: shares are scaled so that their mean is the batch's mean.
         scale = len(counts) / total.clamp(min=1)
-        rows, ids, first = self._gather(targets, batch.target_ids, counts[:, 0])
+        rows, ids, first = self._gather(targets, batch.target_ids * batch.counts, counts[:, 0])
         losses, hits = contrast(histories, rows, batch.target_ids, ids, first, self.config.encoder.temp)
+        scale = scale * batch.counts
         contrastive = losses.sum() * scale[0]
         mlm = history_loss * scale[1] + target_loss * scale[2]
         loss: Tensor = contrastive + self.config.mlm_weight * mlm
@@ -150,7 +151,7 @@ class PretrainModule(EncoderModule):
         for number in (0, 1):
             masked = [part[number].masked for part in batch.parts]
             own.append(sum(len(m.labels) for m in masked if m is not None))
-        return self._all(torch.tensor(own, device=self.device)).view(-1, 3)
+        return self._all(torch.tensor(own, device=self.device) * batch.counts).view(-1, 3)
 
     def _all(self, value: Tensor, sync_grads: bool = False) -> Tensor:
         """Return the value of every process, (P, ...) where there are several."""

@@ -23,6 +23,7 @@ from Recformer.masking import Masked, WordMasker
 from Recformer.model import RecformerModel
 from Recformer.text import ItemTokens, TokenBatch, build_sequences, item_sequences
 from seqrec.dataset import Histories
+from seqrec.draws import RowDraws
 from seqrec.errors import UserError
 from seqrec.losses import full_softmax
 from seqrec.ragged import BatchKey
@@ -51,6 +52,8 @@ class PretrainBatch(NamedTuple):
     parts: list[Part]
     target_ids: Tensor
     """(B,) int64, in the order of the parts."""
+    counts: bool = True
+    """False in a process without a history of its own, whose losses count nothing."""
 
 
 class PretrainDataset(Dataset[PretrainBatch]):
@@ -73,26 +76,26 @@ class PretrainDataset(Dataset[PretrainBatch]):
         self.masker, self.mlm_probability = masker, mlm_probability
 
     def __getitem__(self, key: BatchKey) -> PretrainBatch:
-        generator = key.generator(self.seed)
         starts, lengths = self.sequences.starts[key.rows], self.sequences.lengths[key.rows]
-        at = starts + generator.integers(np.maximum((lengths - 1) // 2, 1), lengths)
+        at = starts + key.draws(self.seed, key.rows, "targets").integers(np.maximum((lengths - 1) // 2, 1), lengths)
         targets = self.sequences.items[at].astype(np.int64)
         order = np.argsort(at - starts, kind="stable")  # like lengths share a part
         parts = []
         for rows in np.split(order, range(self.part_size, len(order), self.part_size)):
+            draws = key.draws(self.seed, key.rows[rows], "words")
             histories = build_sequences(self.sequences.items, starts[rows], at[rows], self.items, self.max_token_num)
             parts.append(
                 Part(
-                    self._side(histories, generator),
-                    self._side(item_sequences(targets[rows], self.items, self.max_token_num), generator),
+                    self._side(histories, draws),
+                    self._side(item_sequences(targets[rows], self.items, self.max_token_num), draws),
                 )
             )
-        return PretrainBatch(parts, torch.from_numpy(targets[order]))
+        return PretrainBatch(parts, torch.from_numpy(targets[order]), key.counts)
 
-    def _side(self, plain: TokenBatch, generator: np.random.Generator) -> Side:
+    def _side(self, plain: TokenBatch, draws: RowDraws) -> Side:
         if self.masker is None:
             return Side(plain, None)
-        return Side(plain, self.masker(plain, self.mlm_probability, generator))
+        return Side(plain, self.masker(plain, self.mlm_probability, draws))
 
 
 class LanguageModelHead(nn.Module):

@@ -39,6 +39,8 @@ class TrainBatch(NamedTuple):
     layout: Layout
     targets: Tensor
     negatives: Negatives
+    num_counted: int
+    """Targets that count: all, or 0 in a process without a history of its own."""
     seconds: Tensor | None = None
 
 
@@ -90,11 +92,12 @@ class TrainDataset(Dataset[TrainBatch]):
         items, offsets = self.sequences.gather(rows, self.maxlen + 1)
         is_last = np.zeros(len(items), dtype=bool)
         is_last[offsets[1:] - 1] = True
-        is_first = np.zeros(len(items), dtype=bool)
-        is_first[offsets[:-1]] = True
         lengths = np.diff(offsets) - 1
         inside = np.concatenate(([0], np.cumsum(lengths)))
-        targets = items[~is_first]
+        targets = _without_first(items, offsets)
+        all_targets = targets
+        if key.batch_rows is not None and self.draw_negatives.options.needs_targets:
+            all_targets = _without_first(*self.sequences.gather(key.batch_rows, self.maxlen + 1))
         seconds = None
         if self.timed:
             seconds = torch.from_numpy(self.sequences.gather_times(rows, self.maxlen + 1)[~is_last])
@@ -103,6 +106,12 @@ class TrainDataset(Dataset[TrainBatch]):
             positions=torch.from_numpy(_positions(inside, self.maxlen)),
             layout=make_layout(lengths),
             targets=torch.from_numpy(targets),
-            negatives=self.draw_negatives(key.generator(self.seed), rows, lengths, targets),
+            negatives=self.draw_negatives(key, self.seed, rows, lengths, all_targets),
+            num_counted=len(targets) if key.counts else 0,
             seconds=seconds,
         )
+
+
+def _without_first(items: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the items of all histories but the first of each."""
+    return np.delete(items, offsets[:-1])

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqrec.dataset import Dataset
+from seqrec.draws import mix
 from seqrec.errors import UserError
 
 _ATTEMPTS = 1 << 20
@@ -89,17 +90,9 @@ def _take(
 def _hash_items(seed: int, users: NDArray[np.int64], first: int, width: int, num_items: int) -> NDArray[np.int64]:
     """Return (B, width) items 1..N, draws first..first+width of each user's stream.
 
-    Source: the finaliser of SplitMix64, https://doi.org/10.1145/2714064.2660195. The remainder's bias is below
-    N / 2^64.
+    The remainder's bias is below N / 2^64.
     """
     counter = users.astype(np.uint64)[:, None] * np.uint64(_ATTEMPTS) + np.arange(first, first + width, dtype=np.uint64)
-    salt: NDArray[np.uint64] = _mix(np.full(1, seed, dtype=np.int64).astype(np.uint64))
-    mixed = _mix(np.bitwise_xor(counter, salt))
+    salt: NDArray[np.uint64] = mix(np.full(1, seed, dtype=np.int64).astype(np.uint64))
+    mixed = mix(np.bitwise_xor(counter, salt))
     return (mixed % np.uint64(num_items)).astype(np.int64) + 1
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -259,11 +259,12 @@ class RankRecorder:
         self.candidates = np.zeros(len(users), dtype=np.int64)
         self.tied = np.zeros(len(users), dtype=np.int64)
 
-    def add(self, rows: NDArray[np.int64], ranking: Ranking) -> None:
+    def add(self, rows: Tensor, ranking: Ranking) -> None:
         """Record the ranking of (B,) of the targets."""
-        self.ranks[rows] = ranking.ranks.cpu().numpy()
-        self.candidates[rows] = ranking.num_candidates.cpu().numpy()
-        self.tied[rows] = ranking.tied.cpu().numpy()
+        places = rows.cpu().numpy()
+        self.ranks[places] = ranking.ranks.cpu().numpy()
+        self.candidates[places] = ranking.num_candidates.cpu().numpy()
+        self.tied[places] = ranking.tied.cpu().numpy()
 
     def compute(self, device: torch.device | str = "cpu") -> dict[str, float]:
         """Return the mean of every metric over the users of all processes, with their number and the share tied.
@@ -271,25 +272,27 @@ class RankRecorder:
         A user of several targets counts once, by the mean over them.
 
         Raises:
-            UserError: If no target was recorded.
+            UserError: If there is no target.
+            RuntimeError: If a target was not ranked.
         """
+        if not len(self.users):
+            raise UserError("no user has a held-out item: every sequence is shorter than 3, or the split is empty")
         if dist.is_available() and dist.is_initialized():
             for name in ("ranks", "candidates", "tied"):
                 shared = torch.from_numpy(getattr(self, name)).to(device)
                 dist.all_reduce(shared, op=dist.ReduceOp.MAX)
                 setattr(self, name, shared.cpu().numpy())
-        recorded = self.ranks >= 0
-        users = self.users[recorded]
-        if not len(users):
-            raise UserError("no user has a held-out item: every sequence is shorter than 3, or the split is empty")
-        ranks, candidates = (torch.from_numpy(x[recorded]) for x in (self.ranks, self.candidates))
+        if missing := int((self.ranks < 0).sum()):
+            raise RuntimeError(f"{missing} of {len(self.ranks)} targets were not ranked")
+        users = self.users
+        ranks, candidates = (torch.from_numpy(x) for x in (self.ranks, self.candidates))
         metrics = {name: values.numpy() for name, values in measure(ranks, candidates, self.ks).items()}
         by_user = {name: mean_by_user(values, users) for name, values in metrics.items()}
         count = len(by_user["MRR"])
         means = {name: math.fsum(values) / count for name, values in by_user.items()}
         return means | {
             "users": count,
-            "tied_users": float(mean_by_user(self.tied[recorded].astype(np.float64), users).mean()),
+            "tied_users": float(mean_by_user(self.tied.astype(np.float64), users).mean()),
         }
 
 

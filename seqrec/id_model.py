@@ -22,7 +22,7 @@ from seqrec.embeddings import NONE, load_embeddings, name_of
 from seqrec.errors import UserError
 from seqrec.item_table import Start, TableOptions
 from seqrec.losses import LossOptions, catalogue_loss
-from seqrec.module import BatchModule, Grown, NextItemModule, Protocol, Recommender
+from seqrec.module import BatchModule, Grown, NextItemModule, Protocol, Recommender, share_of_mean
 from seqrec.new_items import ADVICE, read_new_items
 from seqrec.optimization import Schedule, can_fuse, decay_weights, schedule_rate
 from seqrec.ragged import RowSampler
@@ -104,7 +104,7 @@ class IdModule(NextItemModule):
         """Return what the targets of a training batch are predicted with, (T, D).
 
         Args:
-            batch: With the `items` of its events, `targets` and `negatives`.
+            batch: With the `items` of its events, `targets`, of which `num_counted` count, and `negatives`.
             items: int64 row of the table that each event is.
             table: (R, D) item vectors.
         """
@@ -134,7 +134,7 @@ class IdModule(NextItemModule):
         return hidden if temp is None else F.normalize(hidden, dim=1) / temp
 
     def training_step(self, batch: Any) -> Tensor:
-        """Return the mean loss over all targets of the batch."""
+        """Return the mean loss over all targets of the batch, or of several processes this one's share."""
         objective, embedding = self.config.objective, self.model.item_embedding
         items, targets, (negatives, log_chance) = batch.items, batch.targets, batch.negatives
         if objective.loss == "ce":
@@ -147,7 +147,8 @@ class IdModule(NextItemModule):
             table = embedding(rows)
         hidden, classes = self._scaled(self.predict(batch, items, table)), self._classes(table, rows)
         loss = catalogue_loss(objective, hidden, classes, targets, negatives, log_chance, embedding.num_items)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.targets))
+        loss, total = share_of_mean(loss, batch.num_counted)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=total)
         return loss
 
     def configure_optimizers(self) -> Any:

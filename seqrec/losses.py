@@ -60,6 +60,11 @@ class LossOptions:
         """Return whether negatives are drawn by how often items occur."""
         return self.loss == "sampled_softmax" and self.negatives != "uniform"
 
+    @property
+    def needs_targets(self) -> bool:
+        """Return whether a batch's targets are its negatives too."""
+        return self.loss == "sampled_softmax" and self.negatives in ("in_batch", "mixed")
+
 
 def catalogue_loss(
     options: LossOptions,

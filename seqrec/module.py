@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -98,8 +99,8 @@ class HeldOut(NamedTuple):
 
     inputs: Any
     """What the family's `user_vectors` takes."""
-    rows: NDArray[np.int64]
-    """(B,) of the view."""
+    rows: Tensor
+    """(B,) int64, of the view."""
     targets: Tensor
     negatives: Tensor | None
     seen: tuple[Tensor, Tensor] | None
@@ -127,11 +128,28 @@ class HeldOutDataset(Dataset[HeldOut]):
             negatives = torch.from_numpy(drawn)
         return HeldOut(
             inputs=self.make_inputs(self.histories, rows),
-            rows=rows,
+            rows=torch.from_numpy(rows),
             targets=torch.from_numpy(self.targets[rows]),
             negatives=negatives,
             seen=seen_pairs(self.histories, rows) if protocol.filter_seen else None,
         )
+
+
+def share_of_mean(mean: Tensor, count: int) -> tuple[Tensor, int]:
+    """Return what a process adds to the mean over all processes, and how many that mean is over.
+
+    Trainers average gradients over processes whatever each has read: of losses that are scaled so, the average is the
+    loss of the whole batch. With one process, the mean is returned as it is.
+
+    Args:
+        mean: () over `count` targets of this process; with 0 it counts nothing.
+        count: How many targets it is over.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return mean, count
+    total = torch.tensor(count, device=mean.device)
+    dist.all_reduce(total)
+    return mean * (count * dist.get_world_size() / int(total)), int(total)
 
 
 class NextItemModule(pl.LightningModule):

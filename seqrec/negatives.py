@@ -1,4 +1,8 @@
-"""Training negatives, drawn from a batch's own generator. Shapes: B sequences, T targets, K negatives, N items."""
+"""Training negatives. Shapes: B sequences, T targets, K negatives, N items.
+
+What a batch shares is drawn from the batch's generator, one target's own negative from its sequence's draws: several
+processes that split a batch draw what one would.
+"""
 
 from typing import NamedTuple
 
@@ -8,13 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqrec.dataset import Histories
+from seqrec.draws import RowDraws
 from seqrec.losses import LossOptions
+from seqrec.ragged import BatchKey
 
 _TRIES = 100
 
 
 class Negatives(NamedTuple):
-    """What a batch's targets are told from."""
+    """Negatives for one batch."""
 
     items: Tensor
     """int64: (0,) for `ce`, (T,) one for each target for `bce`, else (K,) distinct items for all targets."""
@@ -57,24 +63,29 @@ class NegativeSampler:
 
     def __call__(
         self,
-        generator: np.random.Generator,
+        key: BatchKey,
+        seed: int,
         rows: NDArray[np.int64],
         num_targets: NDArray[np.int64],
-        targets: NDArray[np.int64],
+        all_targets: NDArray[np.int64],
     ) -> Negatives:
         """Return a batch's negatives.
 
         Args:
-            generator: Of this batch alone.
-            rows: (B,) the batch's sequences.
+            key: Of the batch.
+            seed: Of the run.
+            rows: (B,) this process's sequences, in the order of its targets.
             num_targets: (B,) how many targets each gives; they sum to T.
-            targets: (T,) them.
+            all_targets: Targets of the batch over all processes; read if `options.needs_targets`.
         """
         options, nothing = self.options, torch.zeros(0)
         if options.loss == "ce":
             return Negatives(nothing.long(), nothing)
         if options.loss == "bce":
-            return Negatives(torch.from_numpy(self._unseen(generator, rows, num_targets)), nothing)
+            return Negatives(
+                torch.from_numpy(self._unseen(key.draws(seed, rows, "negatives"), rows, num_targets)), nothing
+            )
+        generator = key.generator(seed)
         count = min(options.num_negatives, self.num_items)
         draws, num_uniform = 0, 0
         drawn: list[NDArray[np.int64]] = []
@@ -83,8 +94,8 @@ class NegativeSampler:
             drawn.append(generator.choice(self.num_items, count, replace=False) + 1)
         if options.negatives in ("in_batch", "mixed"):
             # A position's own target is no negative of it: the others are the draws.
-            draws = len(targets) - 1
-            drawn.append(targets)
+            draws = len(all_targets) - 1
+            drawn.append(all_targets)
         if options.negatives == "popularity":
             draws = count
             drawn.append(np.searchsorted(self._ends, generator.random(count) * self._ends[-1], side="right"))
@@ -92,19 +103,20 @@ class NegativeSampler:
         chance = log_chance(self.share[items], draws, num_uniform, self.num_items)
         return Negatives(torch.from_numpy(items), chance)
 
-    def _unseen(
-        self, generator: np.random.Generator, rows: NDArray[np.int64], num_targets: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def _unseen(self, draws: RowDraws, rows: NDArray[np.int64], num_targets: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return (T,) items that the sequence of each target does not contain."""
         stride = self.num_items + 1
-        owner = np.repeat(np.arange(len(rows)), num_targets) * stride
+        owner = np.repeat(np.arange(len(rows)), num_targets)
         items, offsets = self.sequences.gather(rows, int(self.sequences.lengths[rows].max()))
         seen = np.repeat(np.arange(len(rows)), np.diff(offsets)) * stride + items
-        negatives = generator.integers(1, stride, len(owner))
+        seen = np.append(np.sort(seen), np.iinfo(np.int64).max)
+        negatives = draws.integers(1, stride, num_targets)
+        clashing = np.arange(len(negatives))
         # Who has everything leaves nothing to draw: after enough tries the clash stays.
         for _ in range(_TRIES):
-            clash = np.flatnonzero(np.isin(owner + negatives, seen))
-            if not len(clash):
+            pairs = owner[clashing] * stride + negatives[clashing]
+            clashing = clashing[seen[np.searchsorted(seen, pairs)] == pairs]
+            if not len(clashing):
                 break
-            negatives[clash] = generator.integers(1, stride, len(clash))
+            negatives[clashing] = draws.integers(1, stride, np.bincount(owner[clashing], minlength=len(rows)))
         return negatives

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from seqrec.draws import RowDraws
 from seqrec.dropout import dropout as drop_weights
 
 _SHRINK, _SLACK = 0.6, 4
@@ -164,10 +165,23 @@ class BatchKey(NamedTuple):
     rows: NDArray[np.int64]
     epoch: int
     number: int
+    batch_rows: NDArray[np.int64] | None = None
+    """The whole batch's rows, where several processes split it; else None."""
+    counts: bool = True
+    """False where a batch has fewer rows than there are processes, and this one repeats another's to keep step."""
+
+    @property
+    def all_rows(self) -> NDArray[np.int64]:
+        """The rows of the batch, over all processes."""
+        return self.rows if self.batch_rows is None else self.batch_rows
 
     def generator(self, seed: int) -> np.random.Generator:
-        """Return a generator that depends on (seed, epoch, batch) alone: the same for any number of workers."""
+        """Return a generator for what the batch shares: it depends on (seed, epoch, batch), in every process alike."""
         return np.random.default_rng((seed, self.epoch, self.number))
+
+    def draws(self, seed: int, rows: NDArray[np.int64], purpose: str) -> RowDraws:
+        """Return draws for some of the rows, which depend on (seed, epoch, row), in whatever batch or process."""
+        return RowDraws(seed, self.epoch, rows, purpose)
 
 
 class RowSampler(Sampler[BatchKey]):
@@ -237,9 +251,10 @@ class RowSampler(Sampler[BatchKey]):
     def key(self, index: int) -> BatchKey:
         """Return this process's share of one of the epoch's batches."""
         rows = self.batches()[index]
+        if self.world_size == 1:
+            return BatchKey(rows, self.epoch, index)
         mine = rows[self.rank :: self.world_size]
-        # A process without a row of its own repeats one, so that all take the same number of steps.
-        return BatchKey(mine if len(mine) else rows[:1], self.epoch, index)
+        return BatchKey(mine if len(mine) else rows[:1], self.epoch, index, rows, counts=len(mine) > 0)
 
     def __iter__(self) -> Iterator[BatchKey]:
         return map(self.key, range(len(self.batches())))

@@ -24,6 +24,7 @@ from tests.interrupted import (
     lose_the_results,
 )
 from tests.recommending import assert_recommends_as_it_was_tested
+from tests.two_processes import assert_two_are_one, id_steps
 
 
 class IdFamilyRuns:
@@ -69,23 +70,47 @@ class IdFamilyRuns:
         command.run("--precision", "bf16-mixed", "--gradient_clip_val", "1", "--num_epochs", "1")
         assert command.metrics()["epochs"] == 1
 
-    def test_sharded_weights_learn_as_whole_ones(self, tmp_path: Path) -> None:
+    def test_two_processes_have_the_losses_and_the_gradients_of_one(self, tmp_path: Path) -> None:
+        assert_two_are_one(id_steps, self.family, folder=tmp_path)
+
+    def test_a_single_user_is_evaluated(self, tmp_path: Path) -> None:
+        data = write_dataset(tmp_path / "lone", [[1, 2, 3, 4, 5, 6]], 6)
+        command = Command(self.family, data, tmp_path / "runs", (*self.flags, "--num_epochs", "1"))
+        command.run()
+        assert command.metrics()["test"]["users"] == 1
+
+    def test_several_processes_learn_what_one_does(self, tmp_path: Path) -> None:
         # DeepSpeed leaves weights of fewer than 100,000 numbers whole, and others in pieces outside a forward pass.
         histories = np.random.default_rng(0).integers(1, 7001, size=(60, 6)).tolist()
         data = write_dataset(tmp_path / "wide", histories, 7000)
-        commands = {}
+        # The last batch of an epoch has one history, so that one of two processes has none.
+        fixed = (
+            "--num_epochs",
+            "2",
+            "--loss",
+            "gbce",
+            "--num_negatives",
+            "7",
+            "--dropout_rate",
+            "0",
+            "--batch_size",
+            "59",
+        )
+        commands = {"auto": Command(self.family, data, tmp_path / "one", (*self.flags, *fixed))}
+        commands["auto"].run()
         for strategy in ("ddp", "deepspeed_stage_3"):
-            flags = (*self.flags, "--num_epochs", "2", "--loss", "gbce", "--num_negatives", "7", "--strategy", strategy)
+            flags = (*self.flags, *fixed, "--strategy", strategy)
             command = Command(self.family, data, tmp_path / strategy, (*flags, "--devices", "2"))
             command.runs.mkdir()
             script, *given = command.arguments()
             forked.run_pair(forked.run_as_main, str(forked.ROOT / script), given, folder=command.runs)
             commands[strategy] = command
         curves = [pl.read_csv(command.folder / "logs/metrics.csv")["train/loss"] for command in commands.values()]
-        assert curves[0].to_list() == pytest.approx(curves[1].to_list(), rel=1e-4)
         states = [load_state(command.folder / "checkpoints/last.ckpt") for command in commands.values()]
-        for name in states[0]:
-            torch.testing.assert_close(states[0][name], states[1][name], rtol=0, atol=2e-3, msg=name)
+        for curve, state in zip(curves[1:], states[1:], strict=True):
+            assert curve.to_list() == pytest.approx(curves[0].to_list(), rel=1e-4)
+            for name in states[0]:
+                torch.testing.assert_close(state[name], states[0][name], rtol=0, atol=2e-3, msg=name)
 
     def test_candidates_do_not_touch_the_training(self, tiny_path: Path, tmp_path: Path) -> None:
         # Two epochs each, so that the choice of the best epoch, which the candidates may change, changes nothing.

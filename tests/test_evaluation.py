@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seqrec import evaluation
 from seqrec.dataset import Dataset, leave_one_out
+from seqrec.errors import UserError
 from seqrec.evaluation import Ranking, RankRecorder, rank_targets, seen_pairs, top_items
 from seqrec.metrics import measure
 from tests import forked
@@ -177,23 +178,34 @@ def made_up_ranking(users: np.ndarray) -> Ranking:
     return Ranking(rank, torch.from_numpy(60 + users % 3), rank % 4 == 0)
 
 
+def add_all(recorder: RankRecorder, *batches: list[int]) -> None:
+    for users in map(np.array, batches):
+        recorder.add(torch.from_numpy(users), made_up_ranking(users))
+
+
 def test_recorder_sums_over_users_and_divides_once() -> None:
-    recorder = recorder_of(10)
-    recorder.add(np.array([8, 1]), made_up_ranking(np.array([8, 1])))
-    recorder.add(np.array([3]), made_up_ranking(np.array([3])))
-    assert recorder.ranks.tolist() == [-1, 7, -1, 21, -1, -1, -1, -1, 56, -1]
-    metrics = measure(torch.tensor([7, 21, 56]), torch.tensor([61, 60, 62]))
+    recorder = recorder_of(3)
+    add_all(recorder, [2, 0], [1])  # a batch of one user
+    assert recorder.ranks.tolist() == [0, 7, 14]
+    metrics = measure(torch.tensor([0, 7, 14]), torch.tensor([60, 61, 62]))
     means = {name: math.fsum(values.tolist()) / 3 for name, values in metrics.items()}
     assert recorder.compute() == means | {"users": 3, "tied_users": 1 / 3}
-    recorder.expect(np.arange(10))
-    with pytest.raises(ValueError, match="no user has a held-out item"):
+    recorder.expect(np.arange(0))
+    with pytest.raises(UserError, match="no user has a held-out item"):
+        recorder.compute()
+
+
+def test_recorder_refuses_to_average_over_some_of_the_targets() -> None:
+    recorder = recorder_of(5)
+    add_all(recorder, [0, 2], [4])
+    with pytest.raises(RuntimeError, match="2 of 5 targets were not ranked"):
         recorder.compute()
 
 
 def test_a_user_of_several_targets_counts_once() -> None:
     recorder = RankRecorder()
     recorder.expect(np.array([4, 4, 4, 6]))
-    recorder.add(np.arange(4), Ranking(torch.tensor([0, 1, 3, 1]), torch.tensor(9).expand(4), torch.arange(4) == 2))
+    recorder.add(torch.arange(4), Ranking(torch.tensor([0, 1, 3, 1]), torch.tensor(9).expand(4), torch.arange(4) == 2))
     found = recorder.compute()
     assert found["MRR"] == pytest.approx(((1 + 1 / 2 + 1 / 4) / 3 + 1 / 2) / 2)
     assert found["Recall@1"] == pytest.approx((1 / 3 + 0) / 2)
@@ -205,26 +217,26 @@ def test_a_user_of_several_targets_counts_once() -> None:
 @given(st.permutations(range(12)), st.integers(1, 11))
 def test_recorder_does_not_depend_on_batches(order: list[int], cut: int) -> None:
     whole, parts = recorder_of(12), recorder_of(12)
-    whole.add(np.arange(12), made_up_ranking(np.arange(12)))
+    whole.add(torch.from_numpy(np.arange(12)), made_up_ranking(np.arange(12)))
     for users in (np.array(order[:cut]), np.array(order[cut:])):
-        parts.add(users, made_up_ranking(users))
+        parts.add(torch.from_numpy(users), made_up_ranking(users))
     assert whole.compute() == parts.compute()
 
 
 def record_as_one_of_two(rank: int, rendezvous: str, result: Path) -> None:
     """Record every other user, and user 4 twice; the first process writes what both computed."""
     dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=2)
-    recorder = recorder_of(11)
+    recorder = recorder_of(10)
     users = np.append(np.arange(rank, 10, 2), 4)
-    recorder.add(users, made_up_ranking(users))
+    recorder.add(torch.from_numpy(users), made_up_ranking(users))
     metrics = recorder.compute()
     (result.with_suffix(f".{rank}")).write_text(repr((metrics, recorder.ranks.tolist())))
     dist.destroy_process_group()
 
 
 def test_two_processes_give_the_metrics_of_one(tmp_path: Path) -> None:
-    alone = recorder_of(11)
-    alone.add(np.arange(10), made_up_ranking(np.arange(10)))
+    alone = recorder_of(10)
+    alone.add(torch.from_numpy(np.arange(10)), made_up_ranking(np.arange(10)))
     expected = repr((alone.compute(), alone.ranks.tolist()))
     meeting = str(tmp_path / "meeting")
     both = [

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from seqrec.dataset import Histories
 from seqrec.losses import LossOptions, Source
 from seqrec.negatives import Negatives, NegativeSampler
+from seqrec.ragged import BatchKey
 
 LISTS = [[1, 2, 2], [4], [3, 5, 6, 7, 8]]
 SEQUENCES = Histories(
@@ -32,7 +33,8 @@ def draw(
     draws_none = options["loss"] in ("ce", "bce") or options.get("negatives") == "in_batch"
     few = {} if draws_none else {"num_negatives": 4}
     sampler = NegativeSampler(LossOptions(**few | options), SEQUENCES, num_items)
-    return sampler(np.random.default_rng(seed), np.array(rows), np.array(counts or [5, 3]), targets)
+    key = BatchKey(np.array(rows), 0, seed)
+    return sampler(key, 0, key.rows, np.array(counts or [5, 3]), targets)
 
 
 def test_the_full_softmax_needs_none() -> None:

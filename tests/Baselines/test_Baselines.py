@@ -73,3 +73,11 @@ def test_contradictions() -> None:
         Config(half_life=0.1)
     with pytest.raises(ValueError, match="--half_life must be above 0, got 0"):
         Config(baseline="recency", half_life=0)
+
+
+@pytest.mark.parametrize("baseline", ["popularity", "recency"])
+def test_a_single_user_is_evaluated(baseline: str, tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "lone", [[1, 2, 3, 4, 5, 6]], 6)
+    run(data, tmp_path / "runs", "--baseline", baseline)
+    metrics = json.loads((tmp_path / f"runs/Baselines/lone/{baseline}/metrics.json").read_text())
+    assert metrics["test"]["users"] == 1

@@ -5,8 +5,10 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,16 +23,18 @@ from Recformer.finetune import Config, RecformerModule
 from Recformer.options import EncoderOptions
 from Recformer.text import item_sequences, tokenize_items
 from scripts.recommend import load_run
-from seqrec.dataset import Dataset, leave_one_out
+from seqrec.dataset import Dataset, leave_one_out, load_dataset
 from seqrec.embeddings import load_embeddings
 from seqrec.ragged import BatchKey
 from seqrec.run import TrainingConfig
 from seqrec.training import load_state
 from tests import forked
+from tests.conftest import write_dataset
 from tests.forked import run_script, start_script
 from tests.grown import ORDER, write_grown
 from tests.Recformer.conftest import LIMIT_FLAGS, LIMITS
 from tests.recommending import assert_recommends_as_it_was_tested
+from tests.two_processes import BATCH_SIZE, assert_two_are_one, split_batches
 
 
 def flags(data: Path, backbone: Path, folder: Path, *more: str) -> list[str | Path]:
@@ -243,6 +247,39 @@ def module(tiny: Dataset, backbone: Path) -> RecformerModule:
     return module
 
 
+def steps(rank: int, world_size: int, data: Path, backbone: Path) -> Iterator[tuple[Any, Any]]:
+    """Yield a module and one process's share of each batch, with items that learn and without; the last has one row."""
+    dataset, encoder = load_dataset(data), EncoderOptions(str(backbone), **LIMITS)
+    for train_items, num_negatives in ((True, 4), (True, 0), (False, 4), (False, 0)):
+        torch.manual_seed(0)
+        model, tokenizer = load_backbone(*encoder.source, **encoder.changes)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=0.3)
+        items = tokenize_items(dataset.item_table(), dataset.attributes, tokenizer, 3, LIMITS["max_attr_length"])
+        module = RecformerModule(model, items, Config(train_items=train_items, encoder=encoder))
+        module.set_table(torch.randn(module.item_table.shape))
+        module.train_items = train_items
+        module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+        module.model.eval()
+        histories = leave_one_out(dataset).train.select(np.arange(BATCH_SIZE + 1))
+        train = TrainDataset(histories, items, LIMITS["max_token_num"], num_negatives, 1, train_items)
+        for key in split_batches(train.sequences.lengths, rank, world_size):
+            yield module, train[key]
+
+
+def test_two_processes_have_the_losses_and_the_gradients_of_one(
+    tiny_path: Path, backbone: Path, tmp_path: Path
+) -> None:
+    assert_two_are_one(steps, tiny_path, backbone, folder=tmp_path)
+
+
+def test_a_single_user_is_evaluated(backbone: Path, tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "lone", [[1, 2, 3, 4, 5, 6]], 6)
+    run_script("Recformer/finetune.py", *flags(data, backbone, tmp_path, "--num_epochs", "1"), output=tmp_path / "log")
+    metrics = json.loads((tmp_path / "runs/Recformer/lone/longformer-seed42/metrics.json").read_text())
+    assert metrics["test"]["users"] == 1
+
+
 @pytest.mark.parametrize("num_negatives", [0, 5])
 def test_trained_items_give_the_gradient_of_the_plain_formula(
     module: RecformerModule, tiny: Dataset, num_negatives: int
@@ -280,7 +317,7 @@ def test_the_chance_of_an_item_is_how_often_batches_have_it(tiny: Dataset, modul
     generator = np.random.default_rng(0)
     seen = np.zeros(tiny.num_items + 1)
     for number in range(3000):
-        batch = train[BatchKey(generator.integers(len(train.sequences), size=5), 0, number)]
+        batch = train[BatchKey(generator.integers(len(train.sequences), size=5), number, number)]
         seen[np.unique(np.concatenate([batch.targets[1:], batch.negatives.items]))] += 1 / 3000
     assert batch.classes is not None and train.target_share is not None
     chance = 1 - (1 - train.target_share) ** 4 * (1 - 3 / tiny.num_items)

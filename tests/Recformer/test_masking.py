@@ -9,11 +9,16 @@ import torch
 from Recformer.masking import WordMasker
 from Recformer.text import ItemTokens, TokenBatch, build_sequences
 from seqrec.dataset import Dataset
+from seqrec.draws import RowDraws
 
 
 @pytest.fixture(scope="module")
 def histories(tiny: Dataset, items: ItemTokens) -> TokenBatch:
     return build_sequences(tiny.items, tiny.offsets[:-1], tiny.offsets[1:], items)
+
+
+def draws_of(batch: TokenBatch, seed: int) -> RowDraws:
+    return RowDraws(seed, 0, np.arange(len(batch)), "words")
 
 
 def words_of(batch: TokenBatch, row: int, tokenizer: Any) -> list[list[int]]:
@@ -32,7 +37,7 @@ def words_of(batch: TokenBatch, row: int, tokenizer: Any) -> list[list[int]]:
 
 
 def test_whole_words_are_hidden_about_as_many_as_asked_for(histories: TokenBatch, tokenizer: Any) -> None:
-    masked = WordMasker.of(tokenizer)(histories, 0.3, np.random.default_rng(0))
+    masked = WordMasker.of(tokenizer)(histories, 0.3, draws_of(histories, 0))
     asked = set(masked.asked.tolist())
     assert masked.asked.tolist() == sorted(asked)
     assert torch.equal(masked.labels, histories.input_ids[masked.asked].long())
@@ -53,7 +58,7 @@ def test_whole_words_are_hidden_about_as_many_as_asked_for(histories: TokenBatch
 def test_hidden_tokens_are_mostly_masked_and_the_rest_left_alone(histories: TokenBatch, tokenizer: Any) -> None:
     masker, counts = WordMasker.of(tokenizer), np.zeros(3)
     for seed in range(40):
-        masked = masker(histories, 0.3, np.random.default_rng(seed))
+        masked = masker(histories, 0.3, draws_of(histories, seed))
         shown = masked.input_ids[masked.asked]
         kept, mask = shown == masked.labels, shown == tokenizer.mask_token_id
         counts += [mask.sum(), kept.sum(), (~kept & ~mask).sum()]

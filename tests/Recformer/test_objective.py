@@ -1,6 +1,6 @@
 """The contrast and the hidden words: losses by the equations, gradients in parts and over processes."""
 
-import socket
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from Recformer.backbone import load_pretraining
-from Recformer.masking import Masked, WordMasker
+from Recformer.masking import WordMasker
 from Recformer.pretrain import Config, PretrainModule
-from Recformer.pretraining import Part, PretrainBatch, PretrainDataset, Side, contrast
+from Recformer.pretraining import PretrainBatch, PretrainDataset, contrast
 from Recformer.text import ItemTokens, TokenBatch
-from seqrec.dataset import Dataset, Histories
+from seqrec.dataset import Dataset, Histories, load_dataset
 from seqrec.ragged import BatchKey
-from tests import forked
 from tests.Recformer.conftest import LIMITS
+from tests.two_processes import BATCH_SIZE, assert_two_are_one, split_batches
 
 
 def all_events(dataset: Dataset) -> Histories:
@@ -105,69 +105,36 @@ def assert_close_gradients(left: dict[str, Tensor], right: dict[str, Tensor]) ->
         assert off <= 1e-3 * scale + 1e-7 * largest, f"{name}: off by {off} of {scale}"
 
 
-def cut_tokens(batch: TokenBatch, rows: range) -> TokenBatch:
-    a, b = int(batch.offsets[rows.start]), int(batch.offsets[rows.stop])
-    ids, types, items = (x[a:b] for x in (batch.input_ids, batch.token_type_ids, batch.item_position_ids))
-    return TokenBatch(ids, types, items, batch.offsets[rows.start : rows.stop + 1] - a)
-
-
-def cut_part(part: Part, rows: range) -> Part:
-    """Return some rows of a part, hidden where they were."""
-    sides = []
-    for side in part:
-        assert side.masked is not None
-        a, b = int(side.plain.offsets[rows.start]), int(side.plain.offsets[rows.stop])
-        inside = (side.masked.asked >= a) & (side.masked.asked < b)
-        masked = Masked(side.masked.input_ids[a:b], side.masked.asked[inside] - a, side.masked.labels[inside])
-        sides.append(Side(cut_tokens(side.plain, rows), masked))
-    return Part(*sides)
-
-
 def test_reading_a_batch_in_parts_changes_nothing(
     tiny: Dataset, items: ItemTokens, tokenizer: Any, backbone: Path
 ) -> None:
     module = pretrain_module(backbone, items)
     whole = make_batch(tiny, items, tokenizer, part_size=100)
-    parts = whole._replace(parts=[cut_part(whole.parts[0], rows) for rows in (range(5), range(5, 10), range(10, 12))])
+    parts = make_batch(tiny, items, tokenizer, part_size=5)
+    assert len(parts.parts) == 3
     torch.testing.assert_close(module.training_step(parts), module.training_step(whole), rtol=1e-5, atol=1e-5)
     assert_close_gradients(gradients(module, parts), gradients(module, whole))
 
 
-def one_of_two(rank: int, port: int, batch: PretrainBatch, backbone: Path, items: ItemTokens, out: Path) -> None:
-    """Write what one process gets as loss and, averaged over both as DDP does, as gradients."""
+def steps(rank: int, world_size: int, data: Path, backbone: Path, items: ItemTokens) -> Iterator[tuple[Any, Any]]:
+    """Yield a module and one process's share of each batch; the last batch has one row."""
     from lightning_fabric.utilities.distributed import _all_gather_ddp_if_available
 
-    torch.distributed.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
     module = pretrain_module(backbone, items)
-    module.all_gather = partial(_all_gather_ddp_if_available, group=None)  # type: ignore[method-assign]
-    type(module).global_rank = rank  # type: ignore[assignment]
-    rows = range(7) if rank == 0 else range(7, 12)
-    mine = PretrainBatch([cut_part(batch.parts[0], rows)], batch.target_ids[rows.start : rows.stop])
-    loss = module.training_step(mine)
-    loss.backward()
-    found = {"loss": loss.detach()} | {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
-    for tensor in found.values():
-        torch.distributed.all_reduce(tensor)
-    torch.save({name: tensor / 2 for name, tensor in found.items()}, out)
+    if world_size > 1:
+        module.all_gather = partial(_all_gather_ddp_if_available, group=None)  # type: ignore[method-assign]
+        type(module).global_rank = rank  # type: ignore[assignment]
+    _, tokenizer = load_pretraining(str(backbone), None, "shared", attention_window=64, **LIMITS)
+    histories = all_events(load_dataset(data)).select(np.arange(BATCH_SIZE + 1))
+    corpus = PretrainDataset(histories, items, 40, WordMasker.of(tokenizer), 0.15, 3, seed=1)
+    for key in split_batches(corpus.sequences.lengths, rank, world_size):
+        yield module, corpus[key]
 
 
 def test_two_processes_have_the_loss_and_the_gradients_of_one(
-    tiny: Dataset, items: ItemTokens, tokenizer: Any, backbone: Path, tmp_path: Path
+    tiny_path: Path, items: ItemTokens, backbone: Path, tmp_path: Path
 ) -> None:
-    whole = make_batch(tiny, items, tokenizer, part_size=100)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes = [
-        forked.start(one_of_two, r, port, whole, backbone, items, tmp_path / f"{r}.pt", output=tmp_path / f"said.{r}")
-        for r in range(2)
-    ]
-    module = pretrain_module(backbone, items)
-    alone = gradients(module, whole) | {"loss": module.training_step(whole).detach()}
-    for rank, process in enumerate(processes):
-        process.join(60)
-        assert process.exitcode == 0, (tmp_path / f"said.{rank}").read_text()
-        assert_close_gradients(torch.load(tmp_path / f"{rank}.pt", weights_only=True), alone)
+    assert_two_are_one(steps, tiny_path, backbone, items, folder=tmp_path)
 
 
 def test_parts_hold_their_dropout_when_they_are_read_again(
