@@ -29,7 +29,7 @@ from seqrec.evaluation import seen_pairs, top_items
 from seqrec.files import write_atomically
 from seqrec.module import Grown, Recommender
 from seqrec.ragged import RowSampler
-from seqrec.run import DATA
+from seqrec.run import DATA, VECTORS
 from seqrec.sharding import find_checkpoint
 from seqrec.training import load_state
 
@@ -115,7 +115,7 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
     """Return the command line that a run's config.json is of."""
     flags = []
     for name, value in settings.items():
-        if value is None or name == DATA:
+        if value is None or name in (DATA, VECTORS):
             continue
         if isinstance(value, bool):
             flags.append(f"--{name}" if value else f"--no_{name}")

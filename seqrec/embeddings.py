@@ -58,7 +58,7 @@ def save_embeddings(path: Path, vectors: NDArray[np.float32], dataset: Dataset, 
     _check_vectors(vectors, dataset, "the array to be saved")
     manifest = {
         "item_ids_sha256": dataset.item_ids_sha256,
-        "vectors_sha256": hashlib.sha256(vectors.data).hexdigest(),
+        "vectors_sha256": vectors_sha256(vectors),
         "num_items": dataset.num_items,
         "width": vectors.shape[1],
         "producer": producer.name,
@@ -156,8 +156,13 @@ def _check_manifest(manifest: dict[str, Any], vectors: NDArray[np.float32], data
         )
     if manifest.get("width") != vectors.shape[1]:
         raise UserError(f"{path} is {vectors.shape[1]} wide, its manifest says {manifest.get('width')}{again}")
-    if manifest.get("vectors_sha256") != hashlib.sha256(vectors.data).hexdigest():
+    if manifest.get("vectors_sha256") != vectors_sha256(vectors):
         raise UserError(f"{path} is not the file that its manifest describes (sha256 differs){again}")
+
+
+def vectors_sha256(vectors: NDArray[np.float32]) -> str:
+    """Return the sha256 of (N+1, D) item vectors in C order, as a `.json` and a run keep it."""
+    return hashlib.sha256(vectors.data).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

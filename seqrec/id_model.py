@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seqrec.dataset import ROOT, Dataset, Histories, find_dataset
-from seqrec.embeddings import NONE, load_embeddings, name_of
+from seqrec.embeddings import NONE, load_embeddings, name_of, vectors_sha256
 from seqrec.errors import UserError
 from seqrec.item_table import Start, TableOptions
 from seqrec.losses import LossOptions, catalogue_loss
@@ -225,8 +225,9 @@ def restore_id_model(
 def train_id_model(config: IdModelConfig, family: IdFamily) -> None:
     """Train, choose the best epoch on validation, test once, and write the run folder."""
     dataset = find_dataset(config.dataset, config.data_path)
-    run = Run(family.name, dataset, name_of(config.init_type), config.training, config.protocol)
     vectors = None if config.init_type == NONE else load_embeddings(config.init_type, dataset, config.embedding_dir)
+    read = None if vectors is None else vectors_sha256(vectors)
+    run = Run(family.name, dataset, name_of(config.init_type), config.training, config.protocol, read)
     split = config.protocol.hold_out(dataset)
     train = family.make_train(split.train, dataset.num_items)
     if not run.open(config):

@@ -18,7 +18,8 @@ PROTOCOL_KEYS = ("split", "sample_size", "filter_seen", "num_items", "sequences_
 TOLERANCE = 1e-6
 """How far a metric recomputed from the ranks may lie from the one in metrics.json."""
 NO_SETTINGS = (
-    *("seed", "run_name", "runs_dir", "resume", "overwrite", "progress_bar", "data", "dataset", "data_path"),
+    *("seed", "run_name", "runs_dir", "resume", "overwrite", "progress_bar", "data", "vectors_sha256"),
+    *("dataset", "data_path"),
     *("accelerator", "devices", "num_nodes", "strategy", "dataloader_num_workers"),
 )
 """Keys of config.json in which two seeds of one group may differ."""

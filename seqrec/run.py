@@ -35,6 +35,8 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 """Of matrix products; what is added up, normalised and ranked stays float32."""
 DATA = "data"
 """Key of config.json that is no flag: the hashes of what was read."""
+VECTORS = "vectors_sha256"
+"""Key of config.json that is no flag, and of metrics.json: the hash of the item vectors that the run starts from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ class Run:
     init_type: str
     training: TrainingConfig
     protocol: Protocol
+    vectors_sha256: str | None = None
+    """Of the item vectors that the run starts from; None where there are none."""
 
     @property
     def name(self) -> str:
@@ -129,15 +133,15 @@ class Run:
 
         Raises:
             UserError: If an earlier run lies there and neither --resume nor --overwrite says what to do with it, if
-                it was run with other flags than these or on other data, or if the metric that chooses the epoch is not
-                measured.
+                it was run with other flags than these, on other data or from other item vectors, or if the metric that
+                chooses the epoch is not measured.
         """
         measured = [f"{name}@{k}" for name in ("NDCG", "Recall") for k in self.protocol.metric_ks] + ["MRR", "AUC"]
         if self.training.best_metric not in measured:
             raise UserError(f"--best_metric must be one of {measured}, got {self.training.best_metric!r}")
         read = (self.dataset, *also)
         marks = [(data.name, data.item_ids_sha256, data.sequences_sha256) for data in read]
-        settings = json.loads(json.dumps({**_flat(config), DATA: marks}, default=str))
+        settings = json.loads(json.dumps({**_flat(config), DATA: marks, VECTORS: self.vectors_sha256}, default=str))
         file = self.folder / "config.json"
         if not is_first_process():
             # The first process made the folder ready, or found it finished, before or while this one started.
@@ -156,7 +160,12 @@ class Run:
                     f"{self.folder} was run on {', '.join(data.name for data in read)} as prepared at that time, which "
                     "has changed since: restore the data, or --overwrite the run"
                 )
-            passing = {"resume", "overwrite", "progress_bar", "dataloader_num_workers"}
+            if earlier.get(VECTORS, self.vectors_sha256) != self.vectors_sha256:
+                raise UserError(
+                    f"{self.folder} started from other item vectors `{self.init_type}` (sha256 {earlier[VECTORS]}) "
+                    f"than there are now ({self.vectors_sha256}): restore those, or --overwrite the run"
+                )
+            passing = {VECTORS, "resume", "overwrite", "progress_bar", "dataloader_num_workers"}
             changed = {k for k in earlier | settings if k not in passing and earlier.get(k) != settings.get(k)}
             if changed:
                 told = ", ".join(f"{k} was {earlier.get(k)} and is {settings.get(k)}" for k in sorted(changed))
@@ -177,6 +186,7 @@ class Run:
             "dataset": self.dataset.name,
             "init_type": self.init_type,
             "group": self.group,
+            VECTORS: self.vectors_sha256,
             "seed": self.training.seed,
             "protocol": {
                 **self.protocol.record,

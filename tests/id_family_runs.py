@@ -45,6 +45,7 @@ class IdFamilyRuns:
         assert 5 < metrics["epochs"] < 30
         assert metrics["best_epoch"] == metrics["epochs"] - 1 - 4  # a patience of 4, epochs counted from 0
         assert metrics["test"]["users"] == 90
+        assert metrics["vectors_sha256"] is None
         assert metrics["test"]["tied_users"] == 0
 
     def test_padding_stays_zero(self, straight: Command) -> None:

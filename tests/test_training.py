@@ -88,6 +88,16 @@ def test_other_data_is_no_resume(run: Run, tmp_path: Path) -> None:
         resumed.open(resumed.training, replace(run.dataset, name="more"))
 
 
+def test_other_item_vectors_are_no_resume(run: Run) -> None:
+    first = replace(run, vectors_sha256="a" * 64)
+    assert first.open(first.training)
+    resumed = replace(again(first, resume=True), vectors_sha256="b" * 64)
+    with pytest.raises(ValueError, match=r"other item vectors `none` \(sha256 aaa.*than there are now \(bbb.*restore"):
+        resumed.open(resumed.training)
+    resumed = again(first, resume=True)
+    assert resumed.open(resumed.training)
+
+
 def test_a_finished_run_is_left_as_it_is(run: Run) -> None:
     assert run.open(run.training)
     (run.folder / "metrics.json").write_text("{}")

@@ -1,5 +1,6 @@
 """SASRec: the paper's equations, what an event may read, starting vectors, learning, resuming."""
 
+import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -278,6 +279,7 @@ def test_frozen_vectors_stay_and_the_projection_learns(tiny: Dataset, tmp_path: 
     cost = command.metrics()["cost"]
     assert cost["parameters"] - cost["trainable_parameters"] == 41 * 24
     assert cost["item_vector_bytes"] == 41 * 16 * 4
+    assert command.metrics()["vectors_sha256"] == hashlib.sha256(vectors.tobytes()).hexdigest()
     assert_recommends_as_it_was_tested(command.folder, tiny.path)
 
 
