@@ -1,6 +1,7 @@
 """The items' text: chosen, cleaned, and what becomes of an item without any. Letter: N items."""
 
 import html
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,8 +10,12 @@ from numpy.typing import NDArray
 
 from seqrec.errors import UserError
 
+log = logging.getLogger(__name__)
+
 MISSING = r"(?i)^(null|nan|none)$"
 """Text that stands for no text."""
+MISREAD = r"[ÂÃ][\u0080-\u00bf]|â€"
+"""What UTF-8 becomes where it is read as latin-1 or as Windows' encoding of Western Europe."""
 
 
 def item_text(items: pl.DataFrame, text: pl.DataFrame | None, attributes: tuple[str, ...]) -> pl.DataFrame:
@@ -33,7 +38,15 @@ def item_text(items: pl.DataFrame, text: pl.DataFrame | None, attributes: tuple[
     if text is None:
         return items.select("raw_id")
     joined = items.select("raw_id").join(text, on="raw_id", how="left", maintain_order="left")
-    return clean_text(joined.select("raw_id", *wanted), wanted)
+    result = clean_text(joined.select("raw_id", *wanted), wanted)
+    for name in wanted:
+        misread = result[name].filter(result[name].str.contains(MISREAD))
+        if len(misread):
+            log.warning(
+                "%s of %s items have a %s such as %r: UTF-8 that was read as another encoding; was that done before?",
+                *(f"{len(misread):,}", f"{len(result):,}", name, misread[0][:80]),
+            )
+    return result
 
 
 def has_text(text: pl.DataFrame) -> NDArray[np.bool_]:

@@ -44,7 +44,8 @@ class RawData:
     """What a source gives: interactions in source order, and the items' text."""
 
     interactions: pl.LazyFrame
-    """user str, item str, optional timestamp int64 in seconds, optional rating float64; no nulls."""
+    """user str, item str, optional timestamp, optional rating float64; no nulls. Times are Datetime in UTC as exact as
+    the source has them, or int64 in seconds."""
     items: pl.DataFrame | None = None
     """raw_id str, unique, then one str column per attribute; None when the source has no text."""
     numbered: bool = False
@@ -112,7 +113,8 @@ class Events:
     """Numbered interactions and what each filter took from them."""
 
     frame: pl.DataFrame
-    """(E,) rows: user and item uint32 codes, timestamp int64 and rating float64 where the source has them."""
+    """(E,) rows: user and item uint32 codes, timestamp and rating float64 where the source has them; the timestamp
+    is int64 in seconds once the events are in order."""
     removed: list[tuple[str, int]] = field(default_factory=list)
     """(step, interactions removed) in order."""
 
@@ -220,6 +222,8 @@ def filter_events(events: Events, config: Preparation, with_text: NDArray[np.boo
         events.keep(f"min_rating={config.min_rating}", events.frame["rating"] >= config.min_rating)
     keys = [key for key in ("user", "timestamp") if key in events.frame.columns]
     events.frame = events.frame.drop("rating", strict=False).sort(keys, maintain_order=True)
+    if events.frame.schema.get("timestamp") not in (None, pl.Int64):  # sorted by what the source has, kept in seconds
+        events.frame = events.frame.with_columns(pl.col("timestamp").dt.epoch("s"))
     if config.drop_exact_duplicates:
         if "timestamp" not in events.frame.columns:
             raise UserError(

@@ -85,7 +85,7 @@ def test_atomic_histories_cut_at_a_length_may_have_moved(tmp_path: Path) -> None
 def test_atomic_index_out_of_range(tmp_path: Path) -> None:
     write_unisrec(tmp_path)
     write(tmp_path / "S.item2index", "B0\t0\nB1\t1\nB2\t2\n")
-    with pytest.raises(ValueError, match="item '3' of user '0' is out of range: the source numbers 3 items"):
+    with pytest.raises(ValueError, match=r"item '3' of user '0' is out of range: S\.item2index numbers 3 items"):
         prepare(Atomic(**where(tmp_path), input=tmp_path))
 
 
@@ -179,7 +179,7 @@ def test_movielens_faults(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ratings\.dat, line 2: no valid timestamp"):
         prepare(MovieLens(**where(tmp_path), input=tmp_path))
     write(tmp_path / "ratings.dat", "1::20::5::300\n")
-    with pytest.raises(ValueError, match=r"movies\.dat, line 2: expected id::title::genres, got '20'"):
+    with pytest.raises(ValueError, match=r"movies\.dat, line 2: expected id::title::genres, got \['20'\]"):
         prepare(MovieLens(**where(tmp_path), input=tmp_path))
 
 

@@ -16,8 +16,9 @@ from seqrec.preparation import Preparation, prepare
 from seqrec.sources.amazon import Amazon
 from seqrec.sources.cold import Cold
 from seqrec.sources.corpus import Corpus
+from seqrec.sources.json_text import scan_objects
 from seqrec.sources.pickled import Pickled
-from seqrec.sources.reading import line_chunks, scan_json_lines
+from seqrec.sources.reading import line_chunks
 from seqrec.sources.recformer import Recformer
 from seqrec.sources.sequences import Sequences
 
@@ -361,6 +362,6 @@ def test_amazon_broken_gzip_and_foreign_files(tmp_path: Path) -> None:
 def test_json_lines_are_the_same_for_any_chunk(tmp_path: Path, chunk_bytes: int) -> None:
     path = write_lines(tmp_path / "rows.json.gz", [{"a": f"v{place}" * (place % 5)} for place in range(20)])
     assert b"".join(chunk for _, chunk in line_chunks(path, chunk_bytes)) == gzip.decompress(path.read_bytes())
-    frame = scan_json_lines(path, {"a": pl.String}, tmp_path, chunk_bytes).collect()
+    frame = scan_objects(path, {"a": pl.String}, tmp_path, chunk_bytes).collect()
     assert frame["a"].to_list() == [f"v{place}" * (place % 5) for place in range(20)]
-    assert frame["line"].to_list() == list(range(1, 21))
+    assert frame["_line"].to_list() == list(range(1, 21))

@@ -1,22 +1,26 @@
 """Amazon reviews of 2018 and 2023 as published: JSON lines, plain or gzip, of reviews and of item metadata.
 
+An array of such objects is read too.
 2018: `reviewerID`, `asin`, `unixReviewTime`, `overall`; metadata `asin`, `title`, `brand`, `category`.
 2023: `user_id`, `parent_asin`, `timestamp` in ms, `rating`; metadata `parent_asin`, `title`, `store`, `categories`.
 Which of the two a file is, its first line says. Attributes are called as in 2018 for both: title, brand, category, and
 on demand (`--attributes`) description and feature. Lists become one text joined by blanks.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import polars as pl
 
 from seqrec.errors import UserError
 from seqrec.preparation import Preparation, RawData
-from seqrec.sources.reading import existing, interactions, line_chunks, only_match, scan_json_lines, unique_items
+from seqrec.sources.checks import interactions, items_by_id
+from seqrec.sources.json_text import first_object, scan_objects
+from seqrec.sources.reading import existing, only_match, place
+from seqrec.sources.tables import LINE, row_fault
+from seqrec.sources.times import Times
 
 REVIEW_FIELDS = {
     2018: {"user": "reviewerID", "item": "asin", "timestamp": "unixReviewTime", "rating": "overall"},
@@ -68,41 +72,46 @@ class Amazon(Preparation):
 
     def _read_reviews(self, path: Path, scratch: Path) -> pl.LazyFrame:
         year, names = _detect(path, REVIEW_FIELDS)
-        types = {"user": pl.String, "item": pl.String, "timestamp": pl.Int64, "rating": pl.Float64}
-        frame = scan_json_lines(path, {names[name]: types[name] for name in types}, scratch)
-        frame = frame.rename({field: name for name, field in names.items()})
-        seconds = pl.col("timestamp") if year == 2018 else pl.col("timestamp") // 1000
-        return interactions(frame, path, 1, seconds, pl.col("rating"))
+        types = {"user": pl.String, "item": pl.String, "timestamp": pl.Float64, "rating": pl.Float64}
+        frame = scan_objects(path, {names[name]: types[name] for name in types}, scratch)
+        _check_ids(frame, [names["user"], names["item"]], path)
+        times = Times(names["timestamp"], "s" if year == 2018 else "ms")
+        return interactions(frame, path, names["user"], names["item"], times, names["rating"])
 
     def _read_meta(self, path: Path, scratch: Path) -> pl.DataFrame:
         year, names = _detect(path, META_FIELDS)
         extra = {name: field for name, field in ON_DEMAND[year].items() if name in self.attribute_names}
         names = {**names, **extra}
         schema = {field: pl.List(pl.String) if name in LISTS else pl.String() for name, field in names.items()}
-        frame = scan_json_lines(path, schema, scratch)
+        frame = scan_objects(path, schema, scratch)
+        _check_ids(frame, [names["raw_id"]], path)
+        attributes = {name: field for name, field in names.items() if name != "raw_id"}
         table = frame.select(
-            "line",
-            *(
-                (pl.col(field).list.join(" ") if name in LISTS else pl.col(field)).alias(name)
-                for name, field in names.items()
-            ),
+            LINE,
+            names["raw_id"],
+            **{
+                name: pl.col(field).list.join(" ") if name in LISTS else pl.col(field)
+                for name, field in attributes.items()
+            },
         )
-        return unique_items(table.collect(engine="streaming"), path, 1, self.duplicate_items)
+        return items_by_id(table, names["raw_id"], list(attributes), path, self.duplicate_items)
+
+
+def _check_ids(frame: pl.LazyFrame, columns: list[str], path: Path) -> None:
+    """Refuse ids that were arrays or objects, of which JSON's reader makes text."""
+    nested = pl.any_horizontal(pl.col(name).str.contains(r"^[\[{]") for name in columns)
+    if frame.select(nested.any()).collect(engine="streaming").item():
+        where, row = row_fault(frame, path, nested, columns)
+        raise UserError(f"{where}: expected ids as text or whole numbers, got {str(row)[:200]}")
 
 
 def _detect(path: Path, fields: Mapping[int, Mapping[str, str]]) -> tuple[int, Mapping[str, str]]:
-    """Return the year and the field names of the layout whose ids the first line has."""
-    _, chunk = next(line_chunks(path, 1 << 16), (1, b""))
-    first = chunk.split(b"\n", 1)[0]
-    try:
-        keys: Any = json.loads(first)
-    except ValueError as error:
-        raise UserError(f"{path}, line 1: not JSON: {first[:80]!r}") from error
+    """Return the year and the field names of the layout whose ids the first object has."""
+    keys = first_object(path)
     for year, names in fields.items():
         needed = [names[name] for name in ("user", "item", "raw_id") if name in names]
         if isinstance(keys, dict) and all(name in keys for name in needed):
             return year, names
     wanted = " or ".join(str([names[key] for key in names]) for names in fields.values())
-    raise UserError(
-        f"{path}, line 1: expected the fields {wanted}; it has {list(keys) if isinstance(keys, dict) else keys!r}"
-    )
+    held = str(list(keys) if isinstance(keys, dict) else keys)[:400]
+    raise UserError(f"{place(path, 1)}: expected the fields {wanted}; it has {held}")

@@ -19,8 +19,11 @@ import polars as pl
 
 from seqrec.errors import MissingFileError, UserError
 from seqrec.preparation import Preparation, RawData
-from seqrec.sources.reading import existing, interactions, require_columns, scan_table, unique_items
+from seqrec.sources.checks import interactions, items_by_id
+from seqrec.sources.reading import existing, place
+from seqrec.sources.tables import LINE, require_columns, require_distinct, scan_table
 from seqrec.sources.tabular import read_items
+from seqrec.sources.times import Times
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +57,10 @@ class Atomic(Preparation):
             events = _read_rows(origin, scratch)
         numbering, users = _optional(self.input, "item2index"), _optional(self.input, "user2index")
         if users:
-            events = _rename(events, "user", _read_index(users, scratch))
+            events = _rename(events, "user", _read_index(users, scratch), origin, users)
         items, numbered = self._items(numbering, scratch)
         if numbering:
-            events = _rename(events, "item", _read_index(numbering, scratch))
+            events = _rename(events, "item", _read_index(numbering, scratch), origin, numbering)
         return RawData(events, items, numbered, str(origin))
 
     def _items(self, numbering: Path | None, scratch: Path) -> tuple[pl.DataFrame | None, bool]:
@@ -66,24 +69,22 @@ class Atomic(Preparation):
         if self.items is not None:
             return read_items(existing(self.items, "--items"), scratch, wanted=self.attribute_names), False
         if text:
-            frame = _plain_names(scan_table(text, "\t", scratch, quote=False))
-            require_columns(frame, ("item_id", "text"), text)
-            table = unique_items(frame.select(raw_id="item_id", title="text").collect(), text, 2)
+            frame = _scan(text, ("item_id", "text"), scratch).rename({"text": "title"})
+            table = items_by_id(frame, "item_id", ["title"], text)
         elif attributes:
-            frame = _plain_names(scan_table(attributes, "\t", scratch, quote=False))
-            require_columns(frame, ("item_id",), attributes)
-            table = unique_items(frame.rename({"item_id": "raw_id"}).collect(), attributes, 2)
+            frame = _scan(attributes, ("item_id",), scratch)
+            offered = [name for name in frame.collect_schema().names() if name not in ("item_id", LINE)]
+            table = items_by_id(frame, "item_id", self.attribute_names or offered, attributes)
         else:
             table = None
         if numbering is None:
             return table, bool(attributes) and table is not None and _in_order(table["raw_id"])
-        index = _read_index(numbering, scratch).select(pl.col("raw_id"))
+        index = _read_index(numbering, scratch)
         if table is None:
-            return index, True
+            return index.select("raw_id"), True
         if not text:  # a .item file is keyed by index
-            table = _rename(table.lazy().rename({"raw_id": "item"}), "item", _read_index(numbering, scratch)).collect()
-            table = table.rename({"item": "raw_id"})
-        return index.join(table, on="raw_id", how="left", maintain_order="left"), True
+            table = index.join(table.rename({"raw_id": "index"}), on="index", maintain_order="left").drop("index")
+        return index.select("raw_id").join(table, on="raw_id", how="left", maintain_order="left"), True
 
 
 def read_histories(split: dict[str, Path], scratch: Path) -> pl.LazyFrame:
@@ -97,7 +98,7 @@ def read_histories(split: dict[str, Path], scratch: Path) -> pl.LazyFrame:
         UserError: If a row contradicts the longest one.
     """
     rows = pl.concat([_read_split(path, rank, scratch) for rank, path in enumerate(split.values())]).collect()
-    best = rows.sort("length", "rank", "row", descending=[True, True, False], maintain_order=True)
+    best = rows.sort("length", "rank", LINE, descending=[True, True, False], maintain_order=True)
     best = best.unique("user", keep="first", maintain_order=True)
     cut = int(best["length"].max() or 0)  # type: ignore[arg-type]
     best_rows = best.select("user", whole=pl.col("sequence") + " ", whole_length="length", best_rank="rank")
@@ -110,7 +111,7 @@ def read_histories(split: dict[str, Path], scratch: Path) -> pl.LazyFrame:
     if not wrong.is_empty():
         path = split[list(split)[wrong["rank"][0]]]
         raise UserError(
-            f"{path}, line {wrong['row'][0] + 2}: user {wrong['user'][0]!r} has {wrong['sequence'][0][:80]!r}, "
+            f"{place(path, wrong[LINE][0])}: user {wrong['user'][0]!r} has {wrong['sequence'][0][:80]!r}, "
             f"which is no beginning of the longest row {wrong['whole'][0][:80]!r}: are the files from one preparation?"
         )
     order = rows.group_by("user", maintain_order=True).agg().select("user")
@@ -123,44 +124,61 @@ def read_histories(split: dict[str, Path], scratch: Path) -> pl.LazyFrame:
 
 
 def _read_split(path: Path, rank: int, scratch: Path) -> pl.LazyFrame:
-    frame = _plain_names(scan_table(path, "\t", scratch, quote=False))
-    require_columns(frame, ("user_id", "item_id_list", "item_id"), path)
-    named = frame.select(user="user_id", item="item_id", history="item_id_list")
-    interactions(named, path, 2)
-    sequence = pl.concat_str("history", "item", separator=" ", ignore_nulls=True)
+    named = _scan(path, ("user_id", "item_id_list", "item_id"), scratch)
+    events = interactions(named, path, "user_id", "item_id")
+    sequence = pl.concat_str("item_id_list", "item_id", separator=" ", ignore_nulls=True)
     sequence = sequence.str.replace_all(r"\s+", " ").str.strip_chars()
-    return named.with_row_index("row").select(
-        "user", "row", sequence=sequence, length=sequence.str.count_matches(" ", literal=True), rank=pl.lit(rank)
-    )
+    rows = pl.concat([events.select("user"), named.select(LINE, sequence=sequence)], how="horizontal")
+    length = pl.col("sequence").str.count_matches(" ", literal=True)
+    return rows.select("user", LINE, "sequence", length=length, rank=pl.lit(rank))
 
 
 def _read_rows(path: Path, scratch: Path) -> pl.LazyFrame:
-    frame = _plain_names(scan_table(path, "\t", scratch, quote=False))
-    require_columns(frame, ("user_id", "item_id"), path)
+    frame = _scan(path, ("user_id", "item_id"), scratch)
     names = frame.collect_schema().names()
-    timestamp, rating = (pl.col(name) if name in names else None for name in ("timestamp", "rating"))
-    return interactions(frame.rename({"user_id": "user", "item_id": "item"}), path, 2, timestamp, rating)
+    times = Times("timestamp") if "timestamp" in names else None
+    return interactions(frame, path, "user_id", "item_id", times, "rating" if "rating" in names else None)
+
+
+def _scan(path: Path, columns: tuple[str, ...], scratch: Path) -> pl.LazyFrame:
+    """Return a table whose columns are called by what is before the colon of each name."""
+    frame = scan_table(path, "\t", scratch, quote=False)
+    names = {name: name.split(":")[0] for name in frame.collect_schema().names()}
+    require_distinct(path, list(names.values()))
+    frame = frame.rename(names)
+    require_columns(frame, columns, path)
+    return frame
 
 
 def _read_index(path: Path, scratch: Path) -> pl.DataFrame:
     """Return raw_id and index (str, 0.. in order), in order of index."""
-    frame = scan_table(path, "\t", scratch, quote=False, columns=("raw_id", "index")).collect()
-    frame = unique_items(frame, path, 1).with_columns(number=pl.col("index").cast(pl.Int64, strict=False))
-    if frame["number"].null_count() or frame["number"].n_unique() < len(frame):
-        bad = frame.filter(pl.col("number").is_null() | pl.col("number").is_duplicated()).row(0)
+    frame = scan_table(path, "\t", scratch, quote=False, columns=("raw_id", "index"))
+    table = items_by_id(frame.rename({"raw_id": "_raw"}), "_raw", ["index"], path)
+    table = table.with_columns(number=pl.col("index").cast(pl.Int64, strict=False))
+    if table["number"].null_count() or table["number"].n_unique() < len(table):
+        bad = table.filter(pl.col("number").is_null() | pl.col("number").is_duplicated()).row(0)
         raise UserError(f"{path}: index {bad[1]!r} of {bad[0]!r} is no whole number or occurs twice")
-    return frame.sort("number").select("raw_id", "index")
+    return table.sort("number").select("raw_id", "index")
 
 
-def _rename(frame: pl.LazyFrame, column: str, index: pl.DataFrame) -> pl.LazyFrame:
-    """Replace indices by raw ids; an index that is not in the file stays, and is found out of range later."""
+def _rename(frame: pl.LazyFrame, column: str, index: pl.DataFrame, origin: Path, numbering: Path) -> pl.LazyFrame:
+    """Replace indices by raw ids.
+
+    Raises:
+        UserError: If an index is not in the file: as a text of digits it could be another's raw id.
+    """
     table = index.lazy().rename({"index": column, "raw_id": "_raw"})
     joined = frame.join(table, on=column, how="left", maintain_order="left")
-    return joined.with_columns(pl.coalesce("_raw", column).alias(column)).drop("_raw")
-
-
-def _plain_names(frame: pl.LazyFrame) -> pl.LazyFrame:
-    return frame.rename({name: name.split(":")[0] for name in frame.collect_schema().names()})
+    lost = joined.filter(pl.col("_raw").is_null()).head(1).collect()
+    if not lost.is_empty():
+        who = (
+            f"item {lost['item'][0]!r} of user {lost['user'][0]!r}" if column == "item" else f"user {lost['user'][0]!r}"
+        )
+        raise UserError(
+            f"{origin}: {who} is out of range: {numbering.name} numbers {len(index):,} {column}s and this is none of "
+            f"them. Are both files from one preparation? If the .inter files hold raw ids, move {numbering.name} away"
+        )
+    return joined.with_columns(pl.col("_raw").alias(column)).drop("_raw")
 
 
 def _optional(folder: Path, suffix: str) -> Path | None:

@@ -37,6 +37,8 @@ class Corpus(Preparation):
 
     def read(self, scratch: Path) -> RawData:
         """Return the joined sequences and the items' text."""
+        if not self.datasets:
+            raise UserError("--datasets names none: give the prepared datasets to join, for example --datasets a b")
         if len(set(self.datasets)) < len(self.datasets):
             raise UserError(f"--datasets names one twice: {' '.join(self.datasets)}")
         domains = [find_dataset(name, None, self.data_dir) for name in self.datasets]

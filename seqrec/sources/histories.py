@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from seqrec.errors import UserError
 from seqrec.preparation import RawData
 from seqrec.sources.cells import is_id, plain_ids, split_lists
-from seqrec.sources.reading import existing, read_json, require_columns
+from seqrec.sources.json_text import read_json
+from seqrec.sources.reading import existing, place
+from seqrec.sources.tables import LINE, require_columns
 from seqrec.sources.tabular import Tabular, ending, scan_any
 
 log = logging.getLogger(__name__)
@@ -62,11 +64,13 @@ def _json_histories(content: Any, path: Path, user: str, history: str) -> pl.Laz
         if not isinstance(items, list) or not all(type(item) in (str, int, float) for item in items):
             raise UserError(f"{path}: user {key!r} must have a list of item ids, got {items!r:.80}")
     lists = [[str(item) for item in items] for items in content.values()]
-    return pl.LazyFrame({user: list(content), history: lists}, schema={user: pl.String, history: pl.List(pl.String)})
+    return pl.LazyFrame(
+        {user: list(content), history: lists}, schema={user: pl.String, history: pl.List(pl.String)}
+    ).with_row_index(LINE, offset=1)
 
 
 def _lists(frame: pl.LazyFrame, user: str, history: str, target: str | None, path: Path) -> pl.DataFrame:
-    """Return user, line and the list of items of each row, its target at the end, the rows of a user together.
+    """Return user, LINE and the list of items of each row, its target at the end, the rows of a user together.
 
     Raises:
         UserError: If a row has no user, no target, no list, or a list with something missing in it.
@@ -83,17 +87,17 @@ def _lists(frame: pl.LazyFrame, user: str, history: str, target: str | None, pat
     if target is not None:
         frame = plain_ids(frame, target, str(path))
         items = pl.concat_list(items, pl.col(target).cast(pl.String))
-    rows = frame.select(pl.col(user).cast(pl.String).alias("user"), "line", items=items).collect(engine="streaming")
+    rows = frame.select(pl.col(user).cast(pl.String).alias("user"), LINE, items=items).collect(engine="streaming")
     gap = pl.element().is_null() | pl.element().str.strip_chars().is_in(["", "...", "None", "nan", "NaN"])
     faulty = pl.col("user").is_null() | (pl.col("user") == "") | pl.col("items").list.eval(gap).list.any()
     odd = rows.filter(faulty).head(1)
     if not odd.is_empty():
         seen = f"user {odd['user'][0]!r} and items {odd['items'][0].to_list()}"
-        raise UserError(f"{path}, line {odd['line'][0]}: an id is missing in {seen[:160]}")
+        raise UserError(f"{place(path, odd[LINE][0])}: an id is missing in {seen[:160]}")
     filled = rows.filter(pl.col("items").list.len() > 0)
     if len(filled) < len(rows):
         log.info("%s: %s of %s lists are empty", path, f"{len(rows) - len(filled):,}", f"{len(rows):,}")
-    return filled.sort(pl.col("line").min().over("user"), "line", maintain_order=True)
+    return filled.sort(pl.col(LINE).min().over("user"), LINE, maintain_order=True)
 
 
 def _whole_histories(rows: pl.DataFrame, path: Path) -> pl.DataFrame:
@@ -155,6 +159,4 @@ def _check(
     wrong = np.repeat(starts < 0, lengths) | (whole[np.clip(places, 0, len(whole) - 1)] != codes)
     if wrong.any():
         row = rows.row(int(np.searchsorted(offsets, int(wrong.argmax()), side="right")) - 1, named=True)
-        raise UserError(
-            f"{path}, line {row['line']}: the list of user {row['user']!r} {fault} {str(row['items'])[:120]}"
-        )
+        raise UserError(f"{place(path, row[LINE])}: the list of user {row['user']!r} {fault} {str(row['items'])[:120]}")

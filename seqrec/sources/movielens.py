@@ -1,7 +1,8 @@
 """MovieLens: `ratings.dat|csv` with `movies.dat|csv`.
 
-The year stays in the title; genres become the attribute `category`, separated by blanks. `.dat` files are latin-1
-with `::` between fields. `u.item` of MovieLens-100K is read for other sources that need it.
+The year stays in the title; genres become the attribute `category`, separated by blanks. `.dat` files have `::`
+between fields. `u.item` of MovieLens-100K is read for other sources that need it. These files, which are published in
+latin-1, are read as that unless they are UTF-8.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ import polars as pl
 
 from seqrec.errors import MissingFileError, UserError
 from seqrec.preparation import Preparation, RawData
-from seqrec.sources.reading import interactions, require_columns, scan_table, settle, unique_items
+from seqrec.sources.checks import interactions, items_by_id
+from seqrec.sources.tables import LINE, require_columns, row_fault, scan_lines, scan_table
+from seqrec.sources.times import Times
 
 U_ITEM_GENRES = [
     "unknown",
@@ -49,74 +52,61 @@ class MovieLens(Preparation):
     def read(self, scratch: Path) -> RawData:
         """Return the ratings and the movies."""
         path = _either(self.input, "ratings")
+        names = ("userId", "movieId", "rating", "timestamp")
         if path.suffix == ".dat":
-            names = ("userId", "movieId", "rating", "timestamp")
-            frame = _scan_dat(path, names, scratch)
+            parts = pl.col("text").str.splitn("::", len(names)).struct
+            fields = [parts.field(f"field_{at}").alias(name) for at, name in enumerate(names)]
+            frame = scan_lines(path, "text", scratch, "latin-1").select(LINE, *fields)
         else:
             frame = scan_table(path, ",", scratch, quote=True)
-            require_columns(frame, ("userId", "movieId", "rating", "timestamp"), path)
-        frame = frame.rename({"userId": "user", "movieId": "item"})
-        first = 1 if path.suffix == ".dat" else 2
-        events = interactions(frame, path, first, pl.col("timestamp"), pl.col("rating"))
+            require_columns(frame, names, path)
+        events = interactions(frame, path, "userId", "movieId", Times("timestamp"), "rating")
         return RawData(events, read_movies(_either(self.input, "movies"), scratch), origin=str(path))
 
 
 def read_movies(path: Path, scratch: Path) -> pl.DataFrame:
     """Return raw_id, title and category of movies.dat or movies.csv."""
     if path.suffix == ".dat":
-        frame, first = _movies_dat(path), 1
+        lines = _fields(path, "::", scratch)
+        short = pl.col("fields").list.len() < 3
+        _refuse(lines, short, path, "expected id::title::genres")
+        frame = lines.select(
+            LINE,
+            movieId=pl.col("fields").list.first(),
+            title=pl.col("fields").list.slice(1, pl.col("fields").list.len() - 2).list.join("::"),
+            genres=pl.col("fields").list.last(),
+        )
     else:
-        table = scan_table(path, ",", scratch, quote=True)
-        require_columns(table, ("movieId", "title", "genres"), path)
-        frame, first = table.select(raw_id="movieId", title="title", category="genres").collect(), 2
-    frame = frame.with_columns(
-        pl.col("category").replace("(no genres listed)", "").str.replace_all("|", " ", literal=True)
-    )
-    return unique_items(frame, path, first)
+        frame = scan_table(path, ",", scratch, quote=True)
+        require_columns(frame, ("movieId", "title", "genres"), path)
+    category = pl.col("genres").replace("(no genres listed)", "").str.replace_all("|", " ", literal=True)
+    return items_by_id(frame.with_columns(category=category), "movieId", ["title", "category"], path)
 
 
-def read_u_item(path: Path) -> pl.DataFrame:
-    """Return raw_id, title and category of MovieLens-100K's u.item (latin-1, 24 fields split by `|`)."""
-    fields = _latin_lines(path).str.split("|")
-    if (fields.list.len() != 24).any():
-        line = int((fields.list.len() != 24).arg_max() or 0)
-        raise UserError(f"{path}, line {line + 1}: expected 24 fields between |, got {fields.list.len()[line]}")
-    frame = pl.DataFrame({"fields": fields}).select(
-        raw_id=pl.col("fields").list.get(0),
+def read_u_item(path: Path, scratch: Path) -> pl.DataFrame:
+    """Return raw_id, title and category of MovieLens-100K's u.item (24 fields split by `|`)."""
+    lines = _fields(path, "|", scratch)
+    _refuse(lines, pl.col("fields").list.len() != 24, path, "expected 24 fields between |")
+    genres = [
+        pl.when(pl.col("fields").list.get(5 + at) == "1").then(pl.lit(genre)) for at, genre in enumerate(U_ITEM_GENRES)
+    ]
+    frame = lines.select(
+        LINE,
+        movieId=pl.col("fields").list.get(0),
         title=pl.col("fields").list.get(1),
-        category=pl.concat_str(
-            [
-                pl.when(pl.col("fields").list.get(5 + place) == "1").then(pl.lit(genre))
-                for place, genre in enumerate(U_ITEM_GENRES)
-            ],
-            separator=" ",
-            ignore_nulls=True,
-        ),
+        category=pl.concat_str(genres, separator=" ", ignore_nulls=True),
     )
-    return unique_items(frame, path, 1)
+    return items_by_id(frame, "movieId", ["title", "category"], path)
 
 
-def _movies_dat(path: Path) -> pl.DataFrame:
-    fields = _latin_lines(path).str.split("::")
-    if (fields.list.len() < 3).any():
-        line = int((fields.list.len() < 3).arg_max() or 0)
-        raise UserError(f"{path}, line {line + 1}: expected id::title::genres, got {'::'.join(fields[line])!r}")
-    return pl.DataFrame({"fields": fields}).select(
-        raw_id=pl.col("fields").list.first(),
-        title=pl.col("fields").list.slice(1, pl.col("fields").list.len() - 2).list.join("::"),
-        category=pl.col("fields").list.last(),
-    )
+def _fields(path: Path, separator: str, scratch: Path) -> pl.LazyFrame:
+    return scan_lines(path, "text", scratch, "latin-1").select(LINE, fields=pl.col("text").str.split(separator))
 
 
-def _latin_lines(path: Path) -> pl.Series:
-    return pl.Series("line", path.read_text("latin-1").splitlines(), dtype=pl.String)
-
-
-def _scan_dat(path: Path, names: tuple[str, ...], scratch: Path) -> pl.LazyFrame:
-    lines = pl.scan_lines(path, name="text")
-    parts = pl.col("text").str.splitn("::", len(names)).struct
-    fields = [parts.field(f"field_{place}").alias(name) for place, name in enumerate(names)]
-    return settle(lines.select(fields), path, scratch)
+def _refuse(lines: pl.LazyFrame, faulty: pl.Expr, path: Path, expected: str) -> None:
+    if lines.select(faulty.any()).collect().item():
+        where, row = row_fault(lines, path, faulty, ["fields"])
+        raise UserError(f"{where}: {expected}, got {str(row['fields'])[:200]}")
 
 
 def _either(folder: Path, stem: str) -> Path:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from seqrec.errors import UserError
 from seqrec.preparation import Preparation, RawData
-from seqrec.sources.reading import existing, read_json
+from seqrec.sources.json_text import read_json
+from seqrec.sources.reading import existing
 from seqrec.sources.recformer import item_attributes, join_splits
 
 
@@ -38,7 +39,7 @@ class Pickled(Preparation):
         smap = content["smap"]
         text = None
         if self.items is not None:
-            text = item_attributes(read_json(self.items, "--items"), smap, str(self.items))
+            text = item_attributes(read_json(self.items, "--items"), smap, str(self.items), self.attribute_names)
         splits = {part: content[part] for part in parts[:3]}
         return join_splits(splits, smap, content.get("umap", {}), text, self.resplit, self.input)
 
@@ -60,7 +61,7 @@ def load_plain_pickle(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             content = _PlainUnpickler(file).load()
-    except (pickle.UnpicklingError, EOFError, IndexError, KeyError, UnicodeDecodeError, ValueError, TypeError) as error:
+    except Exception as error:  # what is damaged makes the unpickler raise nearly anything, as its documentation says
         raise UserError(
             f"{path} can't be read as a pickle of dict, list, int and str: {error or type(error).__name__}. "
             "Write it anew with plain types, or as the JSON files of the source `recformer`"

@@ -13,7 +13,7 @@ without users, and there is no smap. `sequences_file` reads one of them.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,7 @@ import polars as pl
 
 from seqrec.errors import UserError
 from seqrec.preparation import Preparation, RawData
-from seqrec.sources.reading import read_json
+from seqrec.sources.json_text import read_json
 
 Sequences = Mapping[Any, list[int]]
 
@@ -70,7 +70,10 @@ class Recformer(Preparation):
         umap_path = self.input / self.umap_file
         umap = read_json(umap_path, "--umap_file") if umap_path.is_file() else {}
         meta_path = self.input / self.meta_file
-        text = item_attributes(read_json(meta_path, "--meta_file"), smap, str(meta_path))
+        meta = read_json(meta_path, "--meta_file")
+        if not isinstance(smap, dict):
+            raise UserError(f"{self.input / self.smap_file}: expected an object of item ids, got {smap!r:.80}")
+        text = item_attributes(meta, smap, str(meta_path), self.attribute_names)
         return join_splits(splits, smap, umap, text, self.resplit, self.input)
 
     def _read_list(self) -> RawData:
@@ -78,11 +81,16 @@ class Recformer(Preparation):
         sequences = read_json(path, "--sequences_file")
         if not isinstance(sequences, list) or not set(map(type, sequences)) <= {list}:
             raise UserError(f"{path}: expected a list of lists of item keys, got {type(sequences).__name__}")
+        odd = [key for key in chain.from_iterable(sequences) if type(key) not in (str, int) or key == ""]
+        if odd:
+            raise UserError(f"{path}: expected item keys, texts or whole numbers, got {odd[0]!r:.80}")
         keys = list(map(str, chain.from_iterable(sequences)))  # some corpora hold numbers, metadata's keys are strings
         lengths = list(map(len, sequences))
         users = pl.Series(np.repeat(np.arange(len(lengths)), lengths)).cast(pl.String)
         meta_path = self.input / self.meta_file
-        text = item_attributes(read_json(meta_path, "--meta_file"), dict.fromkeys(keys), str(meta_path))
+        text = item_attributes(
+            read_json(meta_path, "--meta_file"), dict.fromkeys(keys), str(meta_path), self.attribute_names
+        )
         return RawData(pl.LazyFrame({"user": users, "item": keys}), text, origin=str(path))
 
 
@@ -111,12 +119,32 @@ def join_splits(
     if not resplit:
         _check_leave_one_out(train, val, test, origin)
     keys, ids = _numbering(smap, origin)
-    users = {str(number): str(raw) for raw, number in umap.items()}
     parts = [_flatten(sequences, keys, ids, f"{origin} {name}") for name, sequences in joined.items()]
-    frame = pl.concat(parts).with_columns(pl.col("user").replace(users) if users else pl.col("user"))
+    frame = pl.concat(parts)
+    if umap:
+        frame = frame.with_columns(pl.col("user").replace(_raw_users(umap, frame["user"].unique(), origin)))
     names = pl.DataFrame({"raw_id": keys})
     items = names if text is None else names.join(text, on="raw_id", how="left", maintain_order="left")
     return RawData(frame.lazy(), items, numbered=True, origin=str(origin))
+
+
+def _raw_users(umap: Mapping[Any, int], ids: pl.Series, origin: Path) -> dict[str, str]:
+    """Return the raw user of each id, as text.
+
+    Raises:
+        UserError: If umap gives an id to two users, a user twice, or lacks one of the ids: the text of an id may be
+            another's raw user.
+    """
+    users = {str(number): str(raw) for raw, number in umap.items()}
+    if not len(users) == len(set(users.values())) == len(umap):
+        raise UserError(f"{origin}: umap gives one id to two users, or an id to each of two spellings of one user")
+    lost = ids.filter(~ids.is_in(list(users)))
+    if not lost.is_empty():
+        raise UserError(
+            f"{origin}: user {lost[0]!r} is out of range: umap numbers {len(users):,} users and this is none. Are "
+            "all files from one preparation? Without the umap file, the ids are the users"
+        )
+    return users
 
 
 def _check_leave_one_out(train: Sequences, val: Sequences, test: Sequences, origin: Path) -> None:
@@ -145,13 +173,20 @@ def _numbering(smap: Mapping[Any, int], origin: Path) -> tuple[list[str], np.nda
     if not smap:
         raise UserError(f"{origin}: smap holds no items")
     keys = sorted(smap, key=lambda key: smap[key])
-    ids = np.fromiter((smap[key] for key in keys), dtype=np.int64, count=len(keys))
-    if ids[0] not in (0, 1) or (np.diff(ids) != 1).any():
+    first, last = smap[keys[0]], smap[keys[-1]]
+    if first not in (0, 1) or last - first != len(keys) - 1 or len(set(smap.values())) < len(keys):
         raise UserError(
-            f"{origin}: smap must number the {len(ids):,} items from 0 or 1 without gap or repeat, "
-            f"its ids are {ids[0]}..{ids[-1]}"
+            f"{origin}: smap must number the {len(keys):,} items from 0 or 1 without gap or repeat, "
+            f"its ids are {_short(first)}..{_short(last)}"
         )
-    return [str(key) for key in keys], ids
+    names = [str(key) for key in keys]
+    if len(set(names)) < len(names) or "" in names:
+        raise UserError(f"{origin}: smap holds an empty key, or one item as a number and as its digits")
+    return names, np.arange(first, last + 1)
+
+
+def _short(number: int) -> str:
+    return f"{number}" if abs(number) < 10**20 else f"a number of {number.bit_length()} bits"
 
 
 def _flatten(
@@ -160,18 +195,19 @@ def _flatten(
     """Return user and item (raw keys) from a mapping of lists."""
     if not set(map(type, chain.from_iterable(sequences.values()))) <= {int}:
         raise UserError(f"{origin}: expected lists of whole numbers, got {_first_odd(sequences)}")
+    for user, items in sequences.items():
+        outside = next((item for item in items if not ids[0] <= item <= ids[-1]), None) if items else None
+        if outside is not None:
+            raise UserError(
+                f"{origin}: item {_short(outside)} of user {user} is out of range: smap numbers {ids[0]}..{ids[-1]}"
+            )
     lengths = np.fromiter(map(len, sequences.values()), dtype=np.int64, count=len(sequences))
     flat = np.fromiter(chain.from_iterable(sequences.values()), dtype=np.int64, count=int(lengths.sum()))
-    users = pl.Series([str(user) for user in sequences], dtype=pl.String).gather(
-        np.repeat(np.arange(len(lengths)), lengths)
-    )
-    outside = (flat < ids[0]) | (flat > ids[-1])
-    if outside.any():
-        place = int(outside.argmax())
-        raise UserError(
-            f"{origin}: item {flat[place]} of user {users[place]} is out of range: smap numbers {ids[0]}..{ids[-1]}"
-        )
-    return pl.DataFrame({"user": users, "item": pl.Series(keys, dtype=pl.String).gather(np.searchsorted(ids, flat))})
+    names = [str(user) for user in sequences]
+    if len(set(names)) < len(names) or "" in names:
+        raise UserError(f"{origin}: holds an empty user, or one user as a number and as its digits")
+    users = pl.Series(names, dtype=pl.String).gather(np.repeat(np.arange(len(lengths)), lengths))
+    return pl.DataFrame({"user": users, "item": pl.Series(keys, dtype=pl.String).gather(flat - ids[0])})
 
 
 def _first_odd(sequences: Sequences) -> str:
@@ -179,27 +215,48 @@ def _first_odd(sequences: Sequences) -> str:
     return f"{item!r} for user {user!r}"
 
 
-def item_attributes(meta: Any, wanted: Mapping[Any, Any], origin: str) -> pl.DataFrame:
-    """Return raw_id and one str column per attribute for the wanted keys that meta has.
+def item_attributes(
+    meta: Any, wanted: Mapping[Any, Any], origin: str, attributes: tuple[str, ...] = ()
+) -> pl.DataFrame:
+    """Return raw_id and one str column per attribute, or per named one, for the wanted keys that meta has.
 
     Raises:
-        UserError: If meta is not an object of titles or objects.
+        UserError: If meta is not an object of titles or objects, or an attribute is neither text nor a list of texts.
     """
     if not isinstance(meta, dict):
         raise UserError(f"{origin}: expected an object that maps each item to its text, got {type(meta).__name__}")
     rows = {str(key): meta[str(key)] for key in wanted if str(key) in meta}
-    odd = next((item for item in rows.items() if not isinstance(item[1], str | float | dict | None)), None)
+    odd = next((item for item in rows.items() if not isinstance(item[1], str | int | float | dict | None)), None)
     if odd:
-        raise UserError(f"{origin}: item {odd[0]!r} must have a title or an object of attributes, got {odd[1]!r}")
-    objects = {key: value if isinstance(value, dict) else {"title": value} for key, value in rows.items()}
-    names = list(dict.fromkeys(chain.from_iterable(objects.values()))) or ["title"]
-    columns = {name: [_text(value.get(name)) for value in objects.values()] for name in names}
-    return pl.DataFrame(
-        {"raw_id": list(objects), **columns}, schema_overrides=dict.fromkeys(["raw_id", *names], pl.String)
-    )
+        raise UserError(f"{origin}: item {odd[0]!r} must have a title or an object of attributes, got {odd[1]!r:.80}")
+    objects = [value if isinstance(value, dict) else {"title": value} for value in rows.values()]
+    table = attribute_table(objects, origin, attributes)
+    if "raw_id" in table.columns:
+        raise UserError(
+            f"{origin}: an attribute is called 'raw_id', as the items' ids are: rename it, or choose others"
+        )
+    return table.insert_column(0, pl.Series("raw_id", list(rows), pl.String))
 
 
-def _text(value: Any) -> str | None:
+def attribute_table(objects: Sequence[Mapping[str, Any]], origin: str, wanted: tuple[str, ...] = ()) -> pl.DataFrame:
+    """Return one str column per attribute that the objects have, or per wanted one of these; lists joined by blanks.
+
+    Raises:
+        UserError: If a value is an object or a list in a list.
+    """
+    offered = dict.fromkeys(chain.from_iterable(objects))
+    names = [name for name in wanted if name in offered] if wanted else list(offered) or ["title"]
+    columns = {name: [_text(value.get(name), name, origin) for value in objects] for name in names}
+    return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String), strict=True)
+
+
+def _text(value: Any, name: str, origin: str) -> str | None:
+    parts = value if isinstance(value, list) else [value]
+    if any(isinstance(part, list | dict) for part in parts):
+        raise UserError(
+            f"{origin}: {name!r} holds {str(parts[0])[:80]}, expected text or a list of texts; leave it out by naming "
+            "others with --attributes"
+        )
     if isinstance(value, list):
         return " ".join(str(part) for part in value)
     return None if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)

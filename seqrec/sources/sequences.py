@@ -12,7 +12,8 @@ import polars as pl
 
 from seqrec.errors import UserError
 from seqrec.preparation import Preparation, RawData
-from seqrec.sources.reading import existing, settle
+from seqrec.sources.reading import existing, place
+from seqrec.sources.tables import LINE, scan_lines
 from seqrec.sources.tabular import read_items
 
 
@@ -31,14 +32,12 @@ class Sequences(Preparation):
     def read(self, scratch: Path) -> RawData:
         """Return the sequences and the items' text."""
         path = existing(self.input, "--input")
-        words = pl.col("text").str.extract_all(r"\S+")
-        lines = settle(pl.scan_lines(path, name="text").with_row_index("line", offset=1), path, scratch)
-        rows = lines.select("line", words=words).filter(pl.col("words").list.len() > 0)
+        words = pl.col("text").str.extract_all(r"[^ \t\r\n\x0b\x0c]+")  # no other character parts ids
+        rows = scan_lines(path, "text", scratch).select(LINE, words=words).filter(pl.col("words").list.len() > 0)
         lone = rows.filter(pl.col("words").list.len() == 1).head(1).collect()
         if not lone.is_empty():
-            raise UserError(
-                f"{path}, line {lone['line'][0]}: expected `user item item ...`, got {lone['words'][0].to_list()}"
-            )
+            where = place(path, lone[LINE][0])
+            raise UserError(f"{where}: expected `user item item ...`, got {str(lone['words'][0].to_list())[:200]}")
         frame = rows.select(user=pl.col("words").list.first(), item=pl.col("words").list.slice(1)).explode("item")
         items = (
             None

@@ -2,16 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
-
-import polars as pl
+from typing import ClassVar
 
 from seqrec.preparation import RawData
 from seqrec.sources.cells import plain_ids
-from seqrec.sources.reading import existing, interactions, require_columns
+from seqrec.sources.checks import interactions
+from seqrec.sources.reading import existing
+from seqrec.sources.tables import require_columns
 from seqrec.sources.tabular import Tabular, scan_any
-
-UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+from seqrec.sources.times import Times, Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +27,11 @@ class Table(Tabular):
     """Column of the item."""
     timestamp_column: str | None = None
     """Column of the time; without it the order of the rows is the order in time."""
-    time_unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
-    """Unit of a number since 1970, or iso for texts such as 2024-05-01 12:30:00; ignored for a column of dates."""
+    time_unit: Unit = "s"
+    """Unit of a number since 1970, or iso for ISO 8601 texts, in UTC unless they name an offset, such as 2024-05-01
+    12:30:00+02:00; ignored for a column of dates."""
+    time_format: str | None = None
+    """How other texts are written, as for strptime, for example "%d/%m/%Y %H:%M"."""
     rating_column: str | None = None
     """Column of the rating."""
 
@@ -39,19 +41,11 @@ class Table(Tabular):
         frame = scan_any(path, scratch, self.header)
         given = (self.user_column, self.item_column, self.timestamp_column, self.rating_column)
         require_columns(frame, [name for name in given if name], path)
-        time = None if self.timestamp_column is None else self._seconds(frame, self.timestamp_column)
-        rating = None if self.rating_column is None else pl.col(self.rating_column)
+        times = None
+        if self.timestamp_column is not None:
+            times = Times(self.timestamp_column, self.time_unit, self.time_format, can_choose=True)
         frame = self.choose_rows(frame, path, [self.user_column, self.item_column])
         for name in (self.user_column, self.item_column):
             frame = plain_ids(frame, name, str(path))
-        named = frame.with_columns(user=pl.col(self.user_column), item=pl.col(self.item_column))
-        events = interactions(named, path, 1, time, rating)
+        events = interactions(frame, path, self.user_column, self.item_column, times, self.rating_column)
         return RawData(events, self.read_item_text(scratch), origin=str(path))
-
-    def _seconds(self, frame: pl.LazyFrame, column: str) -> pl.Expr:
-        if frame.collect_schema()[column].is_temporal():
-            return pl.col(column).cast(pl.Datetime("us")).dt.epoch("s")
-        if self.time_unit == "iso":
-            return pl.col(column).str.to_datetime(strict=False, time_unit="us").dt.epoch("s")
-        number = pl.col(column).cast(pl.Int64, strict=False)
-        return number if self.time_unit == "s" else number // UNITS[self.time_unit]

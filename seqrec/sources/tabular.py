@@ -11,9 +11,12 @@ import polars as pl
 from seqrec.errors import UserError
 from seqrec.preparation import Preparation
 from seqrec.sources.cells import join_lists, plain_ids
+from seqrec.sources.checks import items_by_id
+from seqrec.sources.json_text import read_json
 from seqrec.sources.movielens import read_movies, read_u_item
-from seqrec.sources.reading import existing, line_chunks, read_json, require_columns, scan_table, settle, unique_items
-from seqrec.sources.recformer import item_attributes
+from seqrec.sources.reading import existing, line_chunks
+from seqrec.sources.recformer import attribute_table, item_attributes
+from seqrec.sources.tables import LINE, require_columns, scan_lines, scan_parquet, scan_table
 
 log = logging.getLogger(__name__)
 
@@ -37,18 +40,16 @@ class Tabular(Preparation, ABC):
     """Leave out rows without user or item, and say how many; otherwise the first one is an error."""
 
     def choose_rows(self, frame: pl.LazyFrame, path: Path, needed: list[str]) -> pl.LazyFrame:
-        """Return the rows that `where` and `drop_incomplete` leave, with their line numbers in a column `line`.
+        """Return the rows that `where` and `drop_incomplete` leave.
 
         Args:
-            frame: All rows of the input, in order.
+            frame: All rows of the input, in order, with LINE.
             path: The input, for messages.
             needed: Columns of which none may be empty.
 
         Raises:
             UserError: If where is not a condition on the frame's columns.
         """
-        if "line" not in frame.collect_schema().names():
-            frame = frame.with_row_index("line", offset=1 if self.header or ending(path) == ".parquet" else 2)
         if self.where is not None:
             frame = _keep(frame, _met(frame, self.where, path), path, f"--where {self.where!r}")
         if self.drop_incomplete:
@@ -90,7 +91,7 @@ def _met(frame: pl.LazyFrame, where: str, path: Path) -> pl.LazyFrame:
         UserError: If it is not SQL, names another column, or is not true or false.
     """
     types = frame.collect_schema()
-    names = ", ".join(repr(name) for name in types if name != "line")
+    names = ", ".join(repr(name) for name in types if name != LINE)
     try:
         condition = pl.sql_expr(where)
         read = _with_numbers(frame, [name for name in condition.meta.root_names() if name in types])
@@ -134,7 +135,7 @@ def scan_any(path: Path, scratch: Path, header: tuple[str, ...] = ()) -> pl.Lazy
     """
     kind = ending(path)
     if kind == ".parquet":
-        return settle(pl.scan_parquet(path, glob=False), path, scratch)
+        return scan_parquet(path, scratch)
     if kind not in (".csv", ".tsv", ".txt"):
         raise UserError(f"{path}: expected .csv, .tsv, .txt (tabs) or .parquet, perhaps .gz, got {kind!r}")
     return scan_table(path, "," if kind == ".csv" else "\t", scratch, kind == ".csv", header)
@@ -142,7 +143,7 @@ def scan_any(path: Path, scratch: Path, header: tuple[str, ...] = ()) -> pl.Lazy
 
 def ending(path: Path) -> str:
     """Return the ending of a file's name, without `.gz`."""
-    return next((suffix for suffix in reversed(path.suffixes) if suffix != ".gz"), "")
+    return next((suffix for suffix in reversed(path.suffixes) if suffix != ".gz"), "").lower()
 
 
 def read_items(
@@ -166,16 +167,16 @@ def read_items(
     """
     kind = ending(path)
     if kind == ".item" and not _has_tab(path):
-        return read_u_item(path)
+        return read_u_item(path, scratch)
     if kind == ".dat":
         return read_movies(path, scratch)
     if kind == ".json":
-        frame = _json_items(read_json(path, "--items"), path)
+        frame = _json_items(read_json(path, "--items"), path, id_column, wanted)
     elif kind == ".txt" and not header and not _has_tab(path):
         frame = _title_lines(path, scratch)
     else:
         frame = scan_any(path, scratch, header)
-    columns = frame.collect_schema().names()
+    columns = [name for name in frame.collect_schema().names() if name != LINE]
     key = id_column or (columns[0] if columns else "")
     require_columns(frame, [key, *wanted], path)
     names = list(wanted) or [name for name in columns if name != key]
@@ -183,31 +184,29 @@ def read_items(
         raise UserError(f"{path}: expected an id column and at least one of text, it has {', '.join(columns)}")
     if "raw_id" in names:
         raise UserError(f"{path} has a column 'raw_id' beside {key!r}: --id_column says which of them is the id")
-    first = 2 if kind in (".csv", ".tsv") and not header else 1
-    rows = plain_ids(frame.select(key, *names).with_row_index("_line", offset=first), key, str(path))
-    table = rows.filter(~pl.all_horizontal(pl.col(key, *names).is_null())).collect()  # blank lines are null
-    raw_id = pl.col(key).cast(pl.String).alias("raw_id")
-    unique_items(table.select(raw_id, line="_line"), path, first)
-    return join_lists(table.select(raw_id, *names), names, str(path))
+    rows = plain_ids(frame.select(LINE, key, *names), key, str(path))
+    filled = rows.filter(~pl.all_horizontal(pl.col(key, *names).is_null()))  # blank lines are null
+    return join_lists(items_by_id(filled, key, names, path), names, str(path))
 
 
-def _json_items(content: Any, path: Path) -> pl.LazyFrame:
+def _json_items(content: Any, path: Path, key: str | None, wanted: tuple[str, ...]) -> pl.LazyFrame:
     """Return the columns of `{id: title}`, `{id: {title ...}}` or `[{id, title ...}]`, the id first."""
     if isinstance(content, dict):
-        return item_attributes(content, content, str(path)).lazy()
-    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+        frame = item_attributes(content, content, str(path), wanted)
+    elif isinstance(content, list) and all(isinstance(entry, dict) for entry in content):
+        frame = attribute_table(content, str(path), (key, *wanted) if wanted and key else ())
+    else:
         raise UserError(
             f"{path}: expected {{id: title}}, {{id: {{title ...}}}} or a list of objects, got {content!r:.80}"
         )
-    numbered = {str(place): entry for place, entry in enumerate(content)}
-    return item_attributes(numbered, numbered, str(path)).lazy().drop("raw_id")
+    return frame.lazy().with_row_index(LINE, offset=1)
 
 
 def _title_lines(path: Path, scratch: Path) -> pl.LazyFrame:
     """Return raw_id and title of lines that begin with an id; blank lines are null."""
-    text = settle(pl.scan_lines(path, name="text", glob=False), path, scratch)
-    fields = pl.col("text").str.strip_prefix("\ufeff").str.extract_groups(r"^\s*(\S+)\s*(.*?)\s*$").struct
-    return text.select(fields.field("1").alias("raw_id"), fields.field("2").alias("title"))
+    fields = pl.col("text").str.extract_groups(r"^\s*([^ \t]+)\s*(.*?)\s*$").struct
+    lines = scan_lines(path, "text", scratch)
+    return lines.select(LINE, fields.field("1").alias("id"), fields.field("2").alias("title"))
 
 
 def _has_tab(path: Path) -> bool:
