@@ -30,6 +30,7 @@ from seqrec.command import run_command
 from seqrec.dataset import ROOT, find_dataset
 from seqrec.embeddings import Producer, embedding_path, save_embeddings
 from seqrec.errors import UserError
+from seqrec.names import check_name
 from seqrec.run import Precision
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Config:
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
     def __post_init__(self) -> None:
+        check_name("--init_type", self.init_type)
         if self.part_items < 1 or self.max_tokens < 1:
             raise UserError(
                 f"--part_items and --max_tokens must be at least 1, got {self.part_items} and {self.max_tokens}"

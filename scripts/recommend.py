@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from seqrec.command import run_command
-from seqrec.dataset import Dataset, Histories, find_dataset
+from seqrec.dataset import ROOT, Dataset, Histories, find_dataset
 from seqrec.errors import MissingFileError, UserError
 from seqrec.evaluation import seen_pairs, top_items
 from seqrec.files import write_atomically
 from seqrec.module import Grown, Recommender
+from seqrec.names import check_family
 from seqrec.ragged import RowSampler
-from seqrec.run import DATA, VECTORS
+from seqrec.run import DATA, VECTORS, from_root
 from seqrec.sharding import find_checkpoint
 from seqrec.training import load_state
 
@@ -85,10 +86,11 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
     if find_checkpoint(best) is None:
         raise MissingFileError(f"{best} does not exist: a run with --test_only trains nothing that could be served")
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    family: Any = importlib.import_module(f"{metrics['family']}.finetune")
+    name = check_family(f"{folder}/metrics.json: family", metrics["family"], ROOT)
+    family: Any = importlib.import_module(f"{name}.finetune")
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     try:
-        config = tyro.cli(
+        read = tyro.cli(
             family.Config,
             args=as_flags(settings),
             config=(tyro.conf.OmitArgPrefixes,),
@@ -97,9 +99,10 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
         )
     except SystemExit as error:
         raise UserError(
-            f"{folder}/config.json is not of {metrics['family']}/finetune.py as it is now: a pretraining is converted "
+            f"{folder}/config.json is not of {name}/finetune.py as it is now: a pretraining is converted "
             "and finetuned first, and a run of an earlier version has to be run again"
         ) from error
+    config = from_root(read)
     dataset = find_dataset(None, data_path) if data_path is not None else find_dataset(config.dataset, config.data_path)
     if dataset.item_ids_sha256 != metrics["protocol"]["item_ids_sha256"]:
         raise UserError(f"{dataset.path} has other items than {folder} was trained on: give the run's own --data_path")

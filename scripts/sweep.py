@@ -35,6 +35,7 @@ from seqrec.command import run_command
 from seqrec.dataset import ROOT
 from seqrec.errors import UserError
 from seqrec.files import exclusive, is_held, write_json
+from seqrec.names import check_family, check_name
 from seqrec.results import user_metric
 
 log = logging.getLogger(__name__)
@@ -74,9 +75,7 @@ class Config:
     """Holds sweeps/."""
 
     def __post_init__(self) -> None:
-        if not (ROOT / self.family / "finetune.py").is_file():
-            known = sorted(path.parent.name for path in ROOT.glob("*/finetune.py"))
-            raise UserError(f"no family {self.family!r}: there are {', '.join(known)}")
+        check_family("the family", self.family, ROOT)
         if self.trials < 1 or self.workers < 1:
             raise UserError("--trials and --workers must be at least 1")
         for name, given in (("arms", self.arms), ("columns", self.columns), ("flags", (self.flags,))):
@@ -88,8 +87,7 @@ class Config:
             if len({slug(arm) for arm in given}) < len(given) or not given:
                 raise UserError(f"--{name} names one twice, or none: each is searched as a study of its own")
         user_metric(np.zeros(1, dtype=np.int64), self.metric)  # refuses an unknown one
-        if not re.fullmatch(r"[\w.-]+", self.name):
-            raise UserError(f"--name {self.name!r} becomes a folder: use letters, digits, dots and dashes")
+        check_name("--name", self.name)
 
     @property
     def folder(self) -> Path:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from seqrec.dataset import ROOT, Dataset
 from seqrec.errors import MissingFileError, UserError
 from seqrec.files import write_atomically
+from seqrec.names import check_name
 
 log = logging.getLogger(__name__)
 NONE = "none"
@@ -44,7 +45,12 @@ def name_of(init_type: str) -> str:
 
 
 def embedding_path(dataset: Dataset, init_type: str, folder: Path = ROOT / "embedding") -> Path:
-    """Return where the vectors of that type lie for a dataset."""
+    """Return where the vectors of that type lie for a dataset.
+
+    Raises:
+        UserError: If the type is no name.
+    """
+    check_name("--init_type", init_type)
     return folder / dataset.name / f"{init_type}.npy"
 
 
@@ -101,14 +107,18 @@ def load_embeddings(init_type: str, dataset: Dataset, folder: Path = ROOT / "emb
 
 def _find_file(init_type: str, dataset: Dataset, folder: Path) -> Path:
     given = Path(init_type)
-    seed_file = folder / dataset.name / init_type / f"item_embeddings_{dataset.name}"
-    for path in (embedding_path(dataset, init_type, folder), seed_file, given):
+    if given.name != init_type:
+        if not given.is_file():
+            raise MissingFileError(f"there is no file of item vectors {given}: --init_type takes one, or a name")
+        return given
+    own = embedding_path(dataset, init_type, folder)
+    for path in (own, own.with_suffix("") / f"item_embeddings_{dataset.name}", given):
         if path.is_file():
             return path
     known = sorted(p.stem for p in (folder / dataset.name).glob("*.npy"))
     raise MissingFileError(
-        f"no item vectors {init_type!r} for {dataset.name}: {embedding_path(dataset, init_type, folder)} does not "
-        f"exist (there: {known or 'nothing'}). Make them with `bash Recformer/finetune.sh --dataset {dataset.name}`, "
+        f"no item vectors {init_type!r} for {dataset.name}: {own} does not exist "
+        f"(there: {known or 'nothing'}). Make them with `bash Recformer/finetune.sh --dataset {dataset.name}`, "
         f"or start from random vectors with --init_type {NONE}"
     )
 

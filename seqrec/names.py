@@ -1,4 +1,6 @@
-"""Names of datasets, runs and item vectors: each is one folder or file, and never a path."""
+"""Names of datasets, runs, item vectors and families: each is one folder or file, and never a path."""
+
+from pathlib import Path
 
 from seqrec.errors import UserError
 
@@ -24,4 +26,21 @@ def check_name(flag: str, value: str) -> str:
         raise UserError(
             f"{flag} must be at most {LONGEST} bytes long, got {len(value):,} characters: {value[:40]!r}..."
         )
+    return value
+
+
+def check_family(said: str, value: object, root: Path) -> str:
+    """Return the name of a family of models, whose `finetune.py` will be run: one of the project's own folders.
+
+    Args:
+        said: Where the name was given, for the message.
+        value: The name.
+        root: Folder of the project.
+
+    Raises:
+        UserError: If it is none of them.
+    """
+    known = sorted(path.parent.name for path in root.glob("*/finetune.py") if path.parent.name.isidentifier())
+    if not isinstance(value, str) or value not in known:
+        raise UserError(f"{said} must be one of {', '.join(known)}, got {value!r}")
     return value

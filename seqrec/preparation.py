@@ -13,9 +13,9 @@ interaction is left of are dropped, the order of the others is kept.
 """
 
 import hashlib
+import json
 import logging
 import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from filecmp import cmp
@@ -30,7 +30,7 @@ from tqdm import tqdm
 from seqrec.dataset import ROOT
 from seqrec.dataset_files import FORMAT, hash_item_ids
 from seqrec.errors import UserError
-from seqrec.files import write_json
+from seqrec.files import exclusive, write_atomically, write_json
 from seqrec.item_text import fill_missing, has_text, item_text
 from seqrec.names import check_name
 
@@ -148,22 +148,27 @@ def prepare(config: Preparation) -> Path:
         UserError: If another dataset lies there and overwrite is not set.
         UserError: If the input is faulty or nothing is left of it; the message says where.
     """
-    target = config.data_dir / config.name
-    config.data_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{config.name}-", dir=config.data_dir) as work:
-        scratch, folder = Path(work, "scratch"), Path(work, "dataset")
-        scratch.mkdir()
-        with tqdm(total=4, desc=f"preparing {config.name}", unit="step", delay=2) as bar:
-            raw = config.read(scratch)
-            bar.update()
-            users, items, events = number(raw)
-            text = item_text(items, raw.items, config.attribute_names)
-            bar.update()
-            filter_events(events, config, has_text(text))
-            bar.update()
-            write_dataset(folder, config, users, text, events)
-            bar.update()
-        return publish(folder, target, config.overwrite)
+    target, work = config.data_dir / config.name, config.data_dir / f".{config.name}.preparing"
+    waiting = f"waiting for another process that prepares {config.name}"
+    with exclusive(config.data_dir / f".{config.name}.lock", waiting):
+        _put_back(target)
+        shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
+        try:
+            scratch, folder = work / "scratch", work / "dataset"
+            scratch.mkdir(parents=True)
+            with tqdm(total=4, desc=f"preparing {config.name}", unit="step", delay=2) as bar:
+                raw = config.read(scratch)
+                bar.update()
+                users, items, events = number(raw)
+                text = item_text(items, raw.items, config.attribute_names)
+                bar.update()
+                filter_events(events, config, has_text(text))
+                bar.update()
+                write_dataset(folder, config, users, text, events)
+                bar.update()
+            return publish(folder, target, config.overwrite)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def number(raw: RawData) -> tuple[pl.DataFrame, pl.DataFrame, Events]:
@@ -287,7 +292,8 @@ def write_dataset(folder: Path, config: Preparation, users: pl.DataFrame, text: 
 
     (folder / "sequences").mkdir(parents=True)
     for name, array in arrays.items():
-        np.save(folder / "sequences" / f"{name}.npy", array)
+        with write_atomically(folder / "sequences" / f"{name}.npy") as file:
+            np.save(file, array)
     _write_table(item_table, "item", 1, folder / "items.parquet")
     _write_table(user_table, "user", 0, folder / "users.parquet")
     manifest = {
@@ -310,7 +316,8 @@ def write_dataset(folder: Path, config: Preparation, users: pl.DataFrame, text: 
 def _write_table(table: pl.DataFrame, column: str, start: int, path: Path) -> None:
     numbers = pl.Series(column, np.arange(start, start + len(table), dtype=np.int32))
     table = table.select(numbers, pl.all())
-    table.write_parquet(path, compression="zstd", compression_level=3, row_group_size=1 << 20)
+    with write_atomically(path) as file:
+        table.write_parquet(file, compression="zstd", compression_level=3, row_group_size=1 << 20)
 
 
 def _options(config: Preparation) -> dict[str, Any]:
@@ -322,24 +329,52 @@ def publish(folder: Path, target: Path, overwrite: bool) -> Path:
     """Move a finished folder to its place, on the same file system, and return the place.
 
     Raises:
-        UserError: If the place holds something else and overwrite is not set.
+        UserError: If the place holds another dataset and overwrite is not set, or something else than a dataset.
     """
-    if not target.exists():
+    if not target.exists() and not target.is_symlink():
         folder.rename(target)
         return target
     differing = _differences(folder, target)
     if not differing:
         log.info("%s is there already, byte for byte the same", target)
         return target
+    if target.is_symlink() or not _is_dataset(target):
+        raise UserError(f"{target} is no folder of a prepared dataset and is left alone: give another --name")
     if not overwrite:
         raise UserError(
             f"{target} exists and differs in {', '.join(differing)}: add --overwrite to replace it, or another --name"
         )
-    old = folder.parent / "replaced"
+    old = _replaced(target)
     target.rename(old)
-    folder.rename(target)
+    try:
+        folder.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
     shutil.rmtree(old)
     return target
+
+
+def _is_dataset(folder: Path) -> bool:
+    """Return whether a folder is one that `prepare` wrote, in whatever version."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(manifest, dict) and {"format", "num_items", "item_ids_sha256", "source"} <= manifest.keys()
+
+
+def _replaced(target: Path) -> Path:
+    """Return where a dataset lies while another takes its place."""
+    return target.with_name(f".{target.name}.replaced")
+
+
+def _put_back(target: Path) -> None:
+    """Undo, or finish, a replacement that a kill has cut short."""
+    old = _replaced(target)
+    if old.is_dir() and not target.exists():
+        old.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _differences(left: Path, right: Path) -> list[str]:

@@ -12,7 +12,7 @@ import resource
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,14 +25,17 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from seqrec.dataset import ROOT, Dataset
 from seqrec.errors import UserError
-from seqrec.files import write_atomically, write_json
+from seqrec.files import hold, plain, write_atomically, write_json
 from seqrec.module import NextItemModule, Protocol
+from seqrec.names import check_name
 from seqrec.sharding import StrategyName
 
 log = logging.getLogger(__name__)
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 """Of matrix products; what is added up, normalised and ranked stays float32."""
+CONFIG = "config.json"
+LOCK = ".lock"
 DATA = "data"
 """Key of config.json that is no flag: the hashes of what was read."""
 VECTORS = "vectors_sha256"
@@ -93,6 +96,8 @@ class TrainingConfig:
                 f"--eval_every {self.eval_every} is more than --num_epochs {self.num_epochs}: "
                 "no epoch would be validated, so none could be chosen"
             )
+        if self.run_name is not None:
+            check_name("--run_name", self.run_name)
         if self.resume and self.overwrite:
             raise UserError("--resume keeps an earlier run and --overwrite deletes it: give one of them")
 
@@ -131,23 +136,26 @@ class Run:
             config: All flags.
             also: Further data that is read.
 
+        The first process keeps the folder to itself until it ends.
+
         Raises:
             UserError: If an earlier run lies there and neither --resume nor --overwrite says what to do with it, if
-                it was run with other flags than these, on other data or from other item vectors, or if the metric that
-                chooses the epoch is not measured.
+                it was run with other flags than these, on other data or from other item vectors, if something else lies
+                there, if another process is at it, or if the metric that chooses the epoch is not measured.
         """
         measured = [f"{name}@{k}" for name in ("NDCG", "Recall") for k in self.protocol.metric_ks] + ["MRR", "AUC"]
         if self.training.best_metric not in measured:
             raise UserError(f"--best_metric must be one of {measured}, got {self.training.best_metric!r}")
         read = (self.dataset, *also)
         marks = [(data.name, data.item_ids_sha256, data.sequences_sha256) for data in read]
-        settings = json.loads(json.dumps({**_flat(config), DATA: marks, VECTORS: self.vectors_sha256}, default=str))
-        file = self.folder / "config.json"
+        settings = plain({**_flat(config), DATA: marks, VECTORS: self.vectors_sha256})
+        file = self.folder / CONFIG
         if not is_first_process():
             # The first process made the folder ready, or found it finished, before or while this one started.
             return not (self.training.resume and (self.folder / "metrics.json").is_file())
+        self._take()
         if file.is_file() and self.training.overwrite:
-            shutil.rmtree(self.folder)
+            self._empty()
         if file.is_file():
             if not self.training.resume:
                 raise UserError(
@@ -165,8 +173,14 @@ class Run:
                     f"{self.folder} started from other item vectors `{self.init_type}` (sha256 {earlier[VECTORS]}) "
                     f"than there are now ({self.vectors_sha256}): restore those, or --overwrite the run"
                 )
-            passing = {VECTORS, "resume", "overwrite", "progress_bar", "dataloader_num_workers"}
-            changed = {k for k in earlier | settings if k not in passing and earlier.get(k) != settings.get(k)}
+            # Where the data lies does not matter, as it has been compared, nor where the folder itself does.
+            passing = {VECTORS, "resume", "overwrite", "progress_bar", "dataloader_num_workers", "runs_dir"}
+            passing |= {"dataset", "data_path", "valid_dataset", "valid_path"}
+
+            def differ(flag: str) -> bool:
+                return bool(_from_root(earlier.get(flag)) != _from_root(settings.get(flag)))
+
+            changed = {k for k in earlier | settings if k not in passing and differ(k)}
             if changed:
                 told = ", ".join(f"{k} was {earlier.get(k)} and is {settings.get(k)}" for k in sorted(changed))
                 raise UserError(f"{self.folder} was run with other flags ({told}): use those, or --overwrite")
@@ -175,6 +189,31 @@ class Run:
                 return False
         write_json(file, settings)
         return True
+
+    def _take(self) -> None:
+        """Make the folder and lock it, unless it is something else than a run's."""
+        if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
+            raise UserError(f"{self.folder} is a link or a file, where a run wants a folder: give another --run_name")
+        config = self.folder / CONFIG
+        if config.exists():
+            is_run = is_run_config(config)
+        else:
+            is_run = not self.folder.exists() or all(path.name.startswith(".") for path in self.folder.iterdir())
+        if not is_run:
+            raise UserError(f"{self.folder} holds something else than a run and is left alone: give another --run_name")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        hold(
+            self.folder / LOCK,
+            f"another process is at {self.folder}: wait for it to end, or give this run a --run_name of its own",
+        )
+
+    def _empty(self) -> None:
+        """Delete an earlier run; a kill meanwhile leaves what is known as one, and not as a finished one."""
+        (self.folder / "metrics.json").unlink(missing_ok=True)
+        for path in self.folder.iterdir():
+            if path.name not in (CONFIG, LOCK):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        (self.folder / CONFIG).unlink()
 
     def write_results(
         self, module: NextItemModule, record: "RunRecord", test_seconds: float, item_vector_bytes: int
@@ -312,12 +351,37 @@ def is_first_process() -> bool:
     return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
 
+def is_run_config(file: Path) -> bool:
+    """Return whether a config.json is a run's of this project, and not a model's or another program's."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    marks = found.get(DATA) if isinstance(found, dict) else None
+    return isinstance(marks, list) and all(isinstance(mark, list) and len(mark) == 3 for mark in marks)
+
+
+def _from_root(value: Any) -> Any:
+    """Return a path in the project as it is from there, so that it is the same when the project has moved."""
+    path = str(value.absolute()) if isinstance(value, Path) else value
+    return path.removeprefix(f"{ROOT}/") if isinstance(path, str) else path
+
+
+def from_root(config: Any) -> Any:
+    """Return a (nested) config read from config.json, whose paths in the project are relative to it, made absolute."""
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    nested = {name: from_root(value) for name, value in values.items() if is_dataclass(value)}
+    return replace(
+        config, **nested, **{name: ROOT / value for name, value in values.items() if isinstance(value, Path)}
+    )
+
+
 def _flat(config: Any) -> dict[str, Any]:
-    """Return a nested dataclass as one flat dictionary of its flags."""
+    """Return a nested dataclass as one flat dictionary of its flags, paths in the project relative to it."""
     out: dict[str, Any] = {}
     for key, value in asdict(config).items():
         if isinstance(value, dict):
-            out |= value
+            out |= {name: _from_root(item) if isinstance(item, Path) else item for name, item in value.items()}
         else:
-            out[key] = value
+            out[key] = _from_root(value) if isinstance(value, Path) else value
     return out

@@ -153,3 +153,13 @@ def test_damaged_file(tiny: Dataset, path: Path, tmp_path: Path) -> None:
 def test_sha256_by_hand(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")  # the example of FIPS 180-2
     assert file_sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_vectors_are_written_under_a_name_and_read_by_name_or_path(tiny: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--init_type must be a plain name"):
+        embedding_path(tiny, "../../escaped", tmp_path)
+    folder, outside = tmp_path / "embedding", tmp_path / "mine.npy"
+    np.save(outside, np.zeros((41, 3), dtype=np.float32))
+    assert load_embeddings(str(outside), tiny, folder).shape == (41, 3)
+    with pytest.raises(FileNotFoundError, match=r"there is no file of item vectors \.\./mine"):
+        load_embeddings("../mine", tiny, folder)  # folder/tiny/../mine.npy would be one

@@ -234,6 +234,52 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     assert list((tmp_path / "data").iterdir()) == []
 
 
+def test_only_a_dataset_is_overwritten(tmp_path: Path) -> None:
+    write_csv(tmp_path)
+    letters, file, link = (tmp_path / "data" / name for name in ("letters", "file", "link"))
+    letters.mkdir(parents=True)
+    (letters / "manifest.json").write_text('{"name": "another program\'s"}')
+    file.write_text("a letter")
+    other = prepare(config(tmp_path, name="other"))
+    link.symlink_to(other)
+    before = sorted(path for path in tmp_path.rglob("*"))
+    for name in ("letters", "file", "link"):
+        with pytest.raises(UserError, match=f"{name} is no folder of a prepared dataset and is left alone"):
+            prepare(config(tmp_path, name=name, overwrite=True, min_sc=2))
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+    assert link.is_symlink()
+    assert file.read_text() == "a letter"
+    assert load_dataset(other).num_items == 3
+
+
+def test_a_replacement_that_fails_leaves_the_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_csv(tmp_path)
+    folder = prepare(config(tmp_path))
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name == "dataset":
+            raise PermissionError(13, "not now")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(PermissionError):
+        prepare(config(tmp_path, min_sc=2, overwrite=True))
+    assert load_dataset(folder).num_items == 3
+    assert list((tmp_path / "data").iterdir()) == [folder]
+
+
+def test_what_a_kill_left_is_put_right(tmp_path: Path) -> None:
+    write_csv(tmp_path)
+    folder = prepare(config(tmp_path))
+    folder.rename(folder.with_name(".shop.replaced"))  # between the two renames of a replacement
+    (folder.with_name(".shop.preparing") / "scratch").mkdir(parents=True)
+    with pytest.raises(UserError, match="shop exists and differs"):
+        prepare(config(tmp_path, min_sc=2))
+    assert load_dataset(folder).num_items == 3
+    assert list((tmp_path / "data").iterdir()) == [folder]
+
+
 @pytest.mark.parametrize("title", ["", "null", "NaN", "None", "  ", "<br>", "&nbsp;"])
 def test_an_item_without_text_has_three_choices(tmp_path: Path, title: str) -> None:
     write_csv(tmp_path)

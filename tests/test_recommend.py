@@ -12,6 +12,7 @@ from torch import Tensor
 from scripts import recommend
 from scripts.recommend import Config, as_flags, choose_histories, main
 from seqrec.dataset import Dataset, Histories
+from seqrec.errors import UserError
 from seqrec.module import NextItemModule, Recommender
 
 
@@ -96,3 +97,16 @@ def test_a_folder_without_a_finished_run(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.undo()
     with pytest.raises(FileNotFoundError, match=r"holds no finished run: metrics.json is missing"):
         recommend.load_run(tmp_path)
+
+
+def test_a_family_in_the_runs_folder_is_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = tmp_path / "runs" / "SASRec" / "shared"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "best.ckpt").touch()
+    (run / "metrics.json").write_text('{"family": "runs.SASRec.shared"}')
+    (run / "finetune.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    with pytest.raises(UserError, match=r"metrics.json: family must be one of .*SASRec, got 'runs.SASRec.shared'"):
+        recommend.load_run(run)
+    assert not (tmp_path / "executed").exists()

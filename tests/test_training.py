@@ -1,7 +1,8 @@
 """Run folders, flags that contradict each other, and the Trainer's choice of the best epoch."""
 
 import json
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +14,14 @@ import torch
 from torch import Tensor
 
 from seqrec.comparison import compare_runs
-from seqrec.dataset import Dataset, leave_one_out, load_dataset
+from seqrec.dataset import ROOT, Dataset, leave_one_out, load_dataset
+from seqrec.errors import UserError
+from seqrec.files import hold
 from seqrec.module import BatchModule, NextItemModule, Protocol
 from seqrec.ragged import BatchKey, RowSampler
 from seqrec.report import format_text
 from seqrec.results import read_run
-from seqrec.run import Run, RunRecord, TrainingConfig
+from seqrec.run import Run, RunRecord, TrainingConfig, from_root
 from seqrec.training import complete, fit, load_state
 from tests import forked
 from tests.conftest import write_dataset
@@ -66,6 +69,92 @@ def test_an_earlier_run_needs_a_decision(run: Run) -> None:
     replaced = again(run, overwrite=True)
     assert replaced.open(replaced.training)
     assert not (run.folder / "leftover").exists()
+
+
+def test_only_a_run_is_overwritten(run: Run, tmp_path: Path) -> None:
+    model, link, file = (run.folder.with_name(name) for name in ("model", "link", "file"))
+    model.mkdir(parents=True)
+    (model / "config.json").write_text('{"model_type": "bert"}')
+    (model / "model.safetensors").write_text("weights")
+    notes = run.folder.with_name("notes")
+    notes.mkdir()
+    (notes / "thesis.tex").write_text("text")
+    assert run.open(run.training)
+    link.symlink_to(run.folder)
+    file.write_text("a letter")
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("model", "link", "file", "notes"):
+        other = again(run, overwrite=True, run_name=name)
+        with pytest.raises(UserError, match=f"{name} (is a link or a file|holds something else).*another --run_name"):
+            other.open(other.training)
+    assert sorted(tmp_path.rglob("*")) == before
+    for name in ("../../../esc", str(tmp_path), ".", "..", "a/b", ""):
+        with pytest.raises(UserError, match="--run_name must be a plain name"):
+            again(run, run_name=name)
+
+
+def test_one_process_at_a_time_is_at_a_run(run: Run, tmp_path: Path) -> None:
+    run.folder.mkdir(parents=True)
+    other = forked.start(hold_and_wait, run.folder / ".lock", tmp_path / "ready")
+    while not (tmp_path / "ready").exists():
+        assert other.is_alive()
+        time.sleep(0.01)
+    for changes in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(UserError, match=r"another process is at .*none-seed42: wait for it"):
+            again(run, **changes).open(run.training)
+    assert not (run.folder / "config.json").exists()
+    other.kill()
+    other.join()
+    assert run.open(run.training)
+    assert again(run, resume=True).open(run.training)  # this process has the lock already
+
+
+def hold_and_wait(lock: Path, ready: Path) -> None:
+    """Lock a file until this process is killed."""
+    hold(lock, "taken")
+    ready.touch()
+    time.sleep(600)
+
+
+def test_a_run_goes_on_where_the_project_has_moved(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = run.folder.parent / "vectors"
+
+    @dataclass
+    class Flags:
+        data_path: Path = ROOT / "data" / "tiny"
+        embedding_dir: Path = ROOT / "embedding"
+        weights: Path = outside
+
+    assert run.open(Flags())
+    written = json.loads((run.folder / "config.json").read_text())
+    assert written["data_path"] == "data/tiny"
+    assert written["weights"] == str(outside)
+    monkeypatch.setattr("seqrec.run.ROOT", Path("/elsewhere"))
+    moved = Flags(Path("/new/tiny"), Path("/elsewhere/embedding"))
+    resumed = again(run, resume=True)
+    assert resumed.open(moved)
+    assert from_root(Flags(Path("data/tiny"))).data_path == Path("/elsewhere/data/tiny")
+    with pytest.raises(UserError, match="embedding_dir was embedding and is /other"):
+        resumed.open(Flags(Path("/new/tiny"), Path("/other")))
+
+
+def test_a_kill_while_a_run_is_overwritten_leaves_it_unfinished(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run.open(run.training)
+    (run.folder / "checkpoints").mkdir()
+    (run.folder / "metrics.json").write_text("{}")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", die)
+    replaced = again(run, overwrite=True)
+    with pytest.raises(KeyboardInterrupt):
+        replaced.open(replaced.training)
+    monkeypatch.undo()
+    assert (run.folder / "config.json").exists()
+    assert not (run.folder / "metrics.json").exists()
+    assert replaced.open(replaced.training)
+    assert not (run.folder / "checkpoints").exists()
 
 
 def test_other_flags_are_no_resume(run: Run) -> None:
