@@ -142,7 +142,7 @@ class PretrainModule(EncoderModule):
             ("mlm", mlm),
             ("accuracy", hits.sum() * scale[0]),
         ):
-            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(hits), sync_dist=True)
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=batch.num_rows, sync_dist=True)
         return loss
 
     def _counts(self, batch: PretrainBatch) -> Tensor:

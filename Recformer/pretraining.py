@@ -52,7 +52,9 @@ class PretrainBatch(NamedTuple):
     parts: list[Part]
     target_ids: Tensor
     """(B,) int64, in the order of the parts."""
-    counts: bool = True
+    num_rows: int
+    """Histories of the batch, over all processes."""
+    counts: bool
     """False in a process without a history of its own, whose losses count nothing."""
 
 
@@ -90,7 +92,7 @@ class PretrainDataset(Dataset[PretrainBatch]):
                     self._side(item_sequences(targets[rows], self.items, self.max_token_num), draws),
                 )
             )
-        return PretrainBatch(parts, torch.from_numpy(targets[order]), key.counts)
+        return PretrainBatch(parts, torch.from_numpy(targets[order]), len(key.all_rows), key.counts)
 
     def _side(self, plain: TokenBatch, draws: RowDraws) -> Side:
         if self.masker is None:

@@ -42,21 +42,26 @@ def id_steps(rank: int, world_size: int, family: str) -> Steps:
         parts = finetune.family(config)
         torch.manual_seed(0)
         module = parts.make_module(parts.make_model(30, None), config).eval()
-        module.log = lambda *args, **kwargs: None
         train = parts.make_train(histories, 30)
         for key in split_batches(train.lengths, rank, world_size):
             yield module, train[key]
 
 
 def measure(steps: Steps) -> list[dict[str, Tensor]]:
-    """Return each step's loss and gradients."""
-    found = []
+    """Return each step's loss, gradients, and what it logs as a trainer keeps it: value times weight, and weight."""
+    found: list[dict[str, Tensor]] = []
+
+    def log(name: str, value: Tensor, *, batch_size: int, **_: Any) -> None:
+        found[-1][name] = torch.stack([value.detach() * batch_size, torch.tensor(float(batch_size))])
+
     for module, batch in steps:
+        found.append({})
+        module.log = log
         module.zero_grad()
         loss = module.training_step(batch)
         loss.backward()
-        gradients = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
-        found.append(gradients | {"loss": loss.detach()})
+        found[-1]["loss"] = loss.detach()
+        found[-1] |= {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
     return found
 
 
@@ -89,8 +94,14 @@ def assert_two_are_one(make: Callable[..., Steps], *args: Any, folder: Path) -> 
         for step, (both, one) in enumerate(zip(pair, alone, strict=True)):
             assert both.keys() == one.keys()
             torch.testing.assert_close(both["loss"], one["loss"], rtol=1e-5, atol=1e-6, msg=f"step {step}")
-            largest = max(float(one[name].abs().max()) for name in one if name != "loss")
-            for name in one.keys() - {"loss"}:
+            logged = [name for name in one if name.startswith("train/")]
+            assert "train/loss" in logged
+            for name in logged:
+                means = (float(of[name][0] / of[name][1]) for of in (both, one))
+                torch.testing.assert_close(*means, rtol=1e-5, atol=1e-6, msg=f"step {step}, {name}")
+            learned = one.keys() - {"loss", *logged}
+            largest = max(float(one[name].abs().max()) for name in learned)
+            for name in learned:
                 off, scale = float((both[name] - one[name]).abs().max()), float(one[name].abs().max())
                 # What is zero by symmetry, such as a key bias's gradient, is rounding on both sides.
                 assert off <= 1e-3 * scale + 1e-6 * largest, f"step {step}, {name}: off by {off} of {scale}"

@@ -259,7 +259,6 @@ def steps(rank: int, world_size: int, data: Path, backbone: Path) -> Iterator[tu
         module = RecformerModule(model, items, Config(train_items=train_items, encoder=encoder))
         module.set_table(torch.randn(module.item_table.shape))
         module.train_items = train_items
-        module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
         module.model.eval()
         histories = leave_one_out(dataset).train.select(np.arange(BATCH_SIZE + 1))
         train = TrainDataset(histories, items, LIMITS["max_token_num"], num_negatives, 1, train_items)
