@@ -116,12 +116,12 @@ class TrainDataset(Dataset[TrainBatch]):
             read, _, chosen = self._choose(key.batch_rows, key.draws(self.seed, key.batch_rows, "masks"))
             all_targets = read[chosen]
         # Of the asked items 80 % are hidden, 10 % replaced by a random one, 10 % left as they are.
-        lengths = np.diff(offsets)
-        fate = draws.uniform(lengths)
-        masked = asked & (fate < 0.8)
-        replaced = asked & (fate >= 0.9)
-        items = np.where(replaced, draws.integers(1, self.num_items + 1, lengths), items)
-        counts = np.add.reduceat(asked.astype(np.int64), offsets[:-1])
+        places, counts = np.flatnonzero(asked), np.add.reduceat(asked.astype(np.int64), offsets[:-1])
+        fate = draws.uniform(counts)
+        masked = np.zeros(len(items), dtype=bool)
+        masked[places[fate < 0.8]] = True
+        replaced = fate >= 0.9
+        items[places[replaced]] = draws.integers(1, self.num_items + 1, counts)[replaced]
         return TrainBatch(
             _inputs(items, masked, asked, offsets, self.maxlen, order),
             torch.from_numpy(targets),

@@ -145,7 +145,7 @@ def share_of_mean(mean: Tensor, count: int) -> tuple[Tensor, int]:
         mean: () over `count` targets of this process; with 0 it counts nothing.
         count: How many targets it is over.
     """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return mean, count
     total = torch.tensor(count, device=mean.device)
     dist.all_reduce(total)
