@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from Recformer.backbone import load_backbone
 from Recformer.checkpoint import load_weights
-from Recformer.encoding import describe, encode_some, weights_sha256
+from Recformer.encoding import describe, encode_some, own_device, weights_sha256
 from Recformer.options import EncoderOptions
 from Recformer.text import load_item_tokens
 from seqrec.cache import CachedArrays
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, find_dataset
-from seqrec.embeddings import Producer, embedding_path, save_embeddings
+from seqrec.embeddings import Producer, embedding_path, needs_saving, save_embeddings
 from seqrec.errors import UserError
 from seqrec.names import check_name
 from seqrec.run import Precision
@@ -56,6 +56,8 @@ class Config:
     """Precision of matrix products: 32-true, bf16-mixed or 16-mixed; vectors of another one are others."""
     embedding_dir: Path = ROOT / "embedding"
     """Where item vectors go."""
+    overwrite: bool = False
+    """Replace vectors of that name that other weights or options made."""
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
     def __post_init__(self) -> None:
@@ -75,11 +77,17 @@ def main(config: Config) -> None:
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1:
         torch.distributed.init_process_group("gloo")
-    cuda = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    model.to(cuda if torch.cuda.is_available() else "cpu")
-    items = load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
     options = describe(model.config, config.encoder.model_name_or_path, config.precision)
     weights = weights_sha256(model)
+    path, producer = (
+        embedding_path(dataset, config.init_type, config.embedding_dir),
+        Producer("Recformer/encode.py", weights, options),
+    )
+    if not needs_saving(path, dataset, producer, config.overwrite):
+        log.info("item vectors `%s` are in %s already", config.init_type, path)
+        return
+    model.to(own_device())
+    items = load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
 
     def make_part(part: int) -> dict[str, NDArray[np.float32]]:
         ids = np.arange(part * config.part_items, min((part + 1) * config.part_items, dataset.num_items + 1))
@@ -94,8 +102,7 @@ def main(config: Config) -> None:
     if processes > 1:
         torch.distributed.barrier()
     if rank == 0:
-        path = embedding_path(dataset, config.init_type, config.embedding_dir)
-        save_embeddings(path, cache.join()["vectors"], dataset, Producer("Recformer/encode.py", weights, options))
+        save_embeddings(path, cache.join()["vectors"], dataset, producer)
         cache.remove()
         log.info("item vectors `%s` are in %s", config.init_type, path)
 

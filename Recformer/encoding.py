@@ -1,6 +1,7 @@
 """Item vectors of a text encoder. Shapes: N items, D width."""
 
 import hashlib
+import os
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,10 +22,14 @@ TOKENS_PER_BATCH = 8192
 
 
 def encode_items(
-    model: RecformerModel, items: ItemTokens, max_tokens: int = TOKENS_PER_BATCH, precision: Precision = "32-true"
+    model: RecformerModel,
+    items: ItemTokens,
+    max_tokens: int = TOKENS_PER_BATCH,
+    precision: Precision = "32-true",
+    share: tuple[int, int] = (0, 1),
 ) -> Tensor:
     """Return the vectors of all items, (N+1, D) float32 on the model's device, row 0 zero; see `encode_some`."""
-    vectors = encode_some(model, items, np.arange(1, items.num_items + 1), max_tokens, precision)
+    vectors = encode_some(model, items, np.arange(1, items.num_items + 1), max_tokens, precision, share)
     return torch.cat([vectors.new_zeros(1, vectors.shape[1]), vectors])
 
 
@@ -35,6 +40,7 @@ def encode_some(
     ids: NDArray[np.int64],
     max_tokens: int = TOKENS_PER_BATCH,
     precision: Precision = "32-true",
+    share: tuple[int, int] = (0, 1),
 ) -> Tensor:
     """Return the vectors of some items, (n, D) float32 on the model's device.
 
@@ -46,6 +52,8 @@ def encode_some(
         ids: (n,) items in 1..N.
         max_tokens: Tokens per batch.
         precision: Of matrix products. It alone decides, never what the hardware can do.
+        share: This process's number and how many there are: each encodes every so many-th batch, and all get all
+            vectors, the same as one process's to the last bit. All have to call this.
     """
     device = next(model.parameters()).device
     vectors = torch.zeros(len(ids), model.config.hidden_size, device=device)
@@ -55,11 +63,25 @@ def encode_some(
     was_training = model.training
     model.eval()
     with _multiply_in(precision, device.type):
-        for rows in tqdm(batches, desc="encoding items", unit="batch", leave=False, delay=2):
-            texts = item_sequences(ids[rows], items, limit).to(device)
-            vectors[torch.from_numpy(rows).to(device)] = model(texts).pooled.float()
+        first, processes = share
+        # All run the encoder equally often: weights that are sharded are gathered by all processes at once.
+        turns = range(first, -(-len(batches) // processes) * processes, processes)
+        for turn in tqdm(turns, desc="encoding items", unit="batch", leave=False, delay=2):
+            rows = batches[turn % len(batches)]
+            pooled = model(item_sequences(ids[rows], items, limit).to(device)).pooled.float()
+            if turn < len(batches):
+                vectors[torch.from_numpy(rows).to(device)] = pooled
+    if processes > 1:
+        torch.distributed.all_reduce(vectors)  # each row is zero in all processes but one
     model.train(was_training)
     return vectors
+
+
+def own_device(accelerator: str = "auto") -> torch.device:
+    """Return the device of this process, also before a launcher's processes have met."""
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))))
 
 
 def weights_sha256(model: nn.Module) -> str:

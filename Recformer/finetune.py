@@ -9,8 +9,9 @@ that epoch's item vectors fixed. Both share the best validation score, so stage 
 import logging
 import re
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -23,14 +24,14 @@ from torch import Tensor
 from Recformer.backbone import load_backbone
 from Recformer.checkpoint import load_weights
 from Recformer.data import HistoryReader, TrainBatch, TrainDataset
-from Recformer.encoding import describe, encode_items, encode_some, weights_sha256
+from Recformer.encoding import encode_items, encode_some, own_device
+from Recformer.exports import FINETUNED, Exports
 from Recformer.model import RecformerModel
 from Recformer.module import EncoderModule
 from Recformer.options import EncoderOptions, LearningOptions
 from Recformer.text import ItemTokens, TokenBatch, load_item_tokens
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, Split, find_dataset
-from seqrec.embeddings import Producer, embedding_path, save_embeddings
 from seqrec.errors import UserError
 from seqrec.losses import full_softmax, sampled_softmax
 from seqrec.module import BatchModule, Grown, Protocol, Recommender, share_of_mean
@@ -84,6 +85,19 @@ class Config:
             raise UserError("--train_items changes the items' vectors, --item_refresh never keeps them: drop one")
 
     @property
+    def starts(self) -> list[str]:
+        """Names of the vectors of weights as they are given; training starts from the last."""
+        return ["longformer"] if self.pretrain_ckpt is None else ["longformer", "pretrain"]
+
+    def exports(self, dataset: Dataset) -> Exports:
+        """Return where a dataset's item vectors go."""
+        flags: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            flags |= value if isinstance(value, dict) else {name: value}
+        backbone, training = self.encoder.model_name_or_path, self.training
+        return Exports(dataset, self.embedding_dir, backbone, training.precision, flags, training.overwrite)
+
+    @property
     def refresh_steps(self) -> int | None:
         """Optimiser steps after which stage 1 encodes the items, beside every epoch's start."""
         mode, _, steps = self.item_refresh.partition(":")
@@ -108,8 +122,9 @@ class RecformerModule(EncoderModule):
     def encode(self) -> None:
         """Bring the item table up to date with the weights, unless it is or is to stay as it was."""
         if self.refresh_items and self._encoded_at != self.global_step:
-            config = self.config
-            self.set_table(encode_items(self.model, self.items, config.eval_max_tokens, config.training.precision))
+            tokens, precision = self.config.eval_max_tokens, self.config.training.precision
+            share = (0, 1) if self._trainer is None else (self.global_rank, self.trainer.world_size)
+            self.set_table(encode_items(self.model, self.items, tokens, precision, share))
 
     def set_table(self, table: Tensor) -> None:
         """Take (N+1, D) item vectors that the present weights give."""
@@ -159,13 +174,27 @@ class RecformerModule(EncoderModule):
         return sampled_softmax(users, F.normalize(self.item_table[ids], dim=1), targets, negatives, log_chance)
 
 
-def export(config: Config, model: RecformerModel, table: Tensor, dataset: Dataset, init_type: str) -> None:
-    """Write (N+1, D) item vectors of a model as `embedding/<dataset>/<init_type>.npy`."""
-    path = embedding_path(dataset, init_type, config.embedding_dir)
-    options = describe(model.config, config.encoder.model_name_or_path, config.training.precision)
-    producer = Producer("Recformer/finetune.py", weights_sha256(model), options)
-    save_embeddings(path, table.cpu().numpy(), dataset, producer)
-    log.info("item vectors `%s` are in %s", init_type, path)
+def check_exports(config: Config, exports: Exports) -> None:
+    """Refuse a run whose item vectors would take the place of other ones.
+
+    Raises:
+        UserError: If there are such, and no --overwrite.
+    """
+    starts = config.starts
+    finetuned = [] if config.test_only or config.item_refresh == "never" else [FINETUNED]
+    if any(exports.path(init_type).exists() for init_type in [*starts, *finetuned]):
+        model, _ = load_backbone(*config.encoder.source, **config.encoder.changes)
+        for init_type in [*starts, *finetuned]:
+            if init_type in starts:
+                load_start(config, model, init_type)
+            exports.check(init_type, model)
+
+
+def load_start(config: Config, model: RecformerModel, init_type: str) -> None:
+    """Give a backbone the pretrained weights where they are asked for."""
+    if init_type == "pretrain":
+        assert config.pretrain_ckpt is not None
+        load_weights(model, config.pretrain_ckpt)
 
 
 def run_stage(
@@ -190,7 +219,7 @@ def train(module: RecformerModule, data: BatchModule, run: Run) -> tuple[Recform
     if module.config.item_refresh == "never":
         log.info("the item vectors were to stay as they were: there are no `finetune` ones to export")
     else:
-        export(module.config, module.model, module.item_table, run.dataset, "finetune")
+        module.config.exports(run.dataset).write_finetuned(module.model, module.item_table)
     link_best(run, 1)
     if module.config.second_stage_epochs == 0:
         return module, first
@@ -222,24 +251,26 @@ def link_best(run: Run, stage: int) -> None:
 def main(config: Config) -> None:
     """Export the untouched vectors, train both stages, test once, and write the run folder."""
     dataset = find_dataset(config.dataset, config.data_path)
-    start = "longformer" if config.pretrain_ckpt is None else "pretrain"
+    start = config.starts[-1]
     run = Run(
         "Recformer", dataset, f"{start}-zeroshot" if config.test_only else start, config.training, config.protocol
     )
-    split = config.protocol.hold_out(dataset)
+    split, exports = config.protocol.hold_out(dataset), config.exports(dataset)
+    if not run.is_finished:
+        check_exports(config, exports)
     if not run.open(config):
         return
     pl.seed_everything(config.training.seed, verbose=False)
     model, items = load_encoder(config, dataset)
-    if torch.cuda.is_available() and config.training.accelerator != "cpu":
-        model.to("cuda")
-    table = encode_items(model, items, config.eval_max_tokens, config.training.precision)
-    export(config, model, table, dataset, "longformer")
-    if config.pretrain_ckpt is not None:
-        load_weights(model, config.pretrain_ckpt)
-        table = encode_items(model, items, config.eval_max_tokens, config.training.precision)
-        export(config, model, table, dataset, "pretrain")
-    module = RecformerModule(model, items, config).to(table.device)
+
+    def encode() -> Tensor:
+        model.to(own_device(config.training.accelerator))
+        return encode_items(model, items, config.eval_max_tokens, config.training.precision)
+
+    for init_type in config.starts:
+        load_start(config, model, init_type)
+        table = exports.start(init_type, model, encode)
+    module = RecformerModule(model.cpu(), items, config)  # whence the Trainer puts it where it belongs
     module.set_table(table)
     data = make_batches(config, dataset, split, items)
     record = RunRecord(run.folder, config.training)

@@ -81,6 +81,50 @@ def save_embeddings(path: Path, vectors: NDArray[np.float32], dataset: Dataset, 
         file.write((json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
 
 
+def find_differences(path: Path, dataset: Dataset, producer: Producer) -> list[str] | None:
+    """Return how the vectors at a path differ from those that a producer makes; None where there are none.
+
+    Args:
+        path: Of a `.npy`.
+        dataset: Whose items the producer encodes.
+        producer: Weights and options; its `checkpoint_sha256` is not compared where it is None, since not yet known.
+    """
+    if not path.exists():
+        return None
+    file = path.with_suffix(".json")
+    if not file.is_file():
+        return [f"there is no {file.name} that says what made them"]
+    there = json.loads(file.read_text(encoding="utf-8"))
+    wanted = {"items": dataset.item_ids_sha256, "weights": producer.checkpoint_sha256} | producer.options
+    made = {"items": there.get("item_ids_sha256"), "weights": there.get("checkpoint_sha256")} | there.get("options", {})
+    if producer.checkpoint_sha256 is None:
+        del wanted["weights"], made["weights"]
+    wanted = json.loads(json.dumps(wanted))
+    different = [
+        f"{name} was {made.get(name)} and is {wanted.get(name)}"
+        for name in sorted(made.keys() | wanted.keys())
+        if made.get(name) != wanted.get(name)
+    ]
+    if not different and there.get("vectors_sha256") != vectors_sha256(_read_vectors(path)):
+        different = [f"they are not those that {file.name} is of"]
+    return different
+
+
+def needs_saving(path: Path, dataset: Dataset, producer: Producer, overwrite: bool) -> bool:
+    """Return whether a producer's vectors are yet to be written: not where they lie already; see `find_differences`.
+
+    Raises:
+        UserError: If other vectors lie there, and are not to be overwritten.
+    """
+    different = find_differences(path, dataset, producer)
+    if different and not overwrite:
+        raise UserError(
+            f"{path} holds other item vectors ({'; '.join(different)}): keep them by another --embedding_dir, or add "
+            "--overwrite to replace them"
+        )
+    return different is None or bool(different)
+
+
 def load_embeddings(init_type: str, dataset: Dataset, folder: Path = ROOT / "embedding") -> NDArray[np.float32]:
     """Return (N+1, D) item vectors for a dataset, checked against its items.
 

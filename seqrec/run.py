@@ -81,7 +81,7 @@ class TrainingConfig:
     resume: bool = False
     """Continue an interrupted run of the same configuration; a finished one is left as it is."""
     overwrite: bool = False
-    """Delete an earlier run of that name first."""
+    """Delete an earlier run of that name first; in Recformer, replace item vectors of other weights or flags too."""
     progress_bar: bool = True
     """Show one."""
 
@@ -129,6 +129,11 @@ class Run:
         """Where everything of the run lies."""
         return self.training.runs_dir / self.family / self.dataset.name / self.name
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing to resume."""
+        return self.training.resume and (self.folder / "metrics.json").is_file()
+
     def open(self, config: Any, *also: Dataset) -> bool:
         """Make the folder ready and say whether there is anything left to do.
 
@@ -152,7 +157,7 @@ class Run:
         file = self.folder / CONFIG
         if not is_first_process():
             # The first process made the folder ready, or found it finished, before or while this one started.
-            return not (self.training.resume and (self.folder / "metrics.json").is_file())
+            return not self.is_finished
         self._take()
         if file.is_file() and self.training.overwrite:
             self._empty()
