@@ -19,24 +19,24 @@ from seqrec.report import format_text, write_report
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What to compare."""
+    """Compare a dataset's finished runs."""
 
     dataset: str
-    """Name of the dataset, a folder of data_dir."""
+    """Dataset, the name of a folder of data_dir."""
     runs_dir: Path = ROOT / "runs"
-    """Holds <family>/<dataset>/<run name>/."""
+    """Folder of the runs, <family>/<dataset>/<run name>/."""
     data_dir: Path = ROOT / "data"
-    """Holds <dataset>/, for the slices and for checking that the runs belong to it."""
+    """Folder of the dataset, for the slices and for checking that the runs belong to it."""
     output_dir: Path | None = None
-    """Where the three files go; <runs_dir>/compare/<dataset> if not given."""
+    """Folder of the three files; <runs_dir>/compare/<dataset> if not given."""
     metric: str = "NDCG@10"
     """Metric of the differences and the slices: NDCG@k, Recall@k or MRR."""
     families: tuple[str, ...] = ()
-    """Only these families; all if not given."""
+    """Families to show; all if not given."""
     groups: tuple[str, ...] = ()
-    """Only these groups (none, longformer, pretrain, finetune or a run name without its seed); all if not given."""
+    """Groups to show (none, longformer, pretrain, finetune or a run name without its seed); all if not given."""
     leave_out: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A run to leave out, by its name as printed (family/dataset/run name); give the flag once for each."""
+    """Run to leave out, by its name as printed (family/dataset/run name); give the flag once for each."""
 
 
 def main(config: Config) -> None:

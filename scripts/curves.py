@@ -24,7 +24,7 @@ from seqrec.results import name_run
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What to draw."""
+    """Draw the learning curves of runs."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders; of a run in stages, a stage's folder."""

@@ -1,6 +1,6 @@
 """Show what item vectors look like: numbers on the screen, and a page with spectra and nearest neighbours.
 
-python scripts/embedding_report.py --dataset demo --init_types longformer finetune
+python scripts/embedding_report.py --dataset demo
 """
 
 import base64
@@ -12,7 +12,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -22,16 +21,17 @@ from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, find_dataset, leave_one_out
 from seqrec.embedding_statistics import Statistics, describe_vectors, draw_transitions, nearest, unit_rows
 from seqrec.embeddings import load_embeddings, name_of
-from seqrec.errors import UserError
+from seqrec.errors import MissingFileError, UserError
 from seqrec.files import write_atomically, write_json
 from seqrec.geometry import Transform, transform_vectors
+from seqrec.page import render_page
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 COLUMNS = (
     ("width", "width", "d"),
     ("mean cosine", "mean_cosine", ".3f"),
     ("effective rank", "effective_rank", ".1f"),
-    ("90 % in", "directions", "d"),
+    ("dimensions for 90 %", "directions", "d"),
     ("alignment", "alignment", ".3f"),
     ("uniformity", "uniformity", ".2f"),
     ("next item", "next_item", ".4f"),
@@ -40,37 +40,50 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Which vectors to look at."""
+    """Describe item vectors in numbers and on a page."""
 
     dataset: str | None = None
     """Name of a prepared dataset in data/; demo, unless --data_path is given."""
     data_path: Path | None = None
     """Folder of a prepared dataset elsewhere."""
-    init_types: tuple[str, ...] = ("longformer", "finetune")
-    """Item vectors: names in embedding/DATASET/ or files."""
+    init_types: tuple[str, ...] = ()
+    """Item vectors: names in embedding/DATASET/ or files; all that lie there if not given."""
     transforms: tuple[Transform, ...] = ("none", "standardise", "whiten", "shrink")
     """What is done to them, each on its own, as --init_transform does."""
     items: int = 8
-    """Items whose nearest neighbours are shown, drawn by popularity."""
+    """Number of items whose nearest neighbours are shown, drawn by popularity."""
     neighbours: int = 5
-    """How many of each."""
+    """Number of neighbours of each."""
     transitions: int = 5_000
-    """Pairs of consecutive items, from training histories, that alignment and next item are measured on."""
+    """Number of pairs of consecutive items, from training histories, that alignment and next item are measured on."""
     seed: int = 0
-    """Of what is drawn."""
+    """Seed of the pairs and items that are drawn."""
     embedding_dir: Path = ROOT / "embedding"
-    """Where item vectors lie."""
+    """Folder of item vectors, <dataset>/<name>.npy."""
     output_dir: Path | None = None
-    """Where the page and the JSON go; runs/embeddings/DATASET if not given."""
+    """Folder of the page and the JSON; runs/embeddings/DATASET if not given."""
 
     def __post_init__(self) -> None:
-        if min(self.items, self.neighbours, self.transitions) < 1 or not self.init_types or not self.transforms:
-            raise UserError(
-                "--items, --neighbours and --transitions must be at least 1; --init_types, --transforms not empty"
-            )
+        if min(self.items, self.neighbours, self.transitions) < 1 or not self.transforms:
+            raise UserError("--items, --neighbours and --transitions must be at least 1; --transforms not empty")
         names = [name_of(name) for name in self.init_types]
         if len(set(names)) < len(names):
             raise UserError(f"--init_types names two alike: {' '.join(names)}; rename a file")
+
+
+def list_vectors(dataset: Dataset, folder: Path) -> list[str]:
+    """Return the names of all item vectors that a dataset has.
+
+    Raises:
+        MissingFileError: If it has none.
+    """
+    names = sorted(path.stem for path in (folder / dataset.name).glob("*.npy"))
+    if not names:
+        raise MissingFileError(
+            f"{folder / dataset.name} holds no item vectors (.npy): make some with "
+            f"`bash Recformer/finetune.sh --dataset {dataset.name}`, or name files with --init_types"
+        )
+    return names
 
 
 def measure(config: Config, dataset: Dataset, vectors: dict[str, NDArray[np.float32]]) -> list[dict[str, Any]]:
@@ -148,13 +161,14 @@ def list_neighbours(config: Config, dataset: Dataset, vectors: dict[str, NDArray
 def main(config: Config) -> None:
     """Print the numbers and write the page."""
     dataset = find_dataset(config.dataset, config.data_path)
-    vectors = {name_of(name): load_embeddings(name, dataset, config.embedding_dir) for name in config.init_types}
+    init_types = config.init_types or list_vectors(dataset, config.embedding_dir)
+    vectors = {name_of(name): load_embeddings(name, dataset, config.embedding_dir) for name in init_types}
     rows = measure(config, dataset, vectors)
     print(format_text(rows))
     folder = config.output_dir or ROOT / "runs" / "embeddings" / dataset.name
     records = [row | {"statistics": asdict(row["statistics"])} for row in rows]
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(TEMPLATE.read_text())
-    page = template.render(
+    page = render_page(
+        TEMPLATE,
         dataset=dataset,
         columns=[title for title, _, _ in COLUMNS],
         rows=[(row["vectors"], row["transform"], format_numbers(row["statistics"])) for row in rows],

@@ -25,7 +25,7 @@ from seqrec.formatting import number
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What to show."""
+    """Show the arms of sweeps as a table and a picture."""
 
     sweeps: tyro.conf.Positional[tuple[Path, ...]]
     """best.json of one sweep, or of several with the same arms and columns."""

@@ -69,7 +69,7 @@ def _draw_means(axes: Axes, table: Table, metric: str) -> None:
         )  # fmt: skip
     axes.margins(x=0.14)
     axes.set_ylim(_rows(table)[-1][1] + 0.6, -1.1)
-    note = "; cross: a run to look at before its group is believed" if table.doubts else ""
+    note = "; cross: see the warnings" if table.doubts else ""
     _style(axes, f"{metric}: mean, and each seed{note}", sign=False)
 
 
@@ -96,7 +96,7 @@ def _draw_differences(axes: Axes, table: Table, metric: str) -> None:
     if not table.differences:
         axes.set_xlim(-1, 1)
         axes.set_xticks([])
-    _style(axes, f"Δ {metric} to {BASELINE}, 95 % interval; hollow: p (Holm) ≥ .05 or one seed", sign=True)
+    _style(axes, f"Δ {metric} to {BASELINE}, 95 % interval; hollow: no star", sign=True)
     axes.tick_params(labelleft=False)
 
 

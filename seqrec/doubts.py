@@ -41,14 +41,15 @@ def find_doubts(
         (float(mean), group) for (_, group), own in values.items() if group in FLOORS for mean in own.mean(axis=1)
     ]
     floor, floor_name = max(floors, default=(-np.inf, ""))
+    baselines = {family for family, group in groups if group in FLOORS}
     doubts = []
     for key, runs in groups.items():
         means, median = values[key].mean(axis=1), float(np.median(values[key].mean(axis=1)))
         for place, (run, mean) in enumerate(zip(runs, means.tolist(), strict=True)):
             if run.best_epoch == 1 and (run.epochs or 0) > 1:
                 doubts.append(Doubt(run, f"its best of {run.epochs} epochs was the first"))
-            if mean < floor and run.group not in FLOORS:
-                doubts.append(Doubt(run, f"{metric} {mean:.4f} is below {floor:.4f} of the baseline {floor_name}"))
+            if mean < floor and run.family not in baselines:
+                doubts.append(Doubt(run, f"{metric} {mean:.4f} is below the baseline {floor_name}, {floor:.4f}"))
             if _is_far(values[key], place, median):
                 doubts.append(
                     Doubt(run, f"{metric} {mean:.4f} is far from {median:.4f}, the median of its {len(runs)} seeds")

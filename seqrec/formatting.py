@@ -21,7 +21,7 @@ def describe_protocol(table: Table) -> str:
     }.get(protocol["split"], f"the test item of split {protocol['split']}")
     catalogue = f"all {protocol['num_items']:,} items"
     sampled = f"{protocol['sample_size']:,} sampled items"
-    seen = "without those the user had before" if protocol["filter_seen"] else "those the user had before included"
+    seen = "without those the user has already seen" if protocol["filter_seen"] else "already-seen ones included"
     against = sampled if protocol["sample_size"] > 0 else f"{catalogue}, {seen}"
     return f"{table.users:,} users; {split} is ranked against {against}."
 

@@ -1,8 +1,9 @@
-"""The comparison as one HTML page that needs nothing else: styles and drawings inside, light and dark."""
+"""Pages in one style that need nothing else: styles and drawings inside, light and dark; here that of a comparison."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from matplotlib.ticker import MaxNLocator
@@ -38,29 +39,29 @@ class Finding:
 
 
 def render_html(comparison: Comparison) -> str:
-    """Return the page."""
+    """Return the page of a comparison."""
+    own = (name_run, mean_scale, difference_scale, slice_scale, find_best)
+    names = {function.__name__: function for function in own}
+    return render_page(TEMPLATE, comparison=comparison, baseline=BASELINE, **names)
+
+
+def render_page(template: Path, **values: Any) -> str:
+    """Return a page from a template that extends `page.html`, with the project's ways to write numbers at hand."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        loader=jinja2.FileSystemLoader([template.parent, TEMPLATE.parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     names = (
-        "number", "percent", "probability", "duration", "size", "amount", "colour_of",
-        "describe_protocol", "data_mark",
+        "number", "percent", "probability", "duration", "size", "amount", "colour_of", "describe_protocol", "data_mark",
     )  # fmt: skip
     environment.globals |= {name: getattr(formatting, name) for name in names}
     environment.filters["number"] = formatting.number
-    environment.globals |= {
-        "name_run": name_run,
-        "mean_scale": mean_scale,
-        "difference_scale": difference_scale,
-        "slice_scale": slice_scale,
-        "find_best": find_best,
-        "baseline": BASELINE,
-    }
-    return environment.get_template(TEMPLATE.name).render(comparison=comparison)
+    # As globals, since macros do not see what is handed to the template alone.
+    environment.globals |= values
+    return environment.get_template(template.name).render()
 
 
 def mean_scale(table: Table, metric: str) -> Scale:
@@ -83,7 +84,7 @@ def _scale(values: Sequence[float]) -> Scale:
     low, high = min(values), max(values)
     margin = 0.08 * (high - low) or max(abs(high), 0.001) * 0.1
     low, high = low - margin, high + margin
-    ticks = (float(tick) for tick in MaxNLocator(4).tick_values(low, high))
+    ticks = (float(tick) for tick in MaxNLocator(3).tick_values(low, high))
     return Scale(low, high, tuple(tick for tick in ticks if low < tick < high))
 
 

@@ -107,7 +107,10 @@ def format_text(comparison: Comparison) -> str:
 def _main_text(table: Table, comparison: Comparison) -> str:
     rows = []
     for row in table.groups:
-        means = [f"{number(row.mean[m])} ± {number(row.sd[m])}" for m in table.metrics]
+        means = [
+            f"{number(row.mean[m])} " + (f"± {number(row.sd[m])}" if row.sd[m] is not None else " " * 7)
+            for m in table.metrics
+        ]
         seeds = str(len(row.seeds)) if len(row.seeds) > 1 else "one seed"
         rows.append([row.family, row.group, seeds, *means, _to_baseline(table, row)])
     header = ["family", "start", "seeds", *table.metrics, f"Δ {comparison.metric}"]

@@ -342,7 +342,7 @@ def test_a_stalled_seed_earns_no_star_and_a_warning(tmp_path: Path) -> None:
     assert {doubt.run.folder.name for doubt in table.doubts} == {"none-seed3"}
     assert [doubt.reason for doubt in table.doubts] == [
         "its best of 22 epochs was the first",
-        "NDCG@10 0.1500 is below 0.2000 of the baseline recency",
+        "NDCG@10 0.1500 is below the baseline recency, 0.2000",
         "NDCG@10 0.1500 is far from 0.4000, the median of its 3 seeds",
     ]
     for shown in (format_text(comparison), render_html(comparison)):
@@ -460,6 +460,18 @@ def test_page_stands_alone_and_shows_every_group(study: Comparison) -> None:
     for row in study.tables[0].groups:
         assert row.family in page and row.group in page
     assert "prefers-color-scheme: dark" in page and "<svg" in page and "pretrain-seed42" in page
+
+
+def test_cards_hold_intervals_strips_stand_by_their_numbers_and_tables_scroll(study: Comparison) -> None:
+    page = render_html(study)
+    gain = study.tables[0].difference("SASRec", "finetune")
+    assert gain is not None
+    interval = f"95 % interval +{gain.low:.4f} to +{gain.high:.4f}".replace("+0.", "+.")
+    card = page.split('<span class="who">SASRec</span>')[1].split("</div>")[0]
+    assert interval in card and "<svg" in card
+    assert page.count("<table>") == page.count('<div class="scroll"><table>') > 4
+    # In a slice, the strip follows the number in the same line of the cell.
+    assert re.search(r'<div class="pair">\s*<span>\.\d{4}<small>.*</small></span>\s*<svg', page)
 
 
 def test_page_escapes_names(study: Comparison) -> None:

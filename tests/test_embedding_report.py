@@ -1,6 +1,7 @@
 """Statistics of item vectors against their definitions, and the page."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,21 @@ def test_neighbours_of_items_without_text_have_their_ids(tmp_path: Path) -> None
     assert {first["item"], first["neighbours"][0][1][0]} == {"item-1", "item-2"}
 
 
+def test_all_vectors_that_lie_there_are_taken_unless_some_are_named(
+    tiny: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = Config(data_path=tiny.path, embedding_dir=tmp_path, output_dir=tmp_path / "out", transforms=("none",))
+    with pytest.raises(
+        FileNotFoundError, match=rf"{tiny.name} holds no item vectors .*Recformer/finetune.sh --dataset"
+    ):
+        main(given)
+    for name in ("pretrain", "mine"):
+        save_embeddings(embedding_path(tiny, name, tmp_path), random_vectors(), tiny, Producer("test", None, {}))
+    for named, expected in (((), ["mine", "pretrain"]), (("pretrain",), ["pretrain"])):
+        main(replace(given, init_types=named))
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:-1]] == expected
+
+
 def test_the_page(tiny: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed, name in enumerate(("one", "<two>")):
         path = embedding_path(tiny, name, tmp_path)
@@ -102,6 +118,7 @@ def test_the_page(tiny: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[s
     page = (tmp_path / "out/embeddings.html").read_text()
     assert page.count("Title of item-") == 3 + 2 * 3 * 5
     assert "&lt;two&gt;" in page
+    assert "--paper:" in page and 'class="scroll"' in page  # the style of every page
     assert "<two>" not in page
     assert "http" not in page.replace("https://www.w3.org", "")
     rows = json.loads((tmp_path / "out/embeddings.json").read_text())["rows"]
