@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,7 @@ def test_a_column_may_have_any_name(tmp_path: Path) -> None:
         (b"user_id,item_id\r1,2\r", "lines end with a carriage return alone"),
         (b"user_id,item_id\n1,2\n\xff,3\n", r"t\.csv, line 3: not UTF-8 \(byte 0xff\)"),
         (b"", "is empty"),
+        (b"user_id,item\r_id\nu,a\n", "has no column 'item_id'"),
         (gzip.compress(b"user_id,item_id\n1,2\n")[:-9], "gzip stream breaks off"),
         ('user_id,item_id\n1,"2\n3,4\n', "Is a quotation mark left open"),
     ],
@@ -198,9 +200,14 @@ def test_files_that_are_no_tables(tmp_path: Path, content: str | bytes, message:
 def test_parquet_that_is_none_or_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pl.DataFrame({"user_id": [1], "item_id": [2]}).write_parquet(path)
-    write(path, path.read_bytes()[:-20])
+    whole = path.read_bytes()
+    write(path, whole[:-20])
     with pytest.raises(UserError, match=r"t\.parquet can't be read \(.*is the file whole"):
         prepare(Table(**where(tmp_path), input=path))
+    for at in range(4, len(whole), 31):  # no bit that flips is a traceback
+        write(path, whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        with suppress(UserError):
+            prepare(Table(**where(tmp_path), overwrite=True, input=path))
     write(path, "user_id,item_id\n")
     with pytest.raises(UserError, match=r"t\.parquet is no Parquet file, it begins with b'user_id"):
         prepare(Table(**where(tmp_path), input=path))

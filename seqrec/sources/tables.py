@@ -71,7 +71,7 @@ def _settle(frame: pl.LazyFrame, path: Path, scratch: Path, first: int, separato
         frame.sink_parquet(target, compression="lz4")
     except pl.exceptions.NoDataError as error:
         raise UserError(f"{path} is empty") from error
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # damaged Parquet makes polars panic
         raise _bad_table(path, separator, error) from error
     return pl.scan_parquet(target, glob=False, row_index_name=LINE, row_index_offset=first)
 
@@ -83,8 +83,7 @@ def _check_header(path: Path, text: Path, separator: str, quote: bool) -> None:
         raise UserError(
             f"{path}, line 1: expected the names of columns, got JSON, {line[:80]!r}: name a JSON file .json"
         )
-    names = next(csv.reader([line], delimiter=separator), []) if quote else line.split(separator)
-    require_distinct(path, names)
+    require_distinct(path, _fields(line, separator, quote))
 
 
 def require_distinct(path: Path, names: Sequence[str]) -> None:
@@ -105,7 +104,7 @@ def _bad_table(path: Path, separator: str | None, error: Exception) -> UserError
     fields = 0
     for first, chunk in line_chunks(path):
         for number, line in enumerate(chunk.split(b"\n"), start=first):
-            width = _width(line.decode(errors="replace").removesuffix("\r"), separator)
+            width = len(_fields(line.decode(errors="replace").removesuffix("\r"), separator, separator == ","))
             fields = fields or width
             if width > fields:
                 seen = f"{width} fields, the first line has {fields}"
@@ -115,14 +114,11 @@ def _bad_table(path: Path, separator: str | None, error: Exception) -> UserError
     )
 
 
-def _width(line: str, separator: str) -> int:
-    """Return the number of fields; only comma-separated files quote theirs."""
-    if separator != ",":
-        return line.count(separator) + 1
+def _fields(line: str, separator: str, quote: bool) -> list[str]:
     try:
-        return len(next(csv.reader([line]), []))
-    except csv.Error:  # a field beyond the reader's limit
-        return 1
+        return next(csv.reader([line], delimiter=separator), []) if quote else line.split(separator)
+    except csv.Error:  # a carriage return outside quotes, or a field beyond the reader's limit
+        return line.split(separator)
 
 
 def require_columns(frame: pl.LazyFrame, columns: Sequence[str], path: Path) -> None:
