@@ -26,6 +26,8 @@ MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 ROBERTA_LIKE = ("longformer", "roberta", "xlm-roberta", "camembert")  # their positions start after the padding's id
+VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), ("*.model",))
+"""Files that a tokenizer comes as, any of these."""
 MODEL_TYPES = ("bert", MODERN, *ROBERTA_LIKE)
 
 
@@ -132,10 +134,18 @@ def load_tokenizer(folder: Path) -> Any:
     """Return a folder's fast tokenizer.
 
     Raises:
+        MissingFileError: If the folder has no vocabulary.
         UserError: If it has no class token to start a sequence with.
     """
     from transformers import AutoTokenizer
 
+    # Without these a tokenizer is made all the same, and reads each word as unknown.
+    if not any(all(any(folder.glob(name)) for name in names) for names in VOCABULARIES):
+        told = ", ".join(" with ".join(names) for names in VOCABULARIES)
+        raise MissingFileError(
+            f"{folder} has no tokenizer, which would be one of {told}: save the model's own there, with "
+            "tokenizer.save_pretrained or by copying its files"
+        )
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.cls_token_id is None or not tokenizer.is_fast:
         raise UserError(f"the tokenizer in {folder} has no class token or no fast form: give a Longformer or BERT")

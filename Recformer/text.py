@@ -10,6 +10,7 @@ Source: Li et al. (2023), "Text Is All You Need", section 2.2, https://arxiv.org
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -163,7 +164,8 @@ def tokenize_items(
 def load_item_tokens(dataset: Dataset, tokenizer: Any, max_attr_num: int = 3, max_attr_length: int = 32) -> ItemTokens:
     """Return the tokens of a prepared dataset's items, memory-mapped; made where they are not there yet.
 
-    They lie in `.tokens/` beside the dataset, under a name that the texts, the tokenizer and the limits decide.
+    They lie in `.tokens/` beside the dataset, or in the user's cache where nothing can be written there, under a name
+    that the texts, the tokenizer and the limits decide.
 
     Args:
         dataset: The dataset; its text attributes are read in their order.
@@ -187,7 +189,7 @@ def load_item_tokens(dataset: Dataset, tokenizer: Any, max_attr_num: int = 3, ma
         return {"tokens": made.tokens, "types": made.types, "lengths": made.lengths[1:].astype(np.int32)}
 
     parts = max(1, -(-len(table) // CHUNK))
-    cache = CachedArrays(dataset.path.parent / ".tokens", key, parts)
+    cache = CachedArrays(_token_folder(dataset), key, parts)
     arrays = cache.load(make_part, f"tokenising {dataset.name}")
     lengths = arrays["lengths"]
     if empty := int((lengths == 0).sum()):
@@ -307,6 +309,14 @@ def ragged_arange(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDAr
     values: NDArray[np.int64] = np.arange(lengths.sum(), dtype=np.int64)
     values += np.repeat(shift, lengths)
     return values
+
+
+def _token_folder(dataset: Dataset) -> Path:
+    """Return the folder of the tokens of a dataset's items."""
+    beside = dataset.path.parent / ".tokens"
+    if os.access(beside if beside.is_dir() else beside.parent, os.W_OK):
+        return beside
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqrec" / "tokens"
 
 
 def _item_slots(

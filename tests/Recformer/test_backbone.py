@@ -1,5 +1,6 @@
 """Backbones and checkpoints of the encoder: conversion, MiniLM against BERT, files and their errors."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from Recformer import backbone
-from Recformer.backbone import find_backbone, load_backbone, read_config
+from Recformer.backbone import find_backbone, load_backbone, load_tokenizer, read_config
 from Recformer.checkpoint import load_checkpoint, load_folder, load_recommender, load_weights, save_checkpoint
 from Recformer.config import RecformerConfig
 from Recformer.conversion import convert
@@ -176,6 +177,19 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.bin").write_text("not tensors")
     with pytest.raises(ValueError, match="no file of tensors"):
         load_checkpoint(tmp_path / "text.bin")
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    source = find_backbone("minilm")
+    shutil.copy(source / "config.json", tmp_path)
+    shutil.copy(source / "tokenizer_config.json", tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match=r"has no tokenizer, .* tokenizer\.json, vocab\.txt, vocab\.json with merg"
+    ):
+        load_tokenizer(tmp_path)
+    shutil.copy(source / "vocab.txt", tmp_path)
+    words = ["guitar", "strings"]
+    assert load_tokenizer(tmp_path)(words)["input_ids"] == load_tokenizer(source)(words)["input_ids"]
 
 
 def test_unknown_and_changed_backbones_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Tokenisation of items and histories against a slow, literal form."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from itertools import pairwise
@@ -189,6 +190,24 @@ def test_tokens_of_a_dataset_are_made_once_in_parts(
         for field in ("tokens", "types", "offsets"):
             np.testing.assert_array_equal(getattr(made, field), getattr(whole, field))
         monkeypatch.setattr(text, "tokenize_items", None)  # the second time nothing is tokenised
+
+
+def test_tokens_go_to_the_users_cache_where_nothing_can_be_written_beside_the_dataset(
+    tiny_path: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_path, tmp_path / "disk" / "tiny")
+    dataset = load_dataset(tmp_path / "disk" / "tiny")
+    can_be = os.access
+    read_only = tmp_path / "disk"
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: not Path(path).is_relative_to(read_only) and can_be(path, mode)
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = text.load_item_tokens(dataset, tokenizer, 3, 8)
+    whole = tokenize_items(dataset.item_table(), dataset.attributes, tokenizer, 3, 8)
+    np.testing.assert_array_equal(made.tokens, whole.tokens)
+    assert [path.name for path in read_only.iterdir()] == ["tiny"]
+    assert list((tmp_path / "cache" / "seqrec" / "tokens").glob("*/tokens.npy"))
 
 
 def test_other_texts_or_limits_are_other_tokens(tiny_path: Path, tokenizer: Any, tmp_path: Path) -> None:
