@@ -16,6 +16,8 @@ _FOLDS = 5
 """Parts of the fitted rows, each of which measures the axes of the others."""
 _ABSENT = 1e-9
 """Share of the largest variance below which no fitted item points in a direction."""
+_ALIKE = 1e-3
+"""Share of all items' entries below which those of the fitted items are too small to divide by."""
 
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.bool_]
@@ -51,7 +53,7 @@ def transform_vectors(
         own_std: Deviation of an entry of the model's random table.
 
     Raises:
-        UserError: If no row is to be fitted, or `whiten` has fewer than two.
+        UserError: If no row is to be fitted, or those that are differ a thousand times less than the others.
 
     Source: cross-validated variances, Bartz (2016), https://arxiv.org/abs/1611.00798.
     """
@@ -75,13 +77,24 @@ def _apply(
         return np.asarray(items / np.maximum(np.linalg.norm(items, axis=1, keepdims=True), 1e-12))
     if name in ("scale", "match"):
         entry = float(np.sqrt(np.square(items[fitted]).mean()))
+        _check_spread(items, fitted)
         return np.asarray(items * ((items.shape[1] ** -0.5 if name == "scale" else own_std) / max(entry, 1e-12)))
     centred: NDArray[np.float64] = items - items[fitted].mean(axis=0)
     if name == "centre":
         return centred
+    _check_spread(centred, fitted)
     if name != "standardise":
         centred = _change_directions(name, centred, fitted, width)
     return _apply("scale", centred, fitted, width, own_std)
+
+
+def _check_spread(items: NDArray[np.float64], fitted: Rows) -> None:
+    """Refuse fitted rows that are so small beside the others that dividing by them would blow the others up."""
+    if np.square(items[fitted]).mean() < _ALIKE**2 * np.square(items[1:]).mean():
+        raise UserError(
+            f"--init_transform: the vectors of the {fitted.sum()} items that occur in training are too much alike to "
+            "tell the scale of the others: give --fit_transform all, or --init_transform none"
+        )
 
 
 def _change_directions(name: Transform, centred: NDArray[np.float64], fitted: Rows, width: int) -> NDArray[np.float64]:
@@ -94,19 +107,27 @@ def _change_directions(name: Transform, centred: NDArray[np.float64], fitted: Ro
         variances = np.maximum(variances, 0)
         gains = np.sqrt(variances / np.maximum(variances + variances.mean(), 1e-300))
     else:
-        variances = _held_out_variances(rows)
-        present = variances > _ABSENT * variances[-1]
+        variances = _level(variances, _held_out_variances(rows))
+        present = variances > _ABSENT * variances.max()
         gains = np.where(present, np.where(present, variances, 1) ** -0.5, 0)
     return np.asarray((centred @ axes * gains) @ axes.T)
 
 
 def _held_out_variances(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (V,) ascending variances along principal axes, of (n, V) rows that the axes were not fitted on."""
-    if len(rows) < 2:
-        raise UserError(f"--init_transform whiten needs at least 2 items to fit, got {len(rows)}: --fit_transform all")
     squares = np.zeros(rows.shape[1])
     folds = min(_FOLDS, len(rows))
     for fold in range(folds):
         kept = np.delete(rows, np.s_[fold::folds], axis=0)
-        squares += np.square(rows[fold::folds] @ np.linalg.eigh(kept.T @ kept)[1]).sum(axis=0)
+        values, axes = np.linalg.eigh(kept.T @ kept)
+        squares += _level(values, np.square(rows[fold::folds] @ axes).sum(axis=0))
     return np.sort(squares / len(rows))
+
+
+def _level(variances: NDArray[np.float64], held_out: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (V,) held-out variances, their mean where the (V,) ascending ones of the fitted rows are zero.
+
+    Axes along which nothing varies are any basis of what is left, and a machine's own.
+    """
+    count = int((variances <= _ABSENT * variances[-1]).sum())
+    return np.concatenate([np.full(count, held_out[:count].mean() if count else 0.0), held_out[count:]])

@@ -100,16 +100,32 @@ def test_whitening_few_items_does_not_blow_up_the_others(num_fitted: int) -> Non
     assert 0.3 < rms_length(white[1001:]) < 5
 
 
+@pytest.mark.parametrize("num_fitted", [10, 30, 49, 200])
+def test_whitening_turned_vectors_turns_what_it_gives(num_fitted: int) -> None:
+    generator = np.random.default_rng(2)
+    vectors = (generator.normal(size=(301, 60)) * np.logspace(0, -2, 60)).astype(np.float32)
+    turn = np.linalg.qr(generator.normal(size=(60, 60)))[0]
+    fitted = list(range(1, num_fitted + 1))
+    white = transform(vectors, "whiten", fitted=fitted)
+    turned = transform((vectors.astype(np.float64) @ turn).astype(np.float32), "whiten", fitted=fitted)
+    np.testing.assert_allclose(turned[1:], white[1:] @ turn, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["standardise", "pca", "whiten", "shrink"])
+def test_fitted_items_that_do_not_differ_are_refused(name: Transform) -> None:
+    vectors = random_vectors()
+    vectors[1:11] = vectors[1]
+    with pytest.raises(UserError, match=r"10 items that occur in training are too much alike.*--fit_transform all"):
+        transform(vectors, name, fitted=list(range(1, 11)))
+    with pytest.raises(UserError, match="1 items that occur in training are too much"):
+        transform(vectors, name, fitted=[20])
+
+
 def test_whitening_drops_a_direction_that_no_fitted_item_has() -> None:
     vectors = np.random.default_rng(1).normal(size=(101, 3)).astype(np.float32)
     vectors[:51, 2] = 0
     white = transform(vectors, "whiten", fitted=list(range(1, 51)))
     np.testing.assert_allclose(white[:, 2], 0, atol=1e-6)
-
-
-def test_whitening_one_item_is_refused() -> None:
-    with pytest.raises(UserError, match=r"whiten needs at least 2 items to fit, got 1"):
-        transform(random_vectors(), "whiten", fitted=[3])
 
 
 def test_shrinking_is_the_formula_on_singular_values() -> None:
