@@ -15,7 +15,6 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import TensorDataset
-from tqdm import tqdm
 
 from Baselines.data import event_ages, score_items
 from Baselines.model import SameForAll
@@ -24,6 +23,7 @@ from seqrec.dataset import ROOT, Dataset, Histories, find_dataset
 from seqrec.errors import UserError
 from seqrec.files import write_atomically
 from seqrec.module import BatchModule, Grown, Protocol, Recommender
+from seqrec.progress import progress
 from seqrec.ragged import RowSampler
 from seqrec.run import Run, RunRecord, TrainingConfig
 from seqrec.training import report, test
@@ -96,7 +96,7 @@ def choose_half_life(
     )
     found = {}
     choices = HALF_LIVES if is_open else (config.half_life,)
-    for half_life in tqdm(choices, "validation", leave=False, disable=None if config.progress_bar else True):
+    for half_life in progress(choices, desc="validation"):
         module.take(score_items(items, ages, len(module.scores) - 1, half_life))
         trainer.validate(module, datamodule=data, verbose=False)
         found[half_life] = module.results

@@ -15,7 +15,6 @@ import tyro
 from torch import Tensor, nn
 
 from seqrec.dropout import Dropout
-from seqrec.errors import UserError
 from seqrec.item_table import ItemTable, Start
 from seqrec.layers import AttentionBlock, check_sizes
 from seqrec.ragged import Layout
@@ -39,9 +38,7 @@ class Bert4RecConfig:
     """Score with a table and a bias of their own rather than with the item vectors that the model reads."""
 
     def __post_init__(self) -> None:
-        check_sizes(self.hidden_units, self.num_blocks, self.num_heads, self.dropout_rate)
-        if self.maxlen < 2:
-            raise UserError(f"--maxlen must be at least 2 (one event and the asked one), got {self.maxlen}")
+        check_sizes(self, least_length=2)  # one event and the asked one
 
 
 class Block(AttentionBlock):

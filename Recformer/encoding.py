@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from Recformer.config import RecformerConfig
 from Recformer.model import RecformerModel
 from Recformer.text import ItemTokens, item_sequences
 from seqrec.evaluation import full_precision
+from seqrec.progress import progress
 from seqrec.ragged import RowSampler
 from seqrec.run import Precision
 
@@ -66,7 +66,7 @@ def encode_some(
         first, processes = share
         # All run the encoder equally often: weights that are sharded are gathered by all processes at once.
         turns = range(first, -(-len(batches) // processes) * processes, processes)
-        for turn in tqdm(turns, desc="encoding items", unit="batch", leave=False, delay=2):
+        for turn in progress(turns, desc="encoding items", unit="batch"):
             rows = batches[turn % len(batches)]
             pooled = model(item_sequences(ids[rows], items, limit).to(device)).pooled.float()
             if turn < len(batches):

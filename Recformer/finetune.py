@@ -7,6 +7,7 @@ that epoch's item vectors fixed. Both share the best validation score, so stage 
 """
 
 import logging
+import math
 import re
 import sys
 from dataclasses import asdict, dataclass, field, replace
@@ -30,6 +31,7 @@ from Recformer.model import RecformerModel
 from Recformer.module import EncoderModule
 from Recformer.options import EncoderOptions, LearningOptions
 from Recformer.text import ItemTokens, TokenBatch, load_item_tokens
+from seqrec.checks import require_at_least
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, Split, find_dataset
 from seqrec.errors import UserError
@@ -74,6 +76,8 @@ class Config:
     protocol: Protocol = field(default_factory=Protocol)
 
     def __post_init__(self) -> None:
+        require_at_least(1, self, "batch_size", "eval_max_tokens")
+        require_at_least(0, self, "second_stage_epochs")
         if not re.fullmatch(r"epoch|never|steps:[1-9]\d*", self.item_refresh):
             raise UserError(f"--item_refresh must be epoch, steps:N with N at least 1, or never: {self.item_refresh!r}")
         if (epochs := self.second_stage_epochs or self.training.eval_every) < self.training.eval_every:
@@ -198,7 +202,7 @@ def load_start(config: Config, model: RecformerModel, init_type: str) -> None:
 
 
 def run_stage(
-    module: RecformerModule, data: BatchModule, run: Run, stage: int, to_beat: float = -1.0
+    module: RecformerModule, data: BatchModule, run: Run, stage: int, to_beat: float = -math.inf
 ) -> tuple[RecformerModule, RunRecord]:
     """Train one stage in its own folder; return a module with its best weights and their item vectors."""
     module.refresh_items = stage == 1 and module.config.item_refresh != "never"
@@ -214,7 +218,6 @@ def run_stage(
 
 def train(module: RecformerModule, data: BatchModule, run: Run) -> tuple[RecformerModule, RunRecord]:
     """Run both stages, export `finetune`, and return a module with the better stage's best weights."""
-    metric = run.training.best_metric
     module, first = run_stage(module, data, run, 1)
     if module.config.item_refresh == "never":
         log.info("the item vectors were to stay as they were: there are no `finetune` ones to export")
@@ -224,10 +227,10 @@ def train(module: RecformerModule, data: BatchModule, run: Run) -> tuple[Recform
     if module.config.second_stage_epochs == 0:
         return module, first
     best_weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    module, second = run_stage(module, data, run, 2, to_beat=first.best[metric])
+    module, second = run_stage(module, data, run, 2, to_beat=first.best_score)
     second.history = first.history + second.history
     second.seconds += first.seconds
-    if second.best[metric] <= first.best[metric]:
+    if second.best_epoch is None or second.best_score <= first.best_score:
         log.info("stage 2 did not improve on stage 1: its weights are left aside")
         module.load_state_dict(best_weights)
         second.best, second.best_epoch = first.best, first.best_epoch

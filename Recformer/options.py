@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from seqrec.checks import require_above, require_at_least
 from seqrec.errors import UserError
 
 
@@ -29,6 +30,11 @@ class EncoderOptions:
     """A text's vector: its first token's, or the mean over its tokens. By default what the backbone was trained for."""
     temp: float = 0.05
     """Cosine similarities are divided by this."""
+
+    def __post_init__(self) -> None:
+        require_at_least(2, self, "max_token_num")
+        require_at_least(1, self, "max_attr_num", "max_attr_length")
+        require_above(0, self, "temp")
 
     @property
     def source(self) -> tuple[str, Path | None]:
@@ -70,8 +76,11 @@ class LearningOptions:
     """Projections of the encoder's layers that get a low-rank update."""
 
     def __post_init__(self) -> None:
-        if self.lora_r < 0 or self.lora_alpha < 1 or not 0 <= self.lora_dropout < 1 or not self.lora_targets:
-            raise UserError(
-                "--lora_r must be 0 or more, --lora_alpha at least 1, --lora_dropout in [0, 1) and --lora_targets not "
-                f"empty, got {self.lora_r}, {self.lora_alpha}, {self.lora_dropout} and {list(self.lora_targets)}"
-            )
+        require_above(0, self, "lr")
+        require_at_least(0, self, "weight_decay", "warmup_steps")
+        require_at_least(0, self, "lora_r")
+        require_at_least(1, self, "lora_alpha")
+        if not 0 <= self.lora_dropout < 1:
+            raise UserError(f"--lora_dropout must lie in [0, 1), got {self.lora_dropout}")
+        if not self.lora_targets:
+            raise UserError("--lora_targets must name at least one projection")

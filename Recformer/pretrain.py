@@ -27,6 +27,7 @@ from Recformer.module import EncoderModule
 from Recformer.options import EncoderOptions, LearningOptions
 from Recformer.pretraining import MlmPass, PretrainBatch, PretrainDataset, RecformerForPretraining, contrast
 from Recformer.text import ItemTokens, TokenBatch, load_item_tokens
+from seqrec.checks import require_at_least
 from seqrec.command import run_command
 from seqrec.dataset import Dataset, find_dataset
 from seqrec.errors import UserError
@@ -88,10 +89,7 @@ class Config:
                 f"--mlm_probability must lie in (0, 1) and --mlm_weight be 0 or more, got {self.mlm_probability} and "
                 f"{self.mlm_weight}"
             )
-        sizes = {"batch_size": self.batch_size, "contrast_batch": self.contrast_batch, "valid_step": self.valid_step}
-        for name, value in sizes.items():
-            if value is not None and value < 1:
-                raise UserError(f"--{name} must be at least 1, got {value}")
+        require_at_least(1, self, "batch_size", "contrast_batch", "valid_step", "eval_max_tokens")
 
     @property
     def rows_per_step(self) -> int:

@@ -225,17 +225,33 @@ class RecformerTokenizer:
             UserError: If no item has any text.
         """
         items = list(chain.from_iterable(histories))
-        attributes = list(dict.fromkeys(chain.from_iterable(items)))
-        if not attributes:
-            raise UserError("no item has any attribute: give items as objects such as {'title': '...', 'brand': '...'}")
-        columns = {name: [str(item.get(name) or "") for item in items] for name in attributes}
-        table = pl.DataFrame({"item": np.arange(1, len(items) + 1), **columns})
-        limits = self.config.max_attr_num, self.config.max_attr_length
-        tokens = tokenize_items(table, attributes, self.tokenizer, *limits)
+        tokens = self._tokenize(items)
         ends = np.cumsum([len(history) for history in histories])
         starts = np.concatenate([[0], ends[:-1]])
         longest = self.config.max_item_embeddings - 1
         return build_sequences(np.arange(1, len(items) + 1), starts, ends, tokens, self.config.max_token_num, longest)
+
+    def _tokenize(self, items: Sequence[Mapping[str, str]]) -> ItemTokens:
+        """Return the tokens of items, the attributes of each in its own order."""
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for row, item in enumerate(items):
+            alike.setdefault(tuple(item), []).append(row)
+        if not any(alike):
+            raise UserError("no item has any attribute: give items as objects such as {'title': '...', 'brand': '...'}")
+        texts: list[tuple[NDArray[np.int32], NDArray[np.int8]]] = [(np.zeros(0, np.int32), np.zeros(0, np.int8))]
+        texts *= len(items)
+        for attributes, rows in alike.items():
+            if not attributes:
+                continue
+            columns = {name: [str(items[row][name] or "") for row in rows] for name in attributes}
+            table = pl.DataFrame({"item": np.arange(1, len(rows) + 1), **columns})
+            limits = self.config.max_attr_num, self.config.max_attr_length
+            made = tokenize_items(table, attributes, self.tokenizer, *limits)
+            for row, a, b in zip(rows, made.offsets[1:-1], made.offsets[2:], strict=True):
+                texts[row] = made.tokens[a:b], made.types[a:b]
+        tokens, types = (np.concatenate(part) for part in zip(*texts, strict=True))
+        offsets = np.cumsum([0, 0, *(len(part) for part, _ in texts)])
+        return ItemTokens(tokens, types, offsets, int(self.tokenizer.cls_token_id))
 
 
 def build_sequences(

@@ -41,9 +41,7 @@ class SASRecConfig:
     """Let attention depend on how much time lies between events, where the dataset has timestamps."""
 
     def __post_init__(self) -> None:
-        check_sizes(self.hidden_units, self.num_blocks, self.num_heads, self.dropout_rate)
-        if self.maxlen < 1:
-            raise UserError(f"--maxlen must be at least 1, got {self.maxlen}")
+        check_sizes(self, least_length=1)
         if self.relative_time and self.hidden_units // self.num_heads % 2:
             raise UserError(
                 f"--relative_time turns pairs of numbers: --hidden_units {self.hidden_units} over --num_heads "

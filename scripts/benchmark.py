@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import polars as pl
 import tyro
-from tqdm import tqdm
 
 from scripts.quality import draw_quality, print_quality, time_to_best
 from scripts.sides import (
@@ -44,6 +43,7 @@ from seqrec.dataset import ROOT, Dataset, find_dataset, leave_one_out
 from seqrec.errors import UserError
 from seqrec.files import write_atomically, write_json
 from seqrec.formatting import size
+from seqrec.progress import progress
 
 Peer = Literal["rectools", "recbole"]
 
@@ -234,7 +234,7 @@ def benchmark_id_model(config: IdBenchmark, dataset: Dataset) -> dict[str, Any]:
     sides: dict[str, list[dict[str, Any]]] = {name: [] for name in ("ours", *config.peers)}
     epochs_per_round = config.epochs * len(sides) + 1
     further = (config.quality_epochs or 0) * len(sides)
-    with tqdm(total=config.rounds * epochs_per_round + further, unit="epoch", leave=False) as bar:
+    with progress(total=config.rounds * epochs_per_round + further, unit="epoch") as bar:
 
         def advance(line: str) -> None:
             if line.startswith("epoch "):
@@ -284,7 +284,7 @@ def benchmark_recformer(config: RecformerBenchmark, dataset: Dataset) -> dict[st
     """Print the table and return everything measured; both sides take turns in one process."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        tqdm(total=7 * config.repeats, desc="Recformer", unit="turn", leave=False) as bar,
+        progress(total=7 * config.repeats, desc="Recformer", unit="turn") as bar,
     ):
         settings = Path(folder) / "settings.json"
         write_json(settings, asdict(config) | {"data_path": str(dataset.path)})

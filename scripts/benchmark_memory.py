@@ -14,13 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import tyro
-from tqdm import tqdm
 
 from seqrec.command import run_command
 from seqrec.errors import UserError
 from seqrec.evaluation import rank_targets
 from seqrec.formatting import duration, size
 from seqrec.losses import full_softmax
+from seqrec.progress import progress
 from seqrec.run import peak_memory
 
 
@@ -69,7 +69,7 @@ def measure_softmax(config: Softmax) -> str:
     items = torch.nn.Parameter(torch.randn(config.num_items + 1, config.width) * config.width**-0.5)
     optimizer = torch.optim.AdamW([items], fused=True)
     seconds = []
-    for _ in tqdm(range(config.steps), desc="steps", leave=False, disable=None):
+    for _ in progress(range(config.steps), desc="steps"):
         hidden = torch.randn(config.positions, config.width, requires_grad=True)
         targets = torch.randint(1, config.num_items + 1, (config.positions,))
         start = time.perf_counter()
@@ -93,7 +93,7 @@ def measure_ranking(config: Ranking) -> str:
     items = torch.randn(config.num_items + 1, config.width)
     batches = range(0, config.measured_users, config.batch_size)
     after_first, start = 0, time.perf_counter()
-    for first in tqdm(batches, desc="ranking", unit="batch", leave=False, disable=None):
+    for first in progress(batches, desc="ranking", unit="batch"):
         users = torch.randn(min(config.batch_size, config.measured_users - first), config.width)
         rank_targets(users, items, torch.randint(1, config.num_items + 1, (len(users),)))
         after_first = after_first or peak_memory()

@@ -15,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, find_dataset, leave_one_out
@@ -25,6 +24,7 @@ from seqrec.errors import MissingFileError, UserError
 from seqrec.files import write_atomically, write_json
 from seqrec.geometry import Transform, transform_vectors
 from seqrec.page import render_page
+from seqrec.progress import progress
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 COLUMNS = (
@@ -95,7 +95,7 @@ def measure(config: Config, dataset: Dataset, vectors: dict[str, NDArray[np.floa
         raise UserError(f"{dataset.name} has no training history of two items: there is no next item to look at")
     rows = []
     todo = [(name, transform) for name in vectors for transform in config.transforms]
-    for name, transform in tqdm(todo, desc="measuring", disable=None, leave=False):
+    for name, transform in progress(todo, desc="measuring"):
         changed = transform_vectors(vectors[name], (transform,), fitted, vectors[name].shape[1], 0.02)
         rows.append({"vectors": name, "transform": transform, "statistics": describe_vectors(changed, pairs)})
     return rows

@@ -20,8 +20,8 @@ import polars as pl
 import torch
 import tyro
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from seqrec.checks import require_at_least
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, Histories, find_dataset
 from seqrec.errors import MissingFileError, UserError
@@ -29,6 +29,7 @@ from seqrec.evaluation import seen_pairs, top_items
 from seqrec.files import write_atomically
 from seqrec.module import Grown, Recommender
 from seqrec.names import check_family
+from seqrec.progress import progress
 from seqrec.ragged import RowSampler
 from seqrec.run import DATA, VECTORS, from_root
 from seqrec.sharding import find_checkpoint
@@ -66,8 +67,13 @@ class Config:
     def __post_init__(self) -> None:
         if self.users and self.history:
             raise UserError("give --users or a --history, not both")
-        if self.top_k < 1:
-            raise UserError(f"--top_k must be at least 1, got {self.top_k}")
+        require_at_least(1, self, "top_k", "max_tokens")
+        try:
+            kind = torch.device(self.device).type
+        except RuntimeError as error:
+            raise UserError(f"--device must be cpu, cuda or cuda:N, got {self.device!r}") from error
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"--device {self.device}: PyTorch finds no GPU on this machine; use --device cpu")
         if self.output is not None and self.output.suffix not in (".parquet", ".csv"):
             raise UserError(f"--output must end in .parquet or .csv, got {self.output}")
 
@@ -157,7 +163,7 @@ def recommend(
     batches = RowSampler(recommender.count_tokens(histories), max_tokens=max_tokens, shuffle=False).batches()
     with torch.inference_mode():
         catalogue = module.item_vectors().float()
-        for rows in tqdm(batches, desc="recommending", unit="batch", disable=None, leave=False):
+        for rows in progress(batches, desc="recommending", unit="batch"):
             inputs = module.transfer_batch_to_device(recommender.read(histories, rows), torch.device(device), 0)
             users = module.user_vectors(inputs).float()
             seen = None

@@ -1,5 +1,6 @@
 """Where a sweep looks for each flag, and what it tries."""
 
+import math
 import re
 from typing import Any
 
@@ -28,7 +29,10 @@ def read_search(entries: tuple[str, ...]) -> dict[str, BaseDistribution]:
             elif re.fullmatch(r"\d+", low) and re.fullmatch(r"\d+", high):
                 space[flag] = IntDistribution(int(low), int(high), log=values.endswith(":log"))
             else:
-                space[flag] = FloatDistribution(float(low), float(high), log=values.endswith(":log"))
+                ends = float(low), float(high)
+                if not all(map(math.isfinite, ends)):
+                    raise ValueError("both ends must be finite numbers")
+                space[flag] = FloatDistribution(*ends, log=values.endswith(":log"))
         except ValueError as error:
             raise UserError(
                 f"--search {entry!r} ({error}): expected flag=low..high, flag=low..high:log or flag=a,b,c"

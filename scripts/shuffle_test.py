@@ -17,7 +17,6 @@ import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from scripts.recommend import load_run
 from seqrec.command import run_command
@@ -28,6 +27,7 @@ from seqrec.formatting import number
 from seqrec.intervals import compare_means
 from seqrec.metrics import mean_by_user
 from seqrec.module import HeldOutDataset, Protocol, Recommender
+from seqrec.progress import progress
 from seqrec.ragged import BatchKey, RowSampler
 from seqrec.results import name_run, user_metric
 
@@ -83,7 +83,7 @@ def rank_histories(
     sampler = RowSampler(recommender.count_tokens(histories), max_tokens=max_tokens, shuffle=False)
     with torch.inference_mode():
         catalogue = module.item_vectors().float()
-        for rows in tqdm(sampler.batches(), desc="ranking", unit="batch", disable=None, leave=False):
+        for rows in progress(sampler.batches(), desc="ranking", unit="batch"):
             batch = module.transfer_batch_to_device(data[BatchKey(rows, 0, 0)], torch.device(device), 0)
             users = module.user_vectors(batch.inputs).float()
             found = rank_targets(users, catalogue, batch.targets, negatives=batch.negatives, seen=batch.seen)

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from seqrec.files import exclusive, write_atomically
+from seqrec.progress import progress
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -47,7 +47,7 @@ class CachedArrays:
         """
         if self.folder.is_dir():
             return
-        for part in tqdm(range(first, self.num_parts, step), desc=description, unit="part", leave=False, delay=2):
+        for part in progress(range(first, self.num_parts, step), desc=description, unit="part"):
             path = self.parts / f"{part}.npz"
             if not path.is_file():
                 with write_atomically(path) as file:

@@ -13,7 +13,9 @@ import torch
 import tyro
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+from seqrec.checks import list_flags, require_finite
 from seqrec.errors import UserError
+from seqrec.progress import show_progress
 
 
 def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str] | None = None) -> None:
@@ -35,7 +37,10 @@ def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str]
         warnings.filterwarnings("ignore", f".*{moot}.*")
     torch.set_float32_matmul_precision("high")
     try:
-        main(tyro.cli(config, args=words, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True))
+        given = tyro.cli(config, args=words, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+        require_finite(given)
+        show_progress(dict(list_flags(given)).get("progress_bar", True))
+        main(given)
     except (UserError, OSError, MisconfigurationException) as error:
         if os.environ.get("SEQREC_TRACEBACK"):
             raise

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from seqrec.errors import MissingFileError, UserError
 from seqrec.files import write_atomically
 from seqrec.names import check_name
+from seqrec.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def _verify_once(folder: Path, arrays: Mapping[str, NDArray[Any]], expected: str
         return
     digest = hashlib.sha256()
     size = sum(array.nbytes for array in arrays.values())
-    with tqdm(total=size, desc=f"verifying {dataset.name}", unit="B", unit_scale=True, delay=2, leave=False) as bar:
+    with progress(total=size, desc=f"verifying {dataset.name}", unit="B", unit_scale=True) as bar:
         for array in arrays.values():
             for _, chunk in _chunks(array):
                 digest.update(chunk.data)

@@ -17,6 +17,7 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from seqrec.checks import require_above, require_at_least
 from seqrec.dataset import ROOT, Dataset, Histories, find_dataset
 from seqrec.embeddings import NONE, load_embeddings, name_of, vectors_sha256
 from seqrec.errors import UserError
@@ -81,15 +82,13 @@ class IdModelConfig:
             raise UserError("--init_transform, --fit_transform and --init_mode are for given vectors: give --init_type")
         if self.item_lr is not None and self.table.is_frozen:
             raise UserError(f"--item_lr has no effect on --init_mode {self.table.mode}, whose vectors do not learn")
-        if (self.table.unfreeze_at or 0) >= self.training.num_epochs:
+        if (self.table.unfreeze_at or 0) > self.training.num_epochs:
             raise UserError(
-                f"--unfreeze_at {self.table.unfreeze_at} is never reached: epochs are numbered from 0 and --num_epochs "
-                f"is {self.training.num_epochs}"
+                f"--unfreeze_at {self.table.unfreeze_at} is never reached: --num_epochs is {self.training.num_epochs}"
             )
-        if self.warmup_steps < 0:
-            raise UserError(f"--warmup_steps must be 0 or more, got {self.warmup_steps}")
-        if self.batch_size < 1:
-            raise UserError(f"--batch_size must be at least 1, got {self.batch_size}")
+        require_above(0, self, "lr")
+        require_at_least(0, self, "item_lr", "warmup_steps", "weight_decay")
+        require_at_least(1, self, "batch_size")
 
 
 class IdModule(NextItemModule):
@@ -158,7 +157,7 @@ class IdModule(NextItemModule):
         starts = [0] * len(groups)
         if table.requires_grad:
             groups.append({"params": [table], "lr": config.table_lr, "weight_decay": config.weight_decay})
-            starts.append(config.table.unfreeze_at or 0)
+            starts.append((config.table.unfreeze_at or 1) - 1)
         optimizer = torch.optim.AdamW(groups, config.lr, betas=(0.9, 0.98), fused=can_fuse(self))
         return schedule_rate(optimizer, self, config.warmup_steps, config.schedule, starts)
 

@@ -35,7 +35,7 @@ class TableOptions:
     freeze_items: bool = False
     """The same as --init_mode frozen."""
     unfreeze_at: int | None = None
-    """Epoch from which frozen vectors learn after all."""
+    """Epoch, counted from 1, from which frozen vectors learn after all."""
 
     def __post_init__(self) -> None:
         if self.freeze_items and self.init_mode not in ("init", "frozen"):

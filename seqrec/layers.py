@@ -1,7 +1,10 @@
 """Layers that models over item ids share. Shapes: T events of a batch of histories, Q asked events, D width."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
+from seqrec.checks import require_at_least
 from seqrec.errors import UserError
 from seqrec.ragged import Layout, attend
 from seqrec.rotation import Rotation, rotate
@@ -10,21 +13,25 @@ Turns = tuple[Rotation, Rotation]
 """What asked events and all events are turned by before they are compared."""
 
 
-def check_sizes(hidden_units: int, num_blocks: int, num_heads: int, dropout_rate: float) -> None:
-    """Check the flags that transformers share.
+MAX_SIZE = 100_000
+"""Of a width and of a history: more is a slip, and fills the memory before anything else is said."""
+
+
+def check_sizes(sizes: Any, least_length: int) -> None:
+    """Check the flags of a transformer's dataclass: its width, blocks, heads, dropout and `maxlen`.
 
     Raises:
         UserError: If one is out of its range.
     """
-    if min(hidden_units, num_blocks, num_heads) < 1:
-        raise UserError(
-            "--hidden_units, --num_blocks and --num_heads must be at least 1, got "
-            f"{hidden_units}, {num_blocks} and {num_heads}"
-        )
-    if hidden_units % num_heads:
-        raise UserError(f"--hidden_units {hidden_units} must be a multiple of --num_heads {num_heads}")
-    if not 0 <= dropout_rate < 1:
-        raise UserError(f"--dropout_rate must lie in [0, 1), got {dropout_rate}")
+    require_at_least(1, sizes, "hidden_units", "num_blocks", "num_heads")
+    require_at_least(least_length, sizes, "maxlen")
+    for name, size in (("hidden_units", sizes.hidden_units), ("maxlen", sizes.maxlen)):
+        if size > MAX_SIZE:
+            raise UserError(f"--{name} must be at most {MAX_SIZE:,}, got {size:,}")
+    if sizes.hidden_units % sizes.num_heads:
+        raise UserError(f"--hidden_units {sizes.hidden_units} must be a multiple of --num_heads {sizes.num_heads}")
+    if not 0 <= sizes.dropout_rate < 1:
+        raise UserError(f"--dropout_rate must lie in [0, 1), got {sizes.dropout_rate}")
 
 
 class AttentionBlock(nn.Module):

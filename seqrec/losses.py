@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqrec.checks import require_above, require_at_least
 from seqrec.errors import UserError
 
 Loss = Literal["ce", "sampled_softmax", "gbce", "bce"]
@@ -43,11 +44,10 @@ class LossOptions:
     """Score by cosine divided by this, in training and in use; by default by the plain dot product."""
 
     def __post_init__(self) -> None:
-        if self.num_negatives < 1 or not 0 <= self.gbce_t <= 1 or (self.temp is not None and self.temp <= 0):
-            raise UserError(
-                "--num_negatives must be at least 1, --gbce_t in [0, 1] and --temp above 0, got "
-                f"{self.num_negatives}, {self.gbce_t} and {self.temp}"
-            )
+        require_at_least(1, self, "num_negatives")
+        require_above(0, self, "temp")
+        if not 0 <= self.gbce_t <= 1:
+            raise UserError(f"--gbce_t must lie in [0, 1], got {self.gbce_t}")
         for option in fields(self):
             value, losses = getattr(self, option.name), _OWN.get(option.name, (self.loss,))
             if value != option.default and self.loss not in losses:

@@ -25,7 +25,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from seqrec.dataset import ROOT
 from seqrec.dataset_files import FORMAT, hash_item_ids
@@ -33,6 +32,7 @@ from seqrec.errors import UserError
 from seqrec.files import exclusive, write_atomically, write_json
 from seqrec.item_text import fill_missing, has_text, item_text
 from seqrec.names import check_name
+from seqrec.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def prepare(config: Preparation) -> Path:
         try:
             scratch, folder = work / "scratch", work / "dataset"
             scratch.mkdir(parents=True)
-            with tqdm(total=4, desc=f"preparing {config.name}", unit="step", delay=2) as bar:
+            with progress(total=4, desc=f"preparing {config.name}", unit="step") as bar:
                 raw = config.read(scratch)
                 bar.update()
                 users, items, events = number(raw)

@@ -8,6 +8,8 @@ import csv
 import io
 import json
 import logging
+import math
+import os
 import resource
 import shutil
 import sys
@@ -23,6 +25,7 @@ import tyro
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.utilities import rank_zero_only
 
+from seqrec.checks import require_above, require_at_least
 from seqrec.dataset import ROOT, Dataset
 from seqrec.errors import UserError
 from seqrec.files import hold, plain, write_atomically, write_json
@@ -36,6 +39,7 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 """Of matrix products; what is added up, normalised and ranked stays float32."""
 CONFIG = "config.json"
 LOCK = ".lock"
+MAX_SEED = 2**32 - 1
 DATA = "data"
 """Key of config.json that is no flag: the hashes of what was read."""
 VECTORS = "vectors_sha256"
@@ -86,11 +90,12 @@ class TrainingConfig:
     """Show one."""
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "patience", "eval_every", "devices", "num_nodes", "accumulate_grad_batches"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")
-        if self.valid_users is not None and self.valid_users < 1:
-            raise UserError(f"--valid_users must be at least 1, got {self.valid_users}")
+        require_at_least(1, self, "num_epochs", "patience", "eval_every", "valid_users")
+        require_at_least(1, self, "devices", "num_nodes", "accumulate_grad_batches")
+        require_at_least(0, self, "seed", "dataloader_num_workers")
+        require_above(0, self, "gradient_clip_val")
+        if self.seed > MAX_SEED:
+            raise UserError(f"--seed must be at most {MAX_SEED}, got {self.seed}")
         if self.eval_every > self.num_epochs:
             raise UserError(
                 f"--eval_every {self.eval_every} is more than --num_epochs {self.num_epochs}: "
@@ -100,6 +105,17 @@ class TrainingConfig:
             check_name("--run_name", self.run_name)
         if self.resume and self.overwrite:
             raise UserError("--resume keeps an earlier run and --overwrite deletes it: give one of them")
+
+    def check_machine(self) -> None:
+        """Refuse more processes than this machine can run at a time; they would wait for one another.
+
+        Raises:
+            UserError: If there are fewer GPUs, or without GPUs fewer cores.
+        """
+        on_gpu = self.accelerator != "cpu" and torch.cuda.is_available()
+        there, what = (torch.cuda.device_count(), "GPUs") if on_gpu else (os.cpu_count() or 1, "cores")
+        if self.devices > there:
+            raise UserError(f"--devices {self.devices}: this machine has {there} {what}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +164,7 @@ class Run:
                 it was run with other flags than these, on other data or from other item vectors, if something else lies
                 there, if another process is at it, or if the metric that chooses the epoch is not measured.
         """
+        self.training.check_machine()
         measured = [f"{name}@{k}" for name in ("NDCG", "Recall") for k in self.protocol.metric_ks] + ["MRR", "AUC"]
         if self.training.best_metric not in measured:
             raise UserError(f"--best_metric must be one of {measured}, got {self.training.best_metric!r}")
@@ -266,12 +283,13 @@ class Run:
 
 
 class RunRecord(pl.Callback):
-    """Keeps what a run must remember over a kill: the best epoch, the curve, the time spent."""
+    """Keeps what a run must remember over a kill: the best epoch, the curve, the time spent. Epochs count from 1."""
 
     def __init__(self, folder: Path, config: TrainingConfig) -> None:
         self.folder, self.best_metric, self.seed = folder, config.best_metric, config.seed
         self.best: dict[str, float] = {}
-        self.best_epoch = -1
+        self.best_score = -math.inf
+        self.best_epoch: int | None = None
         self.history: list[dict[str, float]] = []
         self.seconds = 0.0
         self._since = 0.0
@@ -281,6 +299,7 @@ class RunRecord(pl.Callback):
         """Return everything above, as tensors and plain values."""
         return {
             "best": self.best,
+            "best_score": self.best_score,
             "best_epoch": self.best_epoch,
             "history": self.history,
             "seconds": self.seconds,
@@ -289,6 +308,7 @@ class RunRecord(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of an interrupted run."""
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+        self.best_score = state_dict["best_score"]
         self.history, self.seconds = state_dict["history"], state_dict["seconds"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -310,16 +330,18 @@ class RunRecord(pl.Callback):
         """Remember the epoch if it is the best so far."""
         assert isinstance(pl_module, NextItemModule)
         self._validated = True
-        results = pl_module.results
-        if results[self.best_metric] > self.best.get(self.best_metric, -1.0):
-            self.best, self.best_epoch = results, trainer.current_epoch
+        # The number, in float32, by which Lightning keeps a checkpoint and stops early.
+        score = float(trainer.callback_metrics[f"valid/{self.best_metric}"])
+        if score > self.best_score:
+            self.best, self.best_score, self.best_epoch = pl_module.results, score, trainer.current_epoch + 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add one row to the curve and say one line."""
         now = time.perf_counter()
         spent, self._since = now - self._since, now
         self.seconds += spent
-        row = {"epoch": float(trainer.current_epoch), "seconds": spent}
+        epoch = trainer.current_epoch + 1
+        row = {"epoch": float(epoch), "seconds": spent}
         # Lightning keeps the metrics of the last validation, which may be an earlier epoch's.
         row |= {k: float(v) for k, v in trainer.callback_metrics.items() if self._validated or k.startswith("train/")}
         self.history.append(row)
@@ -328,9 +350,9 @@ class RunRecord(pl.Callback):
             score = ""
             if self._validated:
                 score = f", validation {self.best_metric} {row[f'valid/{self.best_metric}']:.4f}"
-                score += " (best so far)" if self.best_epoch == trainer.current_epoch else ""
+                score += " (best so far)" if self.best_epoch == epoch else ""
             loss = row.get("train/loss", float("nan"))
-            log.info("epoch %d: loss %.4f%s, %.1f s", trainer.current_epoch, loss, score, spent)
+            log.info("epoch %d: loss %.4f%s, %.1f s", epoch, loss, score, spent)
         self._validated = False
 
     def _write_curve(self) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import time
 import warnings
 from pathlib import Path
@@ -37,7 +38,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
 
-def build_trainer(config: TrainingConfig, folder: Path, record: RunRecord, to_beat: float = -1.0) -> pl.Trainer:
+def build_trainer(config: TrainingConfig, folder: Path, record: RunRecord, to_beat: float = -math.inf) -> pl.Trainer:
     """Return the Trainer that every family uses, writing into a run folder; see `fit`."""
     monitor = f"valid/{config.best_metric}"
     checkpoints = folder / "checkpoints"
@@ -85,7 +86,7 @@ def fit(
     data: pl.LightningDataModule,
     config: TrainingConfig,
     folder: Path,
-    to_beat: float = -1.0,
+    to_beat: float = -math.inf,
     start: Path | None = None,
 ) -> tuple[Module, RunRecord]:
     """Train until the validation score stops rising, continuing from `last.ckpt` under --resume.

@@ -105,7 +105,7 @@ def test_what_cannot_serve_new_items_says_so(
         run = train("SASRec", tiny_path, embeddings, tmp_path / name, *flags)
         with pytest.raises(ValueError, match=r"has learnt something of each item.*train with --init_mode adapter"):
             load_run(run, catalogue=grown_path)
-    run = train("SASRec", tiny_path, embeddings, tmp_path / "unfrozen", *ADAPTER, "--unfreeze_at", "1")
+    run = train("SASRec", tiny_path, embeddings, tmp_path / "unfrozen", *ADAPTER, "--unfreeze_at", "2")
     with pytest.raises(ValueError, match=r"has learnt something of each item.*without --unfreeze_at"):
         load_run(run, catalogue=grown_path)
     run = train("Bert4Rec", tiny_path, embeddings, tmp_path / "untied", *ADAPTER, "--untied_output")

@@ -299,8 +299,8 @@ def test_the_best_epoch_is_chosen_and_tested(run: Run) -> None:
     module, data = make(run, good_epochs={2})
     complete(run, module, data)
     metrics = json.loads((run.folder / "metrics.json").read_text())
-    assert metrics["best_epoch"] == 2
-    assert metrics["epochs"] == 6  # epochs 3, 4 and 5 were not better
+    assert metrics["best_epoch"] == 3
+    assert metrics["epochs"] == 6  # epochs 4, 5 and 6 were not better
     assert metrics["valid"]["NDCG@10"] == 1
     assert metrics["valid"]["AUC"] == 1
     assert int(module.trained) == 2  # the weights of the best epoch, not of the last
@@ -310,13 +310,36 @@ def test_the_best_epoch_is_chosen_and_tested(run: Run) -> None:
     assert metrics["protocol"]["num_items"] == 40
 
 
+class Scored(Moody):
+    """Validates with given scores, one an epoch."""
+
+    scores = (0.25, 0.25 + 1e-10, 0.125)
+
+    def _finish(self, stage: str) -> None:
+        super()._finish(stage)
+        if stage == "valid":
+            self.results |= {"NDCG@10": self.scores[self.current_epoch]}
+            self.log("valid/NDCG@10", self.results["NDCG@10"])
+
+
+def test_the_number_that_keeps_a_checkpoint_chooses_the_epoch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    # float64 tells the first two scores apart, and float32, in which Lightning keeps a checkpoint, does not.
+    assert np.float32(Scored.scores[0]) == np.float32(Scored.scores[1])
+    run = again(run, num_epochs=3, accelerator="cpu", progress_bar=False)
+    moody, data = make(run, good_epochs=set())
+    module, record = fit(Scored(moody.targets, set()), data, run.training, run.folder)
+    assert record.best_epoch == 1
+    assert record.best["NDCG@10"] == Scored.scores[0]
+    assert int(module.trained) == 0  # the weights of the epoch that was chosen
+
+
 def test_a_score_to_beat_and_rare_validation(run: Run) -> None:
     config = replace(run.training, num_epochs=8, eval_every=2, patience=2, accelerator="cpu", progress_bar=False)
     module, data = make(run, good_epochs=set())
     module, record = fit(module, data, config, run.folder, to_beat=0.5)
-    # Epochs 1 and 3 are validated, neither reaches 0.5: patience is over, and the better of them is kept.
+    # Epochs 2 and 4 are validated, neither reaches 0.5: patience is over, and the better of them is kept.
     assert len(record.history) == 4
-    assert record.best_epoch == 1
+    assert record.best_epoch == 2
     assert int(module.trained) == 1
     assert [("valid/NDCG@10" in row) for row in record.history] == [False, True, False, True]
 

@@ -11,9 +11,8 @@ from contextlib import nullcontext
 from io import BufferedReader
 from pathlib import Path
 
-from tqdm import tqdm
-
 from seqrec.errors import MissingFileError, UserError
+from seqrec.progress import progress
 
 CHUNK_BYTES = 64 << 20
 MAX_LINE_BYTES = 64 << 20
@@ -109,7 +108,7 @@ def pieces(path: Path, size: int) -> Iterator[bytes]:
     packed, grown, lines = path.stat().st_size, 0, 0
     with (
         _opened(path) as stream,
-        tqdm(total=packed, unit="B", unit_scale=True, desc=f"reading {path.name}", delay=2) as bar,
+        progress(total=packed, unit="B", unit_scale=True, desc=f"reading {path.name}") as bar,
     ):
         while True:
             try:

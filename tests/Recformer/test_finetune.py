@@ -82,7 +82,7 @@ def test_the_second_stage_keeps_the_item_vectors_and_counts_only_where_it_is_bet
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["valid"]["NDCG@10"] == pytest.approx(max(best), abs=1e-6)
     every = [float(row[c]) for curve, c in zip(curves, column, strict=True) for row in curve[1:]]
-    assert metrics["best_epoch"] == every.index(max(every))  # counted through both stages, from 0
+    assert metrics["best_epoch"] == 1 + every.index(max(every))  # counted through both stages, from 1
     better = 1 if metrics["valid"]["NDCG@10"] == pytest.approx(best[0], abs=1e-6) else 2
     assert (run / "checkpoints/best.ckpt").samefile(run / f"stage{better}/checkpoints/best.ckpt")
     assert metrics["test"]["users"] == len(np.flatnonzero(np.load(run / "ranks-test.npy") >= 0))

@@ -90,7 +90,7 @@ def test_the_language_model_head_goes_on_learning(backbone: Path) -> None:
 def test_errors(model: RecformerModel) -> None:
     with pytest.raises(ValueError, match=r"--lora_targets \['qurey'\] are no projections of the encoder, which has"):
         add_lora(model, model, LearningOptions(lora_r=2, lora_targets=("qurey", "key")))
-    with pytest.raises(ValueError, match="lora_dropout in"):
+    with pytest.raises(ValueError, match="lora_dropout must lie in"):
         LearningOptions(lora_r=2, lora_dropout=1.0)
     update = {"a.lora_A.default.weight": torch.ones(1, 1), "a.lora_B.default.weight": torch.ones(1, 1)}
     with pytest.raises(ValueError, match="no lora_scale"):

@@ -283,7 +283,7 @@ def test_frozen_vectors_stay_and_the_projection_learns(tiny: Dataset, tmp_path: 
     assert_recommends_as_it_was_tested(command.folder, tiny.path)
 
 
-@pytest.mark.parametrize(("thawing", "learns"), [((), False), (("--unfreeze_at", "1"), True)])
+@pytest.mark.parametrize(("thawing", "learns"), [((), False), (("--unfreeze_at", "2"), True)])
 def test_frozen_vectors_learn_from_the_epoch_asked_for(
     tiny: Dataset, tmp_path: Path, thawing: tuple[str, ...], learns: bool
 ) -> None:
