@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +11,12 @@ import torch
 from torch import Tensor
 
 from Recformer.checkpoint import load_checkpoint, load_folder, load_strictly, load_weights
-from Recformer.config import RecformerConfig
+from Recformer.config import MAX_LAYERS, RecformerConfig
 from Recformer.conversion import MODERN, convert
 from Recformer.model import RecformerModel
 from Recformer.pretraining import MlmPass, RecformerForPretraining
 from seqrec.errors import MissingFileError, UserError
+from seqrec.opening import check_field, read_json_object
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 ROBERTA_LIKE = ("longformer", "roberta", "xlm-roberta", "camembert")  # their positions start after the padding's id
+ROPES = ("full_attention", "sliding_attention")
 VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), ("*.model",))
 """Files that a tokenizer comes as, any of these."""
 MODEL_TYPES = ("bert", MODERN, *ROBERTA_LIKE)
@@ -82,11 +83,11 @@ def _load(
     """Return the encoder, its source's language-model head by name, and the tokenizer."""
     beside = None if longformer_ckpt is None else longformer_ckpt.with_suffix("")
     folder = beside if beside is not None and (beside / "config.json").is_file() else find_backbone(model_name_or_path)
+    read_source(folder)  # the tokenizer's own reader opens the configuration too, and fails at a bad one
     tokenizer = load_tokenizer(folder)
     config = read_config(folder, tokenizer, **changes)
     with torch.device("meta"):
         model = RecformerModel(config)
-    model.to_empty(device="cpu")
     if longformer_ckpt is not None:
         load_weights(model, longformer_ckpt)
         state = load_checkpoint(longformer_ckpt)
@@ -146,7 +147,13 @@ def load_tokenizer(folder: Path) -> Any:
             f"{folder} has no tokenizer, which would be one of {told}: save the model's own there, with "
             "tokenizer.save_pretrained or by copying its files"
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # its readers, in two languages, fail at a damaged file with errors of every kind
+        said = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(
+            f"the tokenizer in {folder}, or the config.json beside it, can't be read ({said}): download the model again"
+        ) from error
     if tokenizer.cls_token_id is None or not tokenizer.is_fast:
         raise UserError(f"the tokenizer in {folder} has no class token or no fast form: give a Longformer or BERT")
     return tokenizer
@@ -163,37 +170,74 @@ def read_config(folder: Path, tokenizer: Any, **changes: Any) -> RecformerConfig
         tokenizer: The folder's.
         **changes: See `load_backbone`.
     """
-    source = json.loads((folder / "config.json").read_text())
-    kind = source.get("model_type")
-    if kind not in MODEL_TYPES or source.get("position_embedding_type", "absolute") != "absolute":
-        raise UserError(
-            f"{folder} holds a model of type {kind!r}, expected one of {list(MODEL_TYPES)} with absolute positions"
-        )
+    source = read_source(folder)
+    kind = source["model_type"]
     converted = "position_offset" in source  # save_longformer_ckpt.py wrote it
     if not converted and kind == MODERN:
         source |= _read_modern(source)
     if not converted:
-        source["pad_token_id"] = source.get("pad_token_id", tokenizer.pad_token_id)
+        source["pad_token_id"] = _whole(source.get("pad_token_id", tokenizer.pad_token_id), "pad_token_id", folder)
         source["position_offset"] = source["pad_token_id"] + 1 if kind in ROBERTA_LIKE else 0
         if kind != MODERN:
             source["attention_window"] = 64
         source["pooler_type"] = "mean" if _was_trained_on_means(folder) else "cls"
         source.setdefault("max_token_num", 1024)
     values = source | {"cls_token_id": tokenizer.cls_token_id} | changes
-    rows = values["max_token_num"] + values["position_offset"]
+    rows = sum(_whole(values.get(name), name, folder) for name in ("max_token_num", "position_offset"))
     if not converted:
         values["max_position_embeddings"] = max(source["max_position_embeddings"], rows)
-    if isinstance(values["attention_window"], int):
+    if isinstance(values.get("attention_window"), int):
         values["attention_window"] = (values["attention_window"],) * values["num_hidden_layers"]
-    return RecformerConfig.from_dict(values)
+    try:
+        return RecformerConfig.from_dict(values)
+    except UserError as error:
+        raise UserError(f"{folder / 'config.json'}: {error}") from error
+
+
+def read_source(folder: Path) -> dict[str, Any]:
+    """Return what config.json says of a backbone, whose kind and sizes are such as Recformer can read.
+
+    Raises:
+        UserError: If it is damaged, of another kind, or has a size that no model has.
+    """
+    file, repair = folder / "config.json", "download the model again"
+    source = read_json_object(file, repair, {"model_type": str}, finite=True)
+    kind = source["model_type"]
+    if kind not in MODEL_TYPES or source.get("position_embedding_type", "absolute") != "absolute":
+        raise UserError(
+            f"{folder} holds a model of type {kind!r:.80}, expected one of {list(MODEL_TYPES)} with absolute positions"
+        )
+    for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
+        check_field(source, name, (int,), file, repair)
+    check_field(source, "max_position_embeddings", (int,), file, repair)
+    if not 1 <= source["num_hidden_layers"] <= MAX_LAYERS:
+        raise UserError(
+            f"{file}: num_hidden_layers is {source['num_hidden_layers']}, expected 1 to {MAX_LAYERS}: {repair}"
+        )
+    return source
+
+
+def _whole(value: Any, name: str, folder: Path) -> int:
+    if type(value) is not int:
+        raise UserError(f"{folder / 'config.json'}: {name} is {value!r:.80}, expected a whole number")
+    return value
 
 
 def _read_modern(source: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a Recformer's configuration from a ModernBERT's, as today's or as older files hold them."""
     layers = range(source["num_hidden_layers"])
     every = source.get("global_attn_every_n_layers", 3)
-    kinds = source.get("layer_types") or ["sliding" if index % every else "full_attention" for index in layers]
+    kinds = source.get("layer_types") or []
+    if not kinds and type(every) is int and every > 0:
+        kinds = ["sliding" if index % every else "full_attention" for index in layers]
     ropes = source.get("rope_parameters") or {}
+    nested = isinstance(ropes, dict) and all(isinstance(ropes.get(key, {}), dict) for key in ROPES)
+    if type(every) is not int or every < 1 or not isinstance(kinds, list) or len(kinds) != len(layers) or not nested:
+        raise UserError(
+            f"layer_types is {kinds!r:.80}, global_attn_every_n_layers {every!r:.80}, rope_parameters {ropes!r:.80}: "
+            f"expected a kind for each of {len(layers)} layers, or a whole number from 1, and an object of objects: "
+            "download the model again"
+        )
     theta = {
         name: ropes.get(key, {}).get("rope_theta", source.get(old, default))
         for name, key, old, default in (
@@ -218,7 +262,9 @@ def _read_modern(source: Mapping[str, Any]) -> dict[str, Any]:
 def _was_trained_on_means(folder: Path) -> bool:
     """Return whether a sentence encoder's own files say that it averages its tokens."""
     pooling = folder / "1_Pooling" / "config.json"
-    return pooling.is_file() and bool(json.loads(pooling.read_text()).get("pooling_mode_mean_tokens"))
+    return pooling.is_file() and bool(
+        read_json_object(pooling, "download the model again").get("pooling_mode_mean_tokens")
+    )
 
 
 def _package_folder() -> Path | None:

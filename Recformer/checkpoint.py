@@ -1,12 +1,9 @@
 """Reading and writing weights: files of tensors by name, never of code."""
 
-import json
 import logging
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -17,6 +14,8 @@ from Recformer.lora import merge_lora
 from Recformer.model import RecformerForSeqRec
 from seqrec.errors import MissingFileError, UserError
 from seqrec.files import write_atomically, write_json
+from seqrec.names import check_name
+from seqrec.opening import describe, read_json_object, read_tensors
 
 log = logging.getLogger(__name__)
 
@@ -51,28 +50,22 @@ def load_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise MissingFileError(f"no checkpoint {path}: give the path of a .bin, .pt, .ckpt or .safetensors file")
-    content: Any = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
-    while isinstance(content, dict) and (outer := [key for key in NESTINGS if isinstance(content.get(key), dict)]):
-        content = content[outer[0]]
-    tensors = {name: value for name, value in dict(content).items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise UserError(f"{path} holds no tensors by name, its keys are {sorted(map(str, content))[:5]}")
-    return strip_wrappers(tensors)
+    return strip_wrappers(read_tensors(path, nestings=NESTINGS))
 
 
 def load_folder(folder: Path) -> dict[str, Tensor]:
     """Return the weights of a Hugging Face folder by name: one file or shards, safetensors before pickles.
 
     Raises:
-        MissingFileError: If the folder has no weights.
+        MissingFileError: If the folder has no weights, or not all of them.
+        UserError: If a file is damaged, or an index names files that are not in the folder itself.
     """
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
             return load_checkpoint(folder / name)
         index = folder / f"{name}.index.json"
         if index.is_file():
-            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            return {key: value for shard in shards for key, value in load_checkpoint(folder / shard).items()}
+            return {key: value for shard in _shards(index) for key, value in load_checkpoint(folder / shard).items()}
     raise MissingFileError(
         f"{folder} has neither model.safetensors nor pytorch_model.bin: download the weights too, or give those that "
         "save_longformer_ckpt.py wrote as --longformer_ckpt"
@@ -94,6 +87,8 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         UserError: If names or shapes don't fit; the message lists them.
     """
     state = load_checkpoint(path)
+    if any(".lora_" in name for name in state) and any(tensor.is_meta for tensor in model.state_dict().values()):
+        raise UserError(f"{path} holds low-rank updates, not the weights of a backbone: give it as --checkpoint")
     prefix = "longformer." if any(name.startswith("longformer.") for name in state) else ""
     state = merge_lora(state, {prefix + name: tensor for name, tensor in model.state_dict().items()})
     inner = {name.removeprefix("longformer."): value for name, value in state.items() if name.startswith("longformer.")}
@@ -129,7 +124,7 @@ def load_strictly(
     """Load a state dict in place, or say which names are missing, unexpected or of another shape.
 
     Args:
-        model: Receives the weights.
+        model: Receives the weights; memory is set aside for one on the meta device.
         state: Tensors by name.
         source: Where they come from, for the message.
         outside: Names beside `state` in the same file.
@@ -141,7 +136,8 @@ def load_strictly(
     shapes = [
         f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
         for name in own
-        if name in state and state[name].shape != own[name].shape
+        if name in state
+        and (state[name].shape != own[name].shape or state[name].is_floating_point() != own[name].is_floating_point())
     ]
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
     found = [f"{len(names)} {kind}: {', '.join(names[:6])}" for kind, names in problems.items() if names]
@@ -152,17 +148,21 @@ def load_strictly(
         )
     if extra:
         log.info("%s: not read: %s", source, ", ".join(extra[:8]))
+    if any(tensor.is_meta for tensor in own.values()):
+        model.to_empty(device="cpu")  # only now: a configuration may claim sizes that no memory holds
     model.load_state_dict({name: state[name] for name in own})
 
 
-def _unpickle(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(
-            f"{path} is no file of tensors that torch.save wrote ({str(error).splitlines()[0][:80]}): save the model's "
-            "state_dict() alone"
-        ) from error
+def _shards(index: Path) -> list[str]:
+    """Return the files that an index of weights names."""
+    places = read_json_object(index, "download the model again", {"weight_map": dict})["weight_map"]
+    for shard in places.values():
+        if not isinstance(shard, str):
+            raise UserError(f"{index} names {describe(shard)}, expected a file of weights: download the model again")
+        check_name(f"{index}: a file of weights", shard)
+    if not places:
+        raise UserError(f"{index} names no file of weights: download the model again")
+    return sorted(set(places.values()))
 
 
 def strip_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

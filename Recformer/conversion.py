@@ -128,7 +128,8 @@ def _make(
         return None
     if name == "embeddings.token_type_embeddings.weight":
         return table[:1].repeat(shape[0], 1), f"row 0 of {len(table)} in all {shape[0]} rows"
-    if name == "embeddings.position_embeddings.weight" and len(table) < shape[0]:
+    needed = config.max_token_num + config.position_offset
+    if name == "embeddings.position_embeddings.weight" and config.position_offset < len(table) < shape[0] == needed:
         offset, learnt = config.position_offset, len(table) - config.position_offset
         at = torch.arange(shape[0])
         rows = torch.where(at < offset, at, offset + (at - offset) % learnt)

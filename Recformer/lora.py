@@ -87,14 +87,21 @@ def merge_lora(state: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[
     if not factors:
         return dict(state)
     scale = next((tensor for name, tensor in state.items() if name.rpartition(".")[2] == SCALE), None)
-    unknown = [layer for layer in factors if f"{layer}.weight" not in base]
-    if scale is None or unknown:
+    unknown = [layer for layer, pair in factors.items() if not _fits(pair, base.get(f"{layer}.weight"))]
+    if scale is None or scale.numel() != 1 or unknown:
         raise UserError(
             f"the low-rank updates do not fit: no {SCALE}"
-            if scale is None
-            else f"no weights for {', '.join(unknown[:5])}"
+            if scale is None or scale.numel() != 1
+            else f"no weights for {', '.join(unknown[:5])}, or of another shape"
         )
     merged = dict(base) | plain
     for layer, pair in factors.items():
         merged[f"{layer}.weight"] = base[f"{layer}.weight"] + scale * (pair["B"] @ pair["A"])
     return merged
+
+
+def _fits(pair: Mapping[str, Tensor], weight: Tensor | None) -> bool:
+    """Return whether B (out, r) and A (r, in) are there and update an (out, in) weight."""
+    if weight is None or len(pair) < 2 or any(factor.ndim != 2 for factor in pair.values()):
+        return False
+    return pair["B"].shape[1] == pair["A"].shape[0] and (len(pair["B"]), pair["A"].shape[1]) == tuple(weight.shape)

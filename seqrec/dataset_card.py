@@ -117,9 +117,8 @@ def describe(dataset: Dataset) -> DatasetCard:
 def _times(dataset: Dataset, users: NDArray[np.int64], times: NDArray[np.int64]) -> Times:
     """Return the figures of a dataset's (E,) times; users is (E,) whose events they are."""
     equal = np.concatenate(([False], (users[1:] == users[:-1]) & (times[1:] == times[:-1])))  # (E,)
-    # A user's events are in order of time, so those of one user and time stand together.
-    together = np.cumsum(~equal)  # (E,)
-    repeated = (~pl.Series(together * (dataset.num_items + 1) + dataset.items).is_first_distinct()).to_numpy()  # (E,)
+    events = pl.DataFrame({"user": users, "time": np.asarray(times), "item": np.asarray(dataset.items)})
+    repeated = (~events.select(pl.struct(pl.all()).is_first_distinct()).to_series()).to_numpy()  # (E,)
     # As a target is a user's last event, an equal one among those before it is an equal one before it in the history.
     last = dataset.offsets[1:][np.diff(dataset.offsets) >= 3] - 1
     return Times(

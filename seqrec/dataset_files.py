@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import time
-import tokenize
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from seqrec.errors import MissingFileError, UserError
+from seqrec.errors import UserError
 from seqrec.files import write_atomically
 from seqrec.names import check_name
+from seqrec.opening import read_array, read_json_object, read_parquet
 from seqrec.progress import progress
 
 log = logging.getLogger(__name__)
@@ -52,16 +52,7 @@ def read_manifest(file: Path) -> dict[str, Any]:
     Raises:
         UserError: If it isn't JSON, or a field is missing or of another type.
     """
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8 (byte {error.start:,}): {REPAIR}") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}, line {error.lineno}: not JSON ({error.msg}): {REPAIR}") from error
-    except RecursionError as error:
-        raise UserError(f"{file} is nested too deeply for a manifest: {REPAIR}") from error
-    if not isinstance(manifest, dict):
-        raise UserError(f"{file} holds a {type(manifest).__name__}, expected an object: {REPAIR}")
+    manifest = read_json_object(file, REPAIR)
     if manifest.get("format") != FORMAT:
         raise UserError(
             f"{file} has format {str(manifest.get('format'))[:40]}, expected {FORMAT}: prepare the dataset again"
@@ -98,18 +89,7 @@ def open_sequences(folder: Path, manifest: Mapping[str, Any]) -> dict[str, NDArr
 
 
 def _open_array(file: Path, dtype: type[np.generic], size: int) -> NDArray[Any]:
-    if not file.is_file():
-        raise MissingFileError(f"{file} does not exist: {REPAIR}")
-    try:
-        array = np.lib.format.open_memmap(file, mode="r")
-    except (
-        ValueError,
-        OverflowError,
-        SyntaxError,
-        TypeError,
-        tokenize.TokenError,
-    ) as error:  # numpy reads headers as Python
-        raise UserError(f"{file} is no whole .npy file ({str(error)[:120]}): {REPAIR}") from error
+    array = read_array(file, REPAIR, mapped=True)
     if array.dtype != dtype or array.shape != (size,):
         raise UserError(
             f"{file} holds {array.dtype} of shape {array.shape} where manifest.json says {np.dtype(dtype)} of shape "
@@ -183,12 +163,7 @@ def read_table(file: Path, column: str, first: int, size: int, others: tuple[str
         MissingFileError: If the file is missing.
         UserError: If it is not such a table.
     """
-    if not file.is_file():
-        raise MissingFileError(f"{file} does not exist: {REPAIR}")
-    try:
-        table = pl.read_parquet(file, glob=False)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise UserError(f"{file} is no whole Parquet file ({str(error)[:120]}): {REPAIR}") from error
+    table = read_parquet(file, REPAIR)
     expected = pl.Schema({column: pl.Int32, **dict.fromkeys(others, pl.String)})
     if table.schema != expected or len(table) != size:
         raise UserError(

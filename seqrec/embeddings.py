@@ -20,6 +20,7 @@ from seqrec.dataset import ROOT, Dataset
 from seqrec.errors import MissingFileError, UserError
 from seqrec.files import write_atomically
 from seqrec.names import check_name
+from seqrec.opening import read_array, read_json_object, read_torch
 
 log = logging.getLogger(__name__)
 NONE = "none"
@@ -94,9 +95,11 @@ def find_differences(path: Path, dataset: Dataset, producer: Producer) -> list[s
     file = path.with_suffix(".json")
     if not file.is_file():
         return [f"there is no {file.name} that says what made them"]
-    there = json.loads(file.read_text(encoding="utf-8"))
+    there = read_json_object(file, f"delete {file.name} and make the vectors again with --overwrite")
+    options = there.get("options")
     wanted = {"items": dataset.item_ids_sha256, "weights": producer.checkpoint_sha256} | producer.options
-    made = {"items": there.get("item_ids_sha256"), "weights": there.get("checkpoint_sha256")} | there.get("options", {})
+    made = {"items": there.get("item_ids_sha256"), "weights": there.get("checkpoint_sha256")}
+    made |= options if isinstance(options, dict) else {}
     if producer.checkpoint_sha256 is None:
         del wanted["weights"], made["weights"]
     wanted = json.loads(json.dumps(wanted))
@@ -143,7 +146,8 @@ def load_embeddings(init_type: str, dataset: Dataset, folder: Path = ROOT / "emb
     _check_vectors(vectors, dataset, str(path))
     manifest_file = path.with_suffix(".json")
     if path.suffix == ".npy" and manifest_file.is_file():
-        _check_manifest(json.loads(manifest_file.read_text(encoding="utf-8")), vectors, dataset, path)
+        repair = f"export the vectors again, or delete {manifest_file.name} to take them on trust"
+        _check_manifest(read_json_object(manifest_file, repair), vectors, dataset, path)
     else:
         log.warning("%s has no .json beside it: that row i is item i of %s is taken on trust", path, dataset.name)
     return vectors
@@ -169,14 +173,9 @@ def _find_file(init_type: str, dataset: Dataset, folder: Path) -> Path:
 
 def _read_vectors(path: Path) -> NDArray[np.float32]:
     """Return the array of a `.npy` or a torch file; neither can run code."""
-    try:
-        if path.suffix == ".npy":
-            array: Any = np.load(path, allow_pickle=False)
-        else:
-            array = torch.load(path, map_location="cpu", weights_only=True)
-            array = array.detach().float().numpy() if isinstance(array, torch.Tensor) else array
-    except Exception as error:
-        raise UserError(f"{path} cannot be read as an array of numbers ({error}); export it again") from error
+    array: Any = read_array(path, "export it again") if path.suffix == ".npy" else read_torch(path, "export it again")
+    if isinstance(array, torch.Tensor) and array.layout == torch.strided and not array.is_complex():
+        array = array.detach().cpu().float().numpy()
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         held = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
         raise UserError(f"{path} holds {held}, expected one float array of shape (items + 1, width); export it again")
@@ -185,7 +184,7 @@ def _read_vectors(path: Path) -> NDArray[np.float32]:
 
 def _check_vectors(vectors: NDArray[np.float32], dataset: Dataset, name: str) -> None:
     expected = dataset.num_items + 1
-    if vectors.ndim != 2 or len(vectors) != expected:
+    if vectors.ndim != 2 or len(vectors) != expected or not vectors.shape[1]:
         hint = ""
         if vectors.ndim == 2 and len(vectors) == dataset.num_items:
             hint = " (row 0 must be padding: prepend a row of zeros)"

@@ -73,7 +73,7 @@ class Preparation(ABC):
     min_rating: float | None = None
     """Keep interactions rated at least this."""
     drop_exact_duplicates: bool = False
-    """Keep only the first of the interactions with one user, item and timestamp, in whole seconds."""
+    """Keep only the first of the interactions with one user, item and time, as exact as the source has it."""
     dedupe: bool = False
     """Keep only a user's first interaction with an item."""
     min_sc: int = 0

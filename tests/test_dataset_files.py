@@ -142,11 +142,11 @@ def rewritten(**fields: Any) -> Callable[[dict[str, Any]], bytes]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda manifest: b"[]", "holds a list, expected an object"),
-        (lambda manifest: b"null", "holds a NoneType"),
-        (lambda manifest: b"", "line 1: not JSON"),
+        (lambda manifest: b"[]", "holds a list of 0, expected an object"),
+        (lambda manifest: b"null", "holds null"),
+        (lambda manifest: b"", "is empty"),
         (lambda manifest: json.dumps(manifest).encode()[:-3], "not JSON"),
-        (lambda manifest: b"[" * 100_000, "nested too deeply"),
+        (lambda manifest: b"[" * 100_000, "nests brackets deeper than 100 levels"),
         (lambda manifest: b'{"name": "\xff"}', r"not UTF-8 \(byte 10\)"),
         (lambda manifest: b'{"format": 1}', "name is 'None', expected str"),
         (rewritten(format=2), "has format 2, expected 1: prepare the dataset again"),

@@ -139,14 +139,14 @@ def test_no_file_can_run_code(tiny: Dataset, tmp_path: Path) -> None:
     (tmp_path / "bomb").write_bytes(pickle.dumps(Bomb()))
     torch.save(Bomb(), tmp_path / "bomb.pt")
     for name in ("bomb.npy", "bomb", "bomb.pt"):
-        with pytest.raises(ValueError, match="cannot be read as an array of numbers"):
+        with pytest.raises(ValueError, match=r"is no whole .*: export it again"):
             load_embeddings(str(tmp_path / name), tiny, tmp_path)
     assert not (tmp_path / "exploded").exists()
 
 
 def test_damaged_file(tiny: Dataset, path: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ValueError, match=r"good.npy cannot be read.*export it again"):
+    with pytest.raises(ValueError, match=r"good.npy is no whole .*export it again"):
         load_embeddings("good", tiny, tmp_path)
 
 

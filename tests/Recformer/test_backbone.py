@@ -175,7 +175,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no checkpoint .*absent\.bin"):
         load_checkpoint(tmp_path / "absent.bin")
     (tmp_path / "text.bin").write_text("not tensors")
-    with pytest.raises(ValueError, match="no file of tensors"):
+    with pytest.raises(ValueError, match="no whole file of tensors"):
         load_checkpoint(tmp_path / "text.bin")
 
 
