@@ -66,7 +66,7 @@ class Exports:
             if needs_saving(path, self.dataset, producer, self.overwrite):
                 save_embeddings(path, encode().cpu().numpy(), self.dataset, producer)
                 log.info("item vectors `%s` are in %s", init_type, path)
-        return torch.from_numpy(load_embeddings(init_type, self.dataset, self.folder))
+            return torch.from_numpy(load_embeddings(init_type, self.dataset, self.folder))
 
     def write_finetuned(self, model: RecformerModel, table: Tensor) -> None:
         """Write the (N+1, D) vectors of finetuned weights, in the first process alone."""
