@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,13 +99,16 @@ def main(config: Config) -> None:
     cache = CachedArrays(
         config.embedding_dir / ".parts", key | {"part": config.part_items}, dataset.num_items // config.part_items + 1
     )
-    cache.make(make_part, f"encoding {dataset.name}", rank, processes)
-    if processes > 1:
-        torch.distributed.barrier()
-    if rank == 0:
-        save_embeddings(path, cache.join()["vectors"], dataset, producer)
-        cache.remove()
-        log.info("item vectors `%s` are in %s", config.init_type, path)
+    with cache.lock() if rank == 0 else nullcontext():
+        if processes > 1:
+            torch.distributed.barrier()  # the first has locked the parts for all
+        cache.make(make_part, f"encoding {dataset.name}", rank, processes)
+        if processes > 1:
+            torch.distributed.barrier()
+        if rank == 0:
+            save_embeddings(path, cache.join()["vectors"], dataset, producer)
+            cache.remove()
+            log.info("item vectors `%s` are in %s", config.init_type, path)
 
 
 def _sha256(array: NDArray[np.int32]) -> str:

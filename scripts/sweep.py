@@ -12,7 +12,6 @@ import json
 import logging
 import re
 import shlex
-import subprocess
 import sys
 import time
 import uuid
@@ -31,6 +30,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from scripts.search_space import draw, read_search, suggest
+from scripts.trainings import Trainings
 from seqrec.command import run_command
 from seqrec.dataset import ROOT
 from seqrec.errors import UserError
@@ -128,11 +128,14 @@ class TrialFailedError(Exception):
     """A trial's training ended with an error."""
 
 
-def run_trial(config: Config, arm: str, space: dict[str, BaseDistribution], trial: Trial) -> float:
+def run_trial(
+    config: Config, arm: str, space: dict[str, BaseDistribution], trial: Trial, trainings: Trainings
+) -> float:
     """Train one model in a process of its own and return its best validation score.
 
     Raises:
         TrialFailedError: If the run fails; the message ends with the last words that it said.
+        SweepEndedError: If the sweep ends before it.
     """
     params = {flag: suggest(trial, flag, distribution) for flag, distribution in space.items()}
     runs, name = config.folder / "runs", f"{slug(arm)}-trial{trial.number}"
@@ -141,7 +144,7 @@ def run_trial(config: Config, arm: str, space: dict[str, BaseDistribution], tria
     where = ["--runs_dir", str(runs), "--run_name", name, "--overwrite", "--no_progress_bar"]
     command = [sys.executable, str(ROOT / config.family / "finetune.py"), *command_of(config, arm, params)]
     with said.open("wb") as file:
-        code = subprocess.run([*command, *where], stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        code = trainings.run([*command, *where], file)
     if code:
         words = [line.strip("│ ") for line in said.read_text(errors="replace").splitlines() if re.search(r"\w", line)]
         told = [line for line in words if "For full helptext" not in line][-2:]
@@ -183,15 +186,16 @@ def open_study(config: Config, arm: str) -> optuna.Study:
 class ArmSearch:
     """The search of one arm, which any number of threads and processes work at."""
 
-    def __init__(self, config: Config, arm: str, worker: str) -> None:
+    def __init__(self, config: Config, arm: str, worker: str, trainings: Trainings) -> None:
         """Open the study.
 
         Args:
             config: What to search.
             arm: Flags.
             worker: Name of this process in `worker_file`, which it holds for as long as it works.
+            trainings: Runs them.
         """
-        self.config, self.arm, self.worker = config, arm, worker
+        self.config, self.arm, self.worker, self.trainings = config, arm, worker, trainings
         self.space, self.study = read_search(config.search), open_study(config, arm)
         self.failures = list[str]()
 
@@ -213,7 +217,7 @@ class ArmSearch:
         while (trial := self.begin()) is not None:
             score = None  # of a failed trial; what interrupts a trial leaves it to be begun anew
             try:
-                score = run_trial(self.config, self.arm, self.space, trial)
+                score = run_trial(self.config, self.arm, self.space, trial, self.trainings)
                 self.failures.clear()
             except TrialFailedError as error:
                 log.warning("%s", error)
@@ -273,18 +277,19 @@ def tell(study: optuna.Study, trial: FrozenTrial) -> None:
         )  # fmt: skip
 
 
-def work_at(searches: Sequence[ArmSearch], workers: int) -> None:
+def work_at(searches: Sequence[ArmSearch], workers: int, trainings: Trainings) -> None:
     """Run the trials that are left, so many at a time, until all are done, here or in other processes."""
 
     def work(_: int) -> None:
         for search in searches:
             search.work()
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool, trainings.ending():
         list(pool.map(work, range(workers)))
-    while not all(search.is_complete() for search in searches):  # another process is at it, or has just died
-        time.sleep(POLL_SECONDS)
-        work(0)
+    with trainings.ending():
+        while not all(search.is_complete() for search in searches):  # another process is at it, or has just died
+            time.sleep(POLL_SECONDS)
+            work(0)
 
 
 def main(config: Config) -> None:
@@ -295,10 +300,10 @@ def main(config: Config) -> None:
     rows, columns = ([arm.strip() for arm in given] for given in (config.arms, config.columns))
     arms = [f"{row} {column}".strip() for row in rows for column in columns]
     worker = uuid.uuid4().hex
+    trainings = Trainings()
     with exclusive(worker_file(config, worker)):
-        searches = [ArmSearch(config, arm, worker) for arm in arms]
-        work_at(searches, config.workers)
-        worker_file(config, worker).unlink()
+        searches = [ArmSearch(config, arm, worker, trainings) for arm in arms]
+        work_at(searches, config.workers, trainings)
     best = [search.best() for search in searches]
     for found in best:
         print(

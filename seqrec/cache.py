@@ -6,9 +6,9 @@ part that was being made.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,18 @@ class CachedArrays:
 
     def load(self, make_part: Callable[[int], Arrays], description: str) -> Arrays:
         """Return the arrays, made first where they are not there; a process that comes meanwhile waits for them."""
-        with exclusive(self.root / f".{self.name}.lock"):
+        with self.lock():
             self.make(make_part, description)
             return self.join()
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes out of a block; of several that share the parts out, the first does it for all."""
+        return exclusive(self.root / f".{self.name}.lock", f"waiting for another process that makes {self.folder}")
 
     def join(self) -> Arrays:
         """Return the arrays, memory-mapped, once all parts are made; for one process at a time."""
         if not self.folder.is_dir():
-            whole = self.root / f".{self.name}.{os.getpid()}"
+            whole = self.root / f".{self.name}.whole"
             shutil.rmtree(whole, ignore_errors=True)
             whole.mkdir()
             _concatenate([self.parts / f"{part}.npz" for part in range(self.num_parts)], whole)

@@ -1,12 +1,17 @@
 """How every command starts: flags from a dataclass, log lines on the terminal, errors without a traceback."""
 
+import errno
 import io
 import logging
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import is_dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -15,7 +20,34 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from seqrec.checks import list_flags, require_finite
 from seqrec.errors import UserError
+from seqrec.files import NO_ROOM
 from seqrec.progress import show_progress
+
+log = logging.getLogger(__name__)
+
+SURROUNDINGS = (*NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors of the operating system that no program can avoid."""
+OF_A_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors that are the user's where the path was given."""
+REPORT = (
+    "This is a fault of the program, not of what it was given: please report the lines above, the command, and what "
+    "`pip freeze` prints, as an issue of the project."
+)
+
+
+class _Stopped(SystemExit):
+    """The command was told to end by a signal."""
+
+
+class _UntilClosed(io.FileIO):
+    """A standard output that may be closed at its other end, as `| head -1` does: the rest goes nowhere."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return super().write(data)
 
 
 def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str] | None = None) -> None:
@@ -24,7 +56,34 @@ def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str]
     They are read from `words`, by default those of the command line.
 
     Input that the command refuses ends it with its message and status 1; SEQREC_TRACEBACK=1 shows where it arose.
+    SIGTERM, SIGINT and SIGHUP end it in order, with status 128 and the signal's number. Any other error keeps its
+    traceback, and says how to report it.
     """
+    _set_up_output()
+    torch.set_float32_matmul_precision("high")
+    settings: Any = None
+    try:
+        with _ended_by_signals():
+            settings = tyro.cli(config, args=words, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+            require_finite(settings)
+            show_progress(dict(list_flags(settings)).get("progress_bar", True))
+            main(settings)
+    except _Stopped as stopped:
+        log.info("stopped by %s", signal.Signals(int(stopped.code or 0) - 128).name)
+        raise
+    except Exception as error:
+        if not _is_users(error, settings):
+            error.add_note(REPORT)
+            raise
+        if os.environ.get("SEQREC_TRACEBACK"):
+            raise
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+
+
+def _set_up_output() -> None:
+    if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
+        file = io.BufferedWriter(_UntilClosed(sys.stdout.fileno(), "wb", closefd=False))
+        sys.stdout = io.TextIOWrapper(file, sys.stdout.encoding, line_buffering=sys.stdout.line_buffering)
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):
             output.reconfigure(errors="replace")  # titles hold what an ASCII terminal lacks
@@ -35,13 +94,44 @@ def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str]
     # Lightning's advice that is moot here: how often it logs steps, its own use of torch, and that --resume resumes.
     for moot in ("log_every_n_steps", "LeafSpec", "exists and is not empty", "does not have many workers"):
         warnings.filterwarnings("ignore", f".*{moot}.*")
-    torch.set_float32_matmul_precision("high")
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let signals end the block as an error does, so that it leaves no half-written file and no child behind."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise _Stopped(128 + number)
+
+    given = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    # One that is ignored stays so, as under nohup.
+    before = {number: signal.getsignal(number) for number in given if signal.getsignal(number) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, end)
     try:
-        given = tyro.cli(config, args=words, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
-        require_finite(given)
-        show_progress(dict(list_flags(given)).get("progress_bar", True))
-        main(given)
-    except (UserError, OSError, MisconfigurationException) as error:
-        if os.environ.get("SEQREC_TRACEBACK"):
-            raise
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_users(error: Exception, settings: Any) -> bool:
+    """Return whether the user can repair an error, who gave these settings."""
+    if isinstance(error, UserError | MisconfigurationException):
+        return True
+    if not isinstance(error, OSError):
+        return False
+    if error.errno in OF_A_PATH:
+        named = [path for path in (error.filename, error.filename2) if isinstance(path, str | os.PathLike)]
+        places = {Path(path).absolute() for path in named}
+        places |= {parent for place in places for parent in place.parents}
+        return any(Path(given).absolute() in places for given in _paths(settings))
+    return error.errno in SURROUNDINGS
+
+
+def _paths(settings: Any) -> Iterator[str | Path]:
+    """Yield what may be a path among flags."""
+    for _, value in list_flags(settings) if is_dataclass(settings) else ():
+        for given in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(given, Path) or (isinstance(given, str) and given and "\0" not in given):
+                yield given

@@ -1,6 +1,8 @@
 """Searches: what is drawn, that all arms get the same, going on, and trials that fail."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,8 +15,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from scripts import sweep, sweep_table
 from scripts.search_space import draw, read_search
 from scripts.sweep import ArmSearch, Config, main, own_words
+from scripts.trainings import Trainings
 from seqrec.command import run_command
 from seqrec.formatting import number
+from tests import forked
 
 FAMILY = """
 import json, sys
@@ -152,7 +156,7 @@ def test_a_trial_of_another_process_is_left_to_it_and_begun_anew_when_that_is_go
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        assert ArmSearch(settings, "--kind good", "other").begin() is not None
+        assert ArmSearch(settings, "--kind good", "other", Trainings()).begin() is not None
         waited = []
 
         def wait(seconds: float) -> None:
@@ -166,7 +170,9 @@ def test_a_trial_of_another_process_is_left_to_it_and_begun_anew_when_that_is_go
     assert trials(toy) == ["kind-good-trial1", "kind-good-trial2"]
     learning_rate = read_search(settings.search)["lr"]
     drawn = [draw(learning_rate, np.random.default_rng((settings.seed, number))) for number in (0, 1)]
-    done = {trial.number: trial.params["lr"] for trial in ArmSearch(settings, "--kind good", "me").finished()}
+    done = {
+        trial.number: trial.params["lr"] for trial in ArmSearch(settings, "--kind good", "me", Trainings()).finished()
+    }
     assert done == {2: drawn[0], 1: drawn[1]}
     assert [path.name for path in held.parent.iterdir()] == ["other"]
 
@@ -197,3 +203,31 @@ def test_what_cannot_be_searched(toy: Path) -> None:
         config(toy, arms=("--kind good", "--worker", "2"))
     with pytest.raises(ValueError, match="--name must be a plain name"):
         config(toy, name="a/b")
+
+
+def start_sweep(toy: Path, words: list[str]) -> None:
+    """Start a sweep of a family that trains until it is told to end, and then writes that it was."""
+    (toy / "Toy/finetune.py").write_text(
+        "import signal, sys, time\n"
+        "def end(*_):\n    open(sys.argv[0] + '.ended', 'w').close(); sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, end)\nopen(sys.argv[0] + '.began', 'w').close()\ntime.sleep(600)"
+    )
+    sweep.ROOT = toy
+    run_command(main, Config, words)
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_its_trainings_end_with_it(toy: Path, sent: signal.Signals, status: int) -> None:
+    words = ["Toy", "--name", "one", "--search", "lr=1..2", "--runs_dir", str(toy / "runs"), "--trials", "1"]
+    process = forked.start(start_sweep, toy, words, output=toy / "said")
+    began, ended = toy / "Toy/finetune.py.began", toy / "Toy/finetune.py.ended"
+    while not began.exists():
+        assert process.is_alive(), (toy / "said").read_text()
+        time.sleep(0.01)
+    os.kill(process.pid or 0, sent)
+    process.join(60)
+    assert process.exitcode == status
+    assert ended.exists()
+    said = (toy / "said").read_text()
+    assert said.splitlines()[-1] == f"stopped by {sent.name}"
+    assert "Traceback" not in said
