@@ -6,7 +6,6 @@ python scripts/recommend.py runs/SASRec/demo/finetune-seed42 --output recommenda
 """
 
 import importlib
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from seqrec.evaluation import seen_pairs, top_items
 from seqrec.files import write_atomically
 from seqrec.module import Grown, Recommender
 from seqrec.names import check_family
+from seqrec.opening import read_json_object
 from seqrec.progress import progress
 from seqrec.ragged import RowSampler
 from seqrec.run import DATA, VECTORS, from_root
@@ -91,10 +91,11 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
     best = folder / "checkpoints" / "best.ckpt"
     if find_checkpoint(best) is None:
         raise MissingFileError(f"{best} does not exist: a run with --test_only trains nothing that could be served")
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    repair = "the run's folder is damaged: run it again with --overwrite"
+    metrics = read_json_object(folder / "metrics.json", repair, {"family": str, "protocol": dict})
     name = check_family(f"{folder}/metrics.json: family", metrics["family"], ROOT)
     family: Any = importlib.import_module(f"{name}.finetune")
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings = read_json_object(folder / "config.json", repair)
     try:
         read = tyro.cli(
             family.Config,
@@ -110,12 +111,17 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
         ) from error
     config = from_root(read)
     dataset = find_dataset(None, data_path) if data_path is not None else find_dataset(config.dataset, config.data_path)
-    if dataset.item_ids_sha256 != metrics["protocol"]["item_ids_sha256"]:
+    if dataset.item_ids_sha256 != metrics["protocol"].get("item_ids_sha256"):
         raise UserError(f"{dataset.path} has other items than {folder} was trained on: give the run's own --data_path")
     grown = None
     if catalogue is not None:
         grown, dataset = Grown(dataset, folder), find_dataset(None, catalogue)
-    recommender: Recommender = family.restore(config, dataset, load_state(best), grown)
+    try:
+        recommender: Recommender = family.restore(config, dataset, load_state(best), grown)
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise UserError(f"{best} holds the weights of another model than {folder}/config.json: {repair}") from error
     recommender.module.eval()
     return dataset, recommender
 
@@ -179,22 +185,31 @@ def tabulate(
     names: list[str],
     found: Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]],
 ) -> pl.DataFrame:
-    """Return one row per recommendation: user, rank from 1, item, score; users in the order given."""
+    """Return one row per recommendation: user, rank from 1, item, score, and the item's first text attribute, if any.
+
+    Users are in the order given.
+    """
     order, items, scores = (np.concatenate(part) for part in zip(*found, strict=True))
     place = np.argsort(order, kind="stable")
     items, scores = items[place], scores[place]
     rank = np.broadcast_to(np.arange(1, items.shape[1] + 1), items.shape)
     user = np.broadcast_to(np.arange(len(items))[:, None], items.shape)
     there = items > 0
-    raw = pl.concat([pl.Series("item", [""]), dataset.item_table()["raw_id"].alias("item")])
-    return pl.DataFrame(
+    known = dataset.item_table()
+    number = pl.Series(items[there] - 1)
+    table = pl.DataFrame(
         {
             "user": pl.Series(names).gather(user[there]),
             "rank": rank[there].astype(np.int32),
-            "item": raw.gather(items[there]),
+            "item": known["raw_id"].gather(number),
             "score": scores[there],
         }
     )
+    if not dataset.attributes:
+        return table
+    name = dataset.attributes[0]
+    text = known[name].gather(number)
+    return table.with_columns(text.alias(name if name not in table.columns else f"item_{name}"))
 
 
 def main(config: Config) -> None:
@@ -210,12 +225,10 @@ def main(config: Config) -> None:
             table.write_parquet(file) if config.output.suffix == ".parquet" else table.write_csv(file)
         print(f"{len(table)} recommendations for {len(names)} users: {config.output}")
         return
-    attribute = dataset.attributes[0] if dataset.attributes else "raw_id"
-    texts = dict(dataset.item_table().select("raw_id", pl.col(attribute).alias("text")).iter_rows())
     for (user,), rows in table.group_by("user", maintain_order=True):
         print(user)
-        for rank, item, score in rows.select("rank", "item", "score").iter_rows():
-            print(f"  {rank:3d}  {score:9.4f}  {item}  {texts[item][:80]}")
+        for _, rank, item, score, *text in rows.iter_rows():
+            print(f"  {rank:3d}  {score:9.4f}  {item}  {(text[0] if text else item)[:80]}")
 
 
 if __name__ == "__main__":

@@ -76,20 +76,19 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    output = None
     try:
         with temporary.open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             output = _Output(file)
-            try:
-                yield output  # type: ignore[misc]
-                output.flush()
-            except Exception as error:
-                # PyTorch and NumPy turn the file system's error into their own.
-                cause = output.error or error
-                if isinstance(cause, OSError) and cause.errno in NO_ROOM:
-                    raise UserError(_no_room(path, output.written, cause)) from error
-                raise
+            yield output  # type: ignore[misc]
         temporary.replace(path)
+    except Exception as error:
+        # PyTorch and NumPy turn the file system's error into their own.
+        cause = output.error if output is not None and output.error is not None else error
+        if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+            raise UserError(_no_room(path, 0 if output is None else output.written, cause)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -5,6 +5,8 @@ import logging
 import math
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,9 +17,10 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from seqrec.errors import MissingFileError
+from seqrec.errors import MissingFileError, UserError
 from seqrec.files import write_atomically
 from seqrec.module import NextItemModule
+from seqrec.opening import read_torch
 from seqrec.run import Run, RunRecord, TrainingConfig, is_first_process
 from seqrec.sharding import consolidate, find_checkpoint, is_sharded, make_strategy, writes_files
 
@@ -36,6 +39,33 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Save a checkpoint under its final name."""
         with write_atomically(Path(path)) as file:
             torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Return a checkpoint of this kind, tensors and plain values only.
+
+        Raises:
+            UserError: If it is none.
+        """
+        checkpoint = read_checkpoint(Path(path))
+        for state in checkpoint.get("callbacks", {}).values():
+            if "dirpath" in state:  # where Lightning looks for the best weights so far: the run's folder may have moved
+                state.update(_moved(state, Path(path).parent.resolve()))
+        return checkpoint
+
+
+def _moved(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return what a ModelCheckpoint remembers of its files, as they lie in another folder."""
+
+    def move(path: str) -> str:
+        return str(folder / Path(path).name) if path else path
+
+    return {
+        "dirpath": str(folder),
+        "best_k_models": {move(path): score for path, score in state["best_k_models"].items()},
+        **{name: move(state[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")},
+    }
 
 
 def build_trainer(config: TrainingConfig, folder: Path, record: RunRecord, to_beat: float = -math.inf) -> pl.Trainer:
@@ -108,9 +138,21 @@ def fit(
     if own is None and start is not None and not start.exists():
         raise MissingFileError(f"--ckpt {start} does not exist: give checkpoints/last.ckpt of an earlier run")
     whole = copy.deepcopy(module) if is_sharded(config.strategy) else module
-    trainer.fit(module, datamodule=data, ckpt_path=own or start, weights_only=True)
+    with _ending_processes(trainer):
+        trainer.fit(module, datamodule=data, ckpt_path=own or start, weights_only=True)
     whole.load_state_dict(load_state(folder / "checkpoints" / "best.ckpt"))
     return whole, record
+
+
+@contextmanager
+def _ending_processes(trainer: pl.Trainer) -> Iterator[None]:
+    """End the further processes of a training where an error or a signal ends the first."""
+    try:
+        yield
+    except BaseException:
+        for process in getattr(trainer.strategy.launcher, "procs", []):
+            process.terminate()
+        raise
 
 
 def test(module: NextItemModule, data: pl.LightningDataModule, config: TrainingConfig) -> float:
@@ -130,7 +172,8 @@ def test(module: NextItemModule, data: pl.LightningDataModule, config: TrainingC
     # After a training that was shared out, Lightning takes a test by one process for one by several.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     start = time.perf_counter()
-    trainer.test(module, datamodule=data, verbose=False)
+    with _ending_processes(trainer):
+        trainer.test(module, datamodule=data, verbose=False)
     return time.perf_counter() - start
 
 
@@ -156,11 +199,26 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
     Raises:
         MissingFileError: If there is none.
+        UserError: If the file is damaged, or no checkpoint.
     """
     found = find_checkpoint(path)
     if found is None:
         raise MissingFileError(f"{path} does not exist: the run has not validated an epoch yet; run it with --resume")
     if found.is_dir():
         return consolidate(found)
-    state: dict[str, Tensor] = torch.load(found, map_location="cpu", weights_only=True)["state_dict"]
+    state: dict[str, Tensor] = read_checkpoint(found)["state_dict"]
     return state
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint file holds: the weights as `state_dict`, and perhaps more.
+
+    Raises:
+        UserError: If the file is damaged, or no checkpoint.
+    """
+    repair = "the file is damaged or no checkpoint of this project; --overwrite the run to begin it anew"
+    found = read_torch(path, repair)
+    state = found.get("state_dict") if isinstance(found, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError(f"{path} holds no state_dict of tensors: {repair}")
+    return found  # type: ignore[no-any-return]

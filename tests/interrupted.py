@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,19 +107,34 @@ def epochs_done(folder: Path) -> int:
 
 
 def kill_at_random_moments(command: Command, generator: np.random.Generator) -> int:
-    """Kill a run four times, each some epochs and a moment after it was continued, finish it, and return the kills."""
+    """Stop a run four times, each some epochs and a moment after it was continued, finish it, and return the kills.
+
+    Half of the times it is told to end and may do so in order, and each time it goes on in another place.
+    """
     command.runs.mkdir(parents=True, exist_ok=True)
     kills = 0
-    for _ in range(4):
-        wait_for = epochs_done(command.folder) + int(generator.integers(0, 4))
-        process = forked.start_script(*command.arguments(), "--resume", output=command.output)
-        while process.is_alive() and epochs_done(command.folder) < wait_for:
+    for turn in range(4):
+        moved = replace(command, runs=command.runs.with_name(f"{command.runs.name}-{turn}"))
+        command.runs.rename(moved.runs)
+        wait_for = epochs_done(moved.folder) + int(generator.integers(0, 4))
+        process = forked.start_script(*moved.arguments(), "--resume", output=moved.output)
+        while process.is_alive() and epochs_done(moved.folder) < wait_for:
             time.sleep(0.002)
         time.sleep(float(generator.random()) * 0.1)
-        process.kill()
-        process.join()
-        kills += process.exitcode == -signal.SIGKILL
+        if turn % 2:
+            process.terminate()
+            process.join()
+            # Until it has read its flags, a signal ends it without a word.
+            assert process.exitcode in (128 + signal.SIGTERM, -signal.SIGTERM, 0), moved.output.read_text()
+            kills += process.exitcode != 0
+            assert not list(moved.runs.rglob(f".*.{process.pid}.tmp"))
+        else:
+            process.kill()
+            process.join()
+            kills += process.exitcode == -signal.SIGKILL
+        moved.runs.rename(command.runs)
     command.run("--resume")
+    assert not list(command.runs.rglob(".*.tmp"))
     return kills
 
 

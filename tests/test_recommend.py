@@ -71,6 +71,7 @@ def test_everybody_into_a_file(tiny: Dataset, tmp_path: Path, suffix: str) -> No
         rows = table.filter(pl.col("user") == f"user-{user}")
         had = set(history_of(tiny, user))
         assert rows["rank"].to_list() == list(range(1, 41 - len(had)))  # all there are
+        assert rows["title"].to_list() == [f"Title of {item}" for item in rows["item"]]
         assert {int(item.removeprefix("item-")) for item in rows["item"]} == set(range(1, 41)) - had
     assert table["user"].unique(maintain_order=True).to_list() == [f"user-{u}" for u in range(90)]
 
@@ -105,7 +106,7 @@ def test_a_family_in_the_runs_folder_is_not_executed(tmp_path: Path, monkeypatch
     run = tmp_path / "runs" / "SASRec" / "shared"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "best.ckpt").touch()
-    (run / "metrics.json").write_text('{"family": "runs.SASRec.shared"}')
+    (run / "metrics.json").write_text('{"family": "runs.SASRec.shared", "protocol": {}}')
     (run / "finetune.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
     with pytest.raises(UserError, match=r"metrics.json: family must be one of .*SASRec, got 'runs.SASRec.shared'"):
         recommend.load_run(run)

@@ -212,7 +212,7 @@ def start_sweep(toy: Path, words: list[str]) -> None:
         "def end(*_):\n    open(sys.argv[0] + '.ended', 'w').close(); sys.exit(143)\n"
         "signal.signal(signal.SIGTERM, end)\nopen(sys.argv[0] + '.began', 'w').close()\ntime.sleep(600)"
     )
-    sweep.ROOT = toy
+    vars(sweep)["ROOT"] = toy
     run_command(main, Config, words)
 
 

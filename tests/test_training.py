@@ -1,6 +1,7 @@
 """Run folders, flags that contradict each other, and the Trainer's choice of the best epoch."""
 
 import json
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from seqrec.comparison import compare_runs
@@ -22,7 +24,7 @@ from seqrec.ragged import BatchKey, RowSampler
 from seqrec.report import format_text
 from seqrec.results import read_run
 from seqrec.run import Run, RunRecord, TrainingConfig, from_root
-from seqrec.training import complete, fit, load_state
+from seqrec.training import AtomicCheckpointIO, complete, fit, load_state
 from tests import forked
 from tests.conftest import write_dataset
 
@@ -136,6 +138,49 @@ def test_a_run_goes_on_where_the_project_has_moved(run: Run, monkeypatch: pytest
     assert from_root(Flags(Path("data/tiny"))).data_path == Path("/elsewhere/data/tiny")
     with pytest.raises(UserError, match="embedding_dir was embedding and is /other"):
         resumed.open(Flags(Path("/new/tiny"), Path("/other")))
+
+
+def test_a_checkpoint_that_has_moved_is_taken_for_where_it_lies(tmp_path: Path) -> None:
+    old, new = (tmp_path / name / "checkpoints" for name in ("old", "new"))
+    files = AtomicCheckpointIO()
+    state = {
+        "dirpath": str(old),
+        "best_model_path": str(old / "best.ckpt"),
+        "kth_best_model_path": str(old / "best.ckpt"),
+        "last_model_path": "",
+        "best_k_models": {str(old / "best.ckpt"): torch.tensor(0.5)},
+        "best_model_score": torch.tensor(0.5),
+    }
+    files.save_checkpoint({"state_dict": {}, "callbacks": {"best": state, "stopping": {"wait": 1}}}, old / "last.ckpt")
+    old.parent.rename(new.parent)
+    callbacks = files.load_checkpoint(new / "last.ckpt")["callbacks"]
+    best = ModelCheckpoint(new, "best", monitor="valid/NDCG@10")
+    best.load_state_dict(callbacks["best"])
+    assert best.best_model_score == 0.5
+    assert best.best_k_models == {str(new / "best.ckpt"): 0.5}
+    assert (best.best_model_path, best.last_model_path) == (str(new / "best.ckpt"), "")
+    assert callbacks["stopping"] == {"wait": 1}
+
+
+class Evil:
+    """Runs a command where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.parametrize("content", ["evil", "cut", "empty", "text", "list", "numbers"])
+def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "best.ckpt"
+    held = {"evil": {"state_dict": Evil()}, "list": [1], "numbers": {"state_dict": {"a": 1}}}
+    torch.save(held.get(content, {"state_dict": {"a": torch.zeros(1000)}}), path)
+    if content in ("cut", "empty", "text"):
+        path.write_bytes({"cut": path.read_bytes()[:2000], "empty": b"", "text": b"no tensors"}[content])
+    for read in (load_state, AtomicCheckpointIO().load_checkpoint):
+        with pytest.raises(UserError, match=r"best.ckpt .*damaged or no checkpoint.*--overwrite the run"):
+            read(path)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_a_kill_while_a_run_is_overwritten_leaves_it_unfinished(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
