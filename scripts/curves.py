@@ -45,14 +45,20 @@ def read_curves(run: Path, columns: tuple[str, ...]) -> pl.DataFrame:
 
     Raises:
         MissingFileError: If the folder has no log.
-        UserError: If the log lacks a column.
+        UserError: If the log is no table, or lacks a column of numbers.
     """
     path = run / "logs" / "metrics.csv"
     if not path.is_file():
         raise MissingFileError(f"{path} does not exist: give a run's folder, or of a run in stages one of its stages'")
-    table = pl.read_csv(path, glob=False)
-    if missing := [column for column in columns if column not in table.columns]:
+    try:
+        table = pl.read_csv(path, glob=False, infer_schema_length=None)
+    except pl.exceptions.PolarsError as error:
+        raise UserError(f"{path} is no table of comma-separated values ({error}): run the model again") from error
+    needed = ("seconds", *columns)
+    if missing := [column for column in needed if column not in table.columns]:
         raise UserError(f"{path} has no column {missing[0]}, it has {', '.join(table.columns)}")
+    if texts := [column for column in needed if not table[column].dtype.is_numeric()]:
+        raise UserError(f"{path}: the column {texts[0]} holds {table[texts[0]].dtype}, expected numbers")
     return table.with_columns(number=pl.int_range(1, pl.len() + 1), minutes=pl.col("seconds").cum_sum() / 60)
 
 

@@ -4,7 +4,6 @@ python scripts/sweep_table.py runs/sweeps/study/best.json
 """
 
 import io
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from seqrec.command import run_command
 from seqrec.errors import UserError
 from seqrec.files import write_atomically
 from seqrec.formatting import number
+from seqrec.opening import read_json_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ def read_scores(path: Path) -> tuple[dict[str, Any], NDArray[np.float64]]:
     Raises:
         UserError: If the file is not a sweep's.
     """
+    sweep = read_json_object(path, "give the best.json of a sweep")
     try:
-        sweep = json.loads(path.read_text(encoding="utf-8"))
         metric, shape = sweep["metric"], (len(sweep["rows"]), len(sweep["columns"]))
         both = [[arm[key] for arm in sweep["arms"]] for key in (metric, f"test {metric}")]
         return sweep, np.array(both, dtype=np.float64).reshape(2, *shape)

@@ -19,7 +19,7 @@ from seqrec.dataset import Dataset, load_dataset
 from seqrec.doubts import Doubt, find_doubts
 from seqrec.errors import UserError
 from seqrec.intervals import Interval, compare_means, holm
-from seqrec.results import Run, find_run_folders, name_run, read_runs, user_metric
+from seqrec.results import COST_KEYS, Run, find_run_folders, name_run, read_runs, user_metric
 from seqrec.slices import cut_users
 
 BASELINE = "none"
@@ -28,14 +28,6 @@ SIGNIFICANT = 0.05
 ORDER = (BASELINE, "longformer", "pretrain", "finetune")
 """Ways to start an ID model, from no text to text tuned on behaviour; a user's own names come after."""
 METRICS = ("NDCG@10", "Recall@10", "MRR")
-COST_KEYS = (
-    "train_seconds",
-    "test_seconds",
-    "peak_memory_bytes",
-    "parameters",
-    "trainable_parameters",
-    "item_vector_bytes",
-)
 
 
 @dataclass(frozen=True, slots=True)

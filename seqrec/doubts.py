@@ -46,8 +46,8 @@ def find_doubts(
     for key, runs in groups.items():
         means, median = values[key].mean(axis=1), float(np.median(values[key].mean(axis=1)))
         for place, (run, mean) in enumerate(zip(runs, means.tolist(), strict=True)):
-            if run.best_epoch == 1 and (run.epochs or 0) > 1:
-                doubts.append(Doubt(run, f"its best of {run.epochs} epochs was the first"))
+            if run.best_epoch is not None and run.best_epoch <= run.first_validated < (run.epochs or 0):
+                doubts.append(Doubt(run, f"its best of {run.epochs} epochs was the first that was validated"))
             if mean < floor and run.family not in baselines:
                 doubts.append(Doubt(run, f"{metric} {mean:.4f} is below the baseline {floor_name}, {floor:.4f}"))
             if _is_far(values[key], place, median):

@@ -5,16 +5,41 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from seqrec.dataset import SplitName
 from seqrec.errors import MissingFileError, UserError
 from seqrec.metrics import mean_by_user, ndcg_at_k, recall_at_k, reciprocal_rank
+from seqrec.opening import check_field, read_array, read_json_object
 
-PROTOCOL_KEYS = ("split", "sample_size", "filter_seen", "num_items", "sequences_sha256", "item_ids_sha256")
+_WHOLE, _NUMBER, _TEXT, _NONE = (int,), (float, int), (str,), (NoneType,)
+Kinds = dict[str, tuple[type, ...]]
+FIELDS: Kinds = {
+    **dict.fromkeys(("family", "dataset", "group"), _TEXT),
+    **{"seed": _WHOLE, "protocol": (dict,), "test": (dict,), "cost": (dict,)},
+    **dict.fromkeys(("best_epoch", "epochs"), _WHOLE + _NONE),
+    **{"vectors_sha256": _TEXT + _NONE},
+}
+"""What metrics.json holds; the dataclass below says what it is."""
+DEFAULTS: dict[str, Any] = {"cost": {}, "best_epoch": None, "epochs": None}
+"""Values of the fields that a run may lack."""
+PROTOCOL_FIELDS: Kinds = {
+    **dict.fromkeys(("split", "sequences_sha256", "item_ids_sha256"), _TEXT),
+    **{"sample_size": _WHOLE, "filter_seen": (bool,), "num_items": _WHOLE},
+}
+COST_KEYS = (
+    "train_seconds",
+    "test_seconds",
+    "peak_memory_bytes",
+    "parameters",
+    "trainable_parameters",
+    "item_vector_bytes",
+)
 TOLERANCE = 1e-6
 """How far a metric recomputed from the ranks may lie from the one in metrics.json."""
 NO_SETTINGS = (
@@ -55,6 +80,12 @@ class Run:
     def users(self) -> NDArray[np.int64]:
         """The users who have a test target, ascending."""
         return np.flatnonzero(self.ranks >= 0) if self.owners is None else np.unique(self.owners)
+
+    @property
+    def first_validated(self) -> int:
+        """The first epoch after which the run was validated."""
+        every = self.settings.get("eval_every", 1)
+        return every if isinstance(every, int) else 1
 
     def by_user(self, metric: str) -> NDArray[np.float64]:
         """Return one metric for each of `users`: the mean over a user's targets."""
@@ -113,33 +144,34 @@ def read_run(folder: Path) -> Run:
         MissingFileError: If the ranks are missing.
         UserError: If a file is damaged, or ranks, metrics.json and the folder's place contradict each other.
     """
-    file = folder / "metrics.json"
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        run = Run(
-            folder=folder,
-            family=record["family"],
-            group=record["group"],
-            seed=int(record["seed"]),
-            protocol=dict(record["protocol"]),
-            test=dict(record["test"]),
-            ranks=_read_numbers(folder / "ranks-test.npy"),
-            owners=_read_numbers(owners) if (owners := folder / "users-test.npy").is_file() else None,
-            cost=dict(record.get("cost", {})),
-            best_epoch=_read_epoch(record.get("best_epoch")),
-            epochs=record.get("epochs"),
-            settings=_read_settings(folder / "config.json"),
-            vectors=(record["vectors_sha256"] or "") if "vectors_sha256" in record else None,
-        )
-        place = (record["family"], record["dataset"])
-    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is damaged ({error!r}): delete {folder} and run it again") from error
+    file, repair = folder / "metrics.json", f"delete {folder} and run it again"
+    record = DEFAULTS | read_json_object(file, repair)
+    _check_fields({"vectors_sha256": None} | record, FIELDS, file)
+    _check_fields(record["protocol"], PROTOCOL_FIELDS, file)
+    if record["protocol"]["split"] not in get_args(SplitName):
+        known = " or ".join(get_args(SplitName))
+        raise UserError(f"{file}: 'split' is {record['protocol']['split']!r}, expected {known}: {repair}")
+    _check_fields(record["test"], dict.fromkeys(record["test"], _NUMBER), file)
+    _check_fields(dict.fromkeys(COST_KEYS) | record["cost"], dict.fromkeys(COST_KEYS, _NUMBER + _NONE), file)
+    run = Run(
+        folder=folder,
+        family=record["family"],
+        group=record["group"],
+        seed=record["seed"],
+        protocol=record["protocol"],
+        test=record["test"],
+        ranks=_read_numbers(folder / "ranks-test.npy"),
+        owners=_read_numbers(owners) if (owners := folder / "users-test.npy").exists() else None,
+        cost=record["cost"],
+        best_epoch=_read_epoch(record["best_epoch"]),
+        epochs=record["epochs"],
+        settings=_read_settings(folder / "config.json"),
+        vectors=(record["vectors_sha256"] or "") if "vectors_sha256" in record else None,
+    )
+    place = (record["family"], record["dataset"])
     expected = (folder.parent.parent.name, folder.parent.name)
     if place != expected:
         raise UserError(f"{file} says {'/'.join(place)} but lies under {'/'.join(expected)}: move the folder back")
-    missing = [key for key in PROTOCOL_KEYS if key not in run.protocol]
-    if missing:
-        raise UserError(f"the protocol in {file} lacks {missing}: run it again with this version")
     _check_ranks(run)
     _check_metrics(run)
     return run
@@ -191,6 +223,15 @@ def _check_settings(one: Run, other: Run) -> None:
         )
 
 
+def _check_fields(values: dict[str, Any], kinds: Kinds, file: Path) -> None:
+    """Refuse a metrics.json with a field of another type, or with a number that no float can hold."""
+    repair = f"delete {file.parent} and run it again"
+    for key, expected in kinds.items():
+        check_field(values, key, expected, file, repair)
+        if isinstance(values[key], int) and abs(values[key]) >= 1 << 63:
+            raise UserError(f"{file}: {key!r} is a number of {len(str(values[key]))} digits: {repair}")
+
+
 def _check_vectors(one: Run, other: Run) -> None:
     """Refuse runs that would count as seeds of one group and started from different item vectors."""
     if one.vectors != other.vectors:
@@ -211,7 +252,7 @@ def _read_epoch(recorded: int | None) -> int | None:
 def _read_settings(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings = read_json_object(file, f"delete {file.parent} and run it again", finite=True)
     # Of a file or folder the name counts: the same runs may have been made in several places.
     return {
         key: Path(value).name if isinstance(value, str) else value
@@ -228,14 +269,10 @@ def _same_targets(run: Run, other: Run) -> bool:
 
 
 def _read_numbers(file: Path) -> NDArray[np.int64]:
-    if not file.is_file():
-        raise MissingFileError(f"{file} is missing beside metrics.json: delete {file.parent} and run it again")
-    try:
-        numbers: NDArray[np.int64] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UserError(f"{file} is damaged ({error}): delete {file.parent} and run it again") from error
+    repair = f"delete {file.parent} and run it again"
+    numbers = read_array(file, repair, mapped=True)
     if numbers.ndim != 1 or numbers.dtype != np.int64:
-        raise UserError(f"{file} is {numbers.dtype} {numbers.shape}, expected int64 (targets,)")
+        raise UserError(f"{file} is {numbers.dtype} {numbers.shape}, expected int64 (targets,): {repair}")
     return numbers
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from scripts.compare import Config, main
 from seqrec.comparison import Comparison, compare_runs, list_pairs
+from seqrec.errors import UserError
 from seqrec.intervals import holm
 from seqrec.page import render_html
 from seqrec.report import format_text, write_report
@@ -183,21 +184,70 @@ def test_reading_refuses_contradictions(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="says Bert4Rec/toy but lies under SASRec/toy"):
         read_run(folder)
     edit_metrics(folder, family="SASRec", protocol={"split": "leave_one_out"})
-    with pytest.raises(ValueError, match=r"lacks .*sample_size"):
+    with pytest.raises(ValueError, match="has no 'sequences_sha256', expected str"):
         read_run(folder)
     edit_metrics(folder, protocol=PROTOCOL | {"sample_size": 20})
     with pytest.raises(ValueError, match=r"ranks from -1 to 59, expected 0 to 20 \(21 candidates\)"):
         read_run(folder)
     (folder / "metrics.json").write_text("{")
-    with pytest.raises(ValueError, match=r"metrics\.json is damaged"):
+    with pytest.raises(ValueError, match=r"metrics\.json is not JSON in line 1"):
         read_run(folder)
     (folder / "metrics.json").write_text(json.dumps(record))
     (folder / "ranks-test.npy").write_bytes(b"no array")
-    with pytest.raises(ValueError, match=r"ranks-test\.npy is damaged"):
+    with pytest.raises(ValueError, match=r"ranks-test\.npy is no whole \.npy file"):
         read_run(folder)
     (folder / "ranks-test.npy").unlink()
-    with pytest.raises(FileNotFoundError, match=r"ranks-test\.npy is missing"):
+    with pytest.raises(FileNotFoundError, match=r"ranks-test\.npy does not exist"):
         read_run(folder)
+
+
+JUNK: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    10**400,
+    float("nan"),
+    float("inf"),
+    "",
+    "none",
+    "../..",
+    [],
+    [1],
+    {},
+    {"a": []},
+)
+
+
+def test_no_value_in_a_runs_files_gives_a_traceback(tmp_path: Path) -> None:
+    hashes = write_dataset(tmp_path / "data" / "toy", [[1], *[[1, 2, 3]] * (USERS - 1)])
+    folder = write_run(tmp_path / "runs", "SASRec", "none", 1, draw_ranks(0, 1.0), **hashes)
+    record = json.loads((folder / "metrics.json").read_text())
+    parts: list[tuple[dict[str, Any], str]] = [(record, key) for key in (*record, "vectors_sha256")]
+    parts += [(record[part], key) for part in ("protocol", "test", "cost") for key in record[part]]
+    refused = 0
+    for holder, key in parts:
+        before = dict(holder)
+        data = tmp_path / ("data" if holder is record["protocol"] else "no data")
+        for junk in JUNK:
+            holder[key] = junk
+            (folder / "metrics.json").write_text(json.dumps(record))
+            try:
+                found = compare_runs(tmp_path / "runs", data, "toy")
+                assert format_text(found) and (holder is not record["cost"] or render_html(found))
+            except UserError as error:
+                assert str(folder if key != "split" else tmp_path) in str(error) and "\n" not in str(error)
+                refused += 1
+        holder.clear()
+        holder.update(before)
+    assert len(parts) * len(JUNK) > 400 and refused > 300
+    (folder / "metrics.json").write_text(json.dumps(record))
+    for text in ("[]", "3", "", "{", '"a"', "null", "[" * 10_000, '{"a": 1, "a": 2}', '{"lr": NaN}'):
+        for name in ("metrics.json", "config.json"):
+            kept = (folder / name).read_text() if (folder / name).exists() else "{}"
+            (folder / name).write_text(text)
+            with pytest.raises(UserError, match=rf"{name}"):
+                compare_runs(tmp_path / "runs", tmp_path, "toy")
+            (folder / name).write_text(kept)
 
 
 def test_runs_of_one_protocol_rank_the_same_users(tmp_path: Path) -> None:
@@ -327,7 +377,8 @@ def write_stalled_study(runs: Path) -> None:
     for seed, (none, start) in enumerate(((0.40, 0.42), (0.41, 0.40), (0.15, 0.42)), start=1):
         folder = write_run(runs, "SASRec", "none", seed, place_ranks(seed, none))
         write_run(runs, "SASRec", "longformer", seed, place_ranks(seed + 3, start))
-    edit_metrics(folder, best_epoch=1)
+    edit_metrics(folder, best_epoch=2)
+    (folder / "config.json").write_text('{"eval_every": 2}')
     write_run(runs, "Baselines", "recency", 1, place_ranks(9, 0.2))
 
 
@@ -341,7 +392,7 @@ def test_a_stalled_seed_earns_no_star_and_a_warning(tmp_path: Path) -> None:
     assert gain.low < 0 < gain.high and not gain.is_clear
     assert {doubt.run.folder.name for doubt in table.doubts} == {"none-seed3"}
     assert [doubt.reason for doubt in table.doubts] == [
-        "its best of 22 epochs was the first",
+        "its best of 22 epochs was the first that was validated",
         "NDCG@10 0.1500 is below the baseline recency, 0.2000",
         "NDCG@10 0.1500 is far from 0.4000, the median of its 3 seeds",
     ]

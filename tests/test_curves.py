@@ -6,6 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from scripts.curves import Config, main, read_curves
+from seqrec.errors import UserError
 
 
 def write_log(folder: Path, text: str) -> Path:
@@ -38,5 +39,14 @@ def test_what_cannot_be_drawn_is_named(tmp_path: Path) -> None:
     run = write_log(tmp_path / "a", "epoch,seconds,train/loss\n0,30.0,2.5\n")
     with pytest.raises(ValueError, match="no column valid/MRR, it has epoch, seconds, train/loss"):
         read_curves(run, ("valid/MRR",))
+    for text, said in (
+        ("", "is no table"),
+        ("seconds,train/loss\n1,2\n3,4,5,6\n", "is no table"),
+        ("seconds,train/loss\n1,a\n", "train/loss holds String, expected numbers"),
+        ("train/loss\n1\n", "no column seconds"),
+    ):
+        (run / "logs/metrics.csv").write_text(text)
+        with pytest.raises(UserError, match=said):
+            read_curves(run, ("train/loss",))
     with pytest.raises(ValueError, match="at least one run folder"):
         Config(())
