@@ -139,6 +139,18 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
     return flags
 
 
+FILTERS = ("on_missing_text", "where", "min_rating", "min_sc", "min_uc", "k_core", "sample_users", "max_items_per_user")
+"""Options of scripts/prepare.py that leave users or items out."""
+
+
+def unknown_id(dataset: Dataset, kind: str, raw_id: str, flag: str) -> str:
+    """Return what to say of an id that a dataset does not have, the filters that may have left it out among it."""
+    source = dataset.manifest.get("source", {})
+    used = [f"--{name} {source[name]}" for name in FILTERS if source.get(name) not in (None, 0, "", "error", "item_id")]
+    told = f"; preparation left out what {' and '.join(used)} did not keep" if used else ""
+    return f"{dataset.name} has no {kind} {raw_id!r}: {flag} takes the ids of the source{told}"
+
+
 def choose_histories(config: Config, dataset: Dataset) -> tuple[list[str], Histories]:
     """Return names and whole histories of those to recommend to.
 
@@ -148,7 +160,7 @@ def choose_histories(config: Config, dataset: Dataset) -> tuple[list[str], Histo
     if config.history:
         number = dict(zip(dataset.item_table()["raw_id"], range(1, dataset.num_items + 1), strict=True))
         if unknown := [item for item in config.history if item not in number]:
-            raise UserError(f"{dataset.name} has no item {unknown[0]!r}: --history takes the source's ids")
+            raise UserError(unknown_id(dataset, "item", unknown[0], "--history"))
         items = np.array([number[item] for item in config.history], dtype=np.int32)
         return ["history"], Histories(items, np.zeros(1, dtype=np.int64), np.zeros(1, np.int64), np.array([len(items)]))
     names = dataset.user_table()["raw_id"].to_list()
@@ -157,7 +169,7 @@ def choose_histories(config: Config, dataset: Dataset) -> tuple[list[str], Histo
         return names, histories
     row = dict(zip(names, range(len(names)), strict=True))
     if unknown := [user for user in config.users if user not in row]:
-        raise UserError(f"{dataset.name} has no user {unknown[0]!r}: --users takes the source's ids")
+        raise UserError(unknown_id(dataset, "user", unknown[0], "--users"))
     return list(config.users), histories.select(np.array([row[user] for user in config.users]))
 
 

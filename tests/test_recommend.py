@@ -1,5 +1,6 @@
 """The command that recommends, on a run of made-up vectors."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,11 @@ def test_a_family_in_the_runs_folder_is_not_executed(tmp_path: Path, monkeypatch
     with pytest.raises(UserError, match=r"metrics.json: family must be one of .*SASRec, got 'runs.SASRec.shared'"):
         recommend.load_run(run)
     assert not (tmp_path / "executed").exists()
+
+
+def test_who_was_filtered_out_is_told_by_what(tiny: Dataset) -> None:
+    source = {"kind": "table", "min_uc": 5, "min_sc": 0, "on_missing_text": "drop", "where": ""}
+    filtered = replace(tiny, manifest={**tiny.manifest, "source": source})
+    expected = r"no user 'rare'.*preparation left out what --on_missing_text drop and --min_uc 5 did not keep$"
+    with pytest.raises(ValueError, match=expected):
+        choose_histories(Config(Path("run"), users=("rare",)), filtered)
