@@ -6,8 +6,6 @@ import io
 import pytest
 import torch
 
-from Recformer.config import RecformerConfig
-from Recformer.text import RecformerTokenizer
 from seqrec.command import run_command
 from seqrec.dropout import dropout
 from seqrec.progress import progress, show_progress
@@ -108,18 +106,3 @@ def test_every_bar_obeys_the_switch() -> None:
                  for p in (ROOT / folder).rglob("*.py")):  # fmt: skip
         if path.name != "progress.py" and "peer" not in path.stem:
             assert "tqdm(" not in path.read_text(encoding="utf-8"), path
-
-
-def test_an_items_tokens_do_not_depend_on_its_company() -> None:
-    config = RecformerConfig.from_pretrained("minilm", max_attr_num=2)
-    tokenizer = RecformerTokenizer.from_pretrained("minilm", config)
-    first = {"brand": "Acme", "title": "Cordless drill", "colour": "red"}
-    second = {"title": "Garden hose", "brand": "Rain", "size": ""}
-    alone = [tokenizer([[item]]) for item in (first, second)]
-    together = tokenizer([[first], [second], [{}]])
-    for row, batch in enumerate(alone):
-        a, b = together.offsets[row : row + 2].tolist()
-        for name in ("input_ids", "token_type_ids", "item_position_ids"):
-            assert torch.equal(getattr(together, name)[a:b], getattr(batch, name))
-    words = tokenizer.tokenizer.convert_ids_to_tokens(alone[0].input_ids.tolist())
-    assert words == ["[CLS]", "brand", "ac", "##me", "title", "cord", "##less", "drill"]

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 
 from Recformer import text
 from Recformer.backbone import find_backbone, load_tokenizer
-from Recformer.text import ItemTokens, TokenBatch, build_sequences, item_sequences, ragged_arange, tokenize_items
+from Recformer.config import RecformerConfig
+from Recformer.text import (
+    ItemTokens,
+    RecformerTokenizer,
+    TokenBatch,
+    build_sequences,
+    item_sequences,
+    ragged_arange,
+    tokenize_items,
+)
 from seqrec.dataset import load_dataset
 
 ATTRIBUTES = ("title", "brand", "category")
@@ -218,3 +227,18 @@ def test_other_texts_or_limits_are_other_tokens(tiny_path: Path, tokenizer: Any,
     table = dataset.item_table().with_columns(title=pl.lit("Cup"))
     table.write_parquet(dataset.path / "items.parquet")
     assert len(set(text.load_item_tokens(dataset, tokenizer, 3, 8).lengths[1:].tolist())) == 1
+
+
+def test_an_items_tokens_do_not_depend_on_its_company() -> None:
+    config = RecformerConfig.from_pretrained("minilm", max_attr_num=2)
+    tokenizer = RecformerTokenizer.from_pretrained("minilm", config)
+    first = {"brand": "Acme", "title": "Cordless drill", "colour": "red"}
+    second = {"title": "Garden hose", "brand": "Rain", "size": ""}
+    alone = [tokenizer([[item]]) for item in (first, second)]
+    together = tokenizer([[first], [second], [{}]])
+    for row, batch in enumerate(alone):
+        a, b = together.offsets[row : row + 2].tolist()
+        for name in ("input_ids", "token_type_ids", "item_position_ids"):
+            assert torch.equal(getattr(together, name)[a:b], getattr(batch, name))
+    words = tokenizer.tokenizer.convert_ids_to_tokens(alone[0].input_ids.tolist())
+    assert words == ["[CLS]", "brand", "ac", "##me", "title", "cord", "##less", "drill"]
