@@ -91,7 +91,7 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
     best = folder / "checkpoints" / "best.ckpt"
     if find_checkpoint(best) is None:
         raise MissingFileError(f"{best} does not exist: a run with --test_only trains nothing that could be served")
-    repair = "the run's folder is damaged: run it again with --overwrite"
+    repair = "the run's folder is damaged: delete it and run it again"
     metrics = read_json_object(folder / "metrics.json", repair, {"family": str, "protocol": dict})
     name = check_family(f"{folder}/metrics.json: family", metrics["family"], ROOT)
     family: Any = importlib.import_module(f"{name}.finetune")

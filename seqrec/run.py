@@ -222,7 +222,10 @@ class Run:
         else:
             is_run = not self.folder.exists() or all(path.name.startswith(".") for path in self.folder.iterdir())
         if not is_run:
-            raise UserError(f"{self.folder} holds something else than a run and is left alone: give another --run_name")
+            raise UserError(
+                f"{self.folder} holds something else than a run and is left alone: give another --run_name; or, if it "
+                f"is a run whose {CONFIG} was damaged, delete it yourself"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         hold(
             self.folder / LOCK,

@@ -120,3 +120,14 @@ def test_who_was_filtered_out_is_told_by_what(tiny: Dataset) -> None:
     expected = r"no user 'rare'.*preparation left out what --on_missing_text drop and --min_uc 5 did not keep$"
     with pytest.raises(ValueError, match=expected):
         choose_histories(Config(Path("run"), users=("rare",)), filtered)
+
+
+@pytest.mark.parametrize(("file", "content"), [("metrics", "{}"), ("metrics", "[]"), ("metrics", ""), ("config", "[]")])
+def test_a_damaged_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, content: str) -> None:
+    monkeypatch.undo()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "best.ckpt").touch()
+    (tmp_path / "metrics.json").write_text('{"family": "SASRec", "protocol": {}}')
+    (tmp_path / f"{file}.json").write_text(content)
+    with pytest.raises(UserError, match=rf"{file}.json .*: the run's folder is damaged: delete it and run it again"):
+        recommend.load_run(tmp_path)
