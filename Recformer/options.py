@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from seqrec.checks import require_above, require_at_least
+from seqrec.checks import require_above, require_at_least, require_at_most
 from seqrec.errors import UserError
 
 
@@ -32,7 +32,8 @@ class EncoderOptions:
     """Cosine similarities are divided by this."""
 
     def __post_init__(self) -> None:
-        require_at_least(2, self, "max_token_num")
+        require_at_least(2, self, "max_token_num", "attention_window")
+        require_at_most(100_000, self, "max_token_num")
         require_at_least(1, self, "max_attr_num", "max_attr_length")
         require_above(0, self, "temp")
 
@@ -79,6 +80,7 @@ class LearningOptions:
         require_above(0, self, "lr")
         require_at_least(0, self, "weight_decay", "warmup_steps")
         require_at_least(0, self, "lora_r")
+        require_at_most(100_000, self, "lora_r")
         require_at_least(1, self, "lora_alpha")
         if not 0 <= self.lora_dropout < 1:
             raise UserError(f"--lora_dropout must lie in [0, 1), got {self.lora_dropout}")

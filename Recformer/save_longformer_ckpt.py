@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from Recformer.backbone import MINILM, find_backbone, load_tokenizer, read_config
 from Recformer.checkpoint import load_folder, save_checkpoint
 from Recformer.conversion import convert
+from seqrec.checks import require_at_least, require_at_most
 from seqrec.command import run_command
 from seqrec.errors import UserError
 from seqrec.files import write_json
@@ -38,6 +39,10 @@ class Config:
     """A text's vector: its first token's, or the mean over its tokens. By default what the source was trained for."""
     seed: int = 42
     """Of the item positions."""
+
+    def __post_init__(self) -> None:
+        require_at_least(2, self, "max_token_num", "attention_window")
+        require_at_most(100_000, self, "max_token_num")
 
 
 def main(config: Config) -> Path:

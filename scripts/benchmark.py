@@ -38,11 +38,12 @@ from scripts.sides import (
     summarise,
     tuned_environment,
 )
+from seqrec.checks import list_flags, require_above, require_at_least
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, find_dataset, leave_one_out
-from seqrec.errors import UserError
 from seqrec.files import write_atomically, write_json
 from seqrec.formatting import size
+from seqrec.layers import check_sizes
 from seqrec.progress import progress
 
 Peer = Literal["rectools", "recbole"]
@@ -64,9 +65,8 @@ class Common:
     """Where the JSON file goes."""
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1 and name != "seed":
-                raise UserError(f"--{name} must be at least 1, got {value}")
+        counts = [name for name, value in list_flags(self) if type(value) is int and name != "seed"]
+        require_at_least(1, self, *counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +97,11 @@ class IdBenchmark(Common):
     """Then train every side for so many epochs, validating after each, and draw NDCG@10 over time."""
     peer_allocator: Literal["system", "tuned"] = "system"
     """C allocator of the peer: as it comes, or with the settings of scripts/env.sh, which our launcher always uses."""
+
+    def __post_init__(self) -> None:
+        Common.__post_init__(self)
+        check_sizes(self, least_length=1)
+        require_above(0, self, "lr")
 
     family: ClassVar[str]
     """Folder of ours."""

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 import tyro
 
+from seqrec.checks import list_flags, require_at_least
 from seqrec.command import run_command
-from seqrec.errors import UserError
 from seqrec.evaluation import rank_targets
 from seqrec.formatting import duration, size
 from seqrec.losses import full_softmax
@@ -36,8 +36,7 @@ class Common:
     """Of vectors and targets."""
 
     def __post_init__(self) -> None:
-        if min(self.num_items, self.width) < 1:
-            raise UserError(f"--num_items and --width must be at least 1, got {self.num_items} and {self.width}")
+        require_at_least(1, self, *(name for name, _ in list_flags(self) if name != "seed"))
 
 
 @dataclass(frozen=True, slots=True)

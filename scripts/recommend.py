@@ -20,7 +20,7 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from seqrec.checks import require_at_least
+from seqrec.checks import require_at_least, require_device
 from seqrec.command import run_command
 from seqrec.dataset import ROOT, Dataset, Histories, find_dataset
 from seqrec.errors import MissingFileError, UserError
@@ -68,12 +68,7 @@ class Config:
         if self.users and self.history:
             raise UserError("give --users or a --history, not both")
         require_at_least(1, self, "top_k", "max_tokens")
-        try:
-            kind = torch.device(self.device).type
-        except RuntimeError as error:
-            raise UserError(f"--device must be cpu, cuda or cuda:N, got {self.device!r}") from error
-        if kind == "cuda" and not torch.cuda.is_available():
-            raise UserError(f"--device {self.device}: PyTorch finds no GPU on this machine; use --device cpu")
+        require_device(self.device)
         if self.output is not None and self.output.suffix not in (".parquet", ".csv"):
             raise UserError(f"--output must end in .parquet or .csv, got {self.output}")
 

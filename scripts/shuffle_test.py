@@ -19,6 +19,7 @@ import tyro
 from numpy.typing import NDArray
 
 from scripts.recommend import load_run
+from seqrec.checks import require_at_least, require_device
 from seqrec.command import run_command
 from seqrec.dataset import Dataset, Histories
 from seqrec.errors import UserError
@@ -54,8 +55,10 @@ class Config:
     """What to compute on."""
 
     def __post_init__(self) -> None:
-        if not self.runs or self.shuffles < 1:
-            raise UserError("give at least one run folder, and at least one of --shuffles")
+        if not self.runs:
+            raise UserError("give at least one run folder")
+        require_at_least(1, self, "shuffles", "max_tokens")
+        require_device(self.device)
         user_metric(np.zeros(1, dtype=np.int64), self.metric)  # refuses an unknown one
 
 

@@ -18,7 +18,7 @@ import torch
 import tyro
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from seqrec.checks import list_flags, require_finite
+from seqrec.checks import check_numbers, list_flags
 from seqrec.errors import UserError
 from seqrec.files import NO_ROOM
 from seqrec.progress import show_progress
@@ -65,7 +65,7 @@ def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str]
     try:
         with _ended_by_signals():
             settings = tyro.cli(config, args=words, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
-            require_finite(settings)
+            check_numbers(settings)
             show_progress(dict(list_flags(settings)).get("progress_bar", True))
             main(settings)
     except _Stopped as stopped:

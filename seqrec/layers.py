@@ -4,17 +4,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from seqrec.checks import require_at_least
+from seqrec.checks import require_at_least, require_at_most
 from seqrec.errors import UserError
 from seqrec.ragged import Layout, attend
 from seqrec.rotation import Rotation, rotate
 
 Turns = tuple[Rotation, Rotation]
 """What asked events and all events are turned by before they are compared."""
-
-
-MAX_SIZE = 100_000
-"""Of a width and of a history: more is a slip, and fills the memory before anything else is said."""
 
 
 def check_sizes(sizes: Any, least_length: int) -> None:
@@ -25,9 +21,8 @@ def check_sizes(sizes: Any, least_length: int) -> None:
     """
     require_at_least(1, sizes, "hidden_units", "num_blocks", "num_heads")
     require_at_least(least_length, sizes, "maxlen")
-    for name, size in (("hidden_units", sizes.hidden_units), ("maxlen", sizes.maxlen)):
-        if size > MAX_SIZE:
-            raise UserError(f"--{name} must be at most {MAX_SIZE:,}, got {size:,}")
+    require_at_most(100_000, sizes, "hidden_units", "maxlen")
+    require_at_most(1_000, sizes, "num_blocks")
     if sizes.hidden_units % sizes.num_heads:
         raise UserError(f"--hidden_units {sizes.hidden_units} must be a multiple of --num_heads {sizes.num_heads}")
     if not 0 <= sizes.dropout_rate < 1:

@@ -25,7 +25,7 @@ import tyro
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.utilities import rank_zero_only
 
-from seqrec.checks import require_above, require_at_least
+from seqrec.checks import require_above, require_at_least, require_at_most
 from seqrec.dataset import ROOT, Dataset
 from seqrec.errors import UserError
 from seqrec.files import hold, plain, write_atomically, write_json
@@ -39,7 +39,6 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 """Of matrix products; what is added up, normalised and ranked stays float32."""
 CONFIG = "config.json"
 LOCK = ".lock"
-MAX_SEED = 2**32 - 1
 DATA = "data"
 """Key of config.json that is no flag: the hashes of what was read."""
 VECTORS = "vectors_sha256"
@@ -92,10 +91,9 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         require_at_least(1, self, "num_epochs", "patience", "eval_every", "valid_users")
         require_at_least(1, self, "devices", "num_nodes", "accumulate_grad_batches")
-        require_at_least(0, self, "seed", "dataloader_num_workers")
+        require_at_least(0, self, "dataloader_num_workers")
         require_above(0, self, "gradient_clip_val")
-        if self.seed > MAX_SEED:
-            raise UserError(f"--seed must be at most {MAX_SEED}, got {self.seed}")
+        require_at_most(256, self, "dataloader_num_workers")
         if self.eval_every > self.num_epochs:
             raise UserError(
                 f"--eval_every {self.eval_every} is more than --num_epochs {self.num_epochs}: "

@@ -16,24 +16,27 @@ NUMBERS = [
     ("--lr", "0"), ("--lr", "-1"), ("--lr", "nan"), ("--lr", "inf"), ("--weight_decay", "-1"),
     ("--weight_decay", "nan"), ("--warmup_steps", "-1"), ("--seed", "-1"), ("--seed", "4294967296"),
     ("--gradient_clip_val", "-1"),
-    ("--gradient_clip_val", "nan"), ("--dataloader_num_workers", "-1"), ("--temp", "nan"), ("--temp", "0"),
+    ("--gradient_clip_val", "nan"), ("--dataloader_num_workers", "-1"), ("--dataloader_num_workers", "257"),
+    ("--temp", "nan"), ("--temp", "0"),
     ("--batch_size", "0"), ("--num_epochs", "0"), ("--patience", "0"), ("--valid_users", "0"), ("--devices", "0"),
 ]  # fmt: skip
 ID_NUMBERS = [
     ("--item_lr", "-1"), ("--item_lr", "nan"), ("--maxlen", "1000000000"), ("--maxlen", "0"), ("--hidden_units", "0"),
-    ("--hidden_units", "1000000000"), ("--num_heads", "0"), ("--num_blocks", "0"), ("--dropout_rate", "1"),
+    ("--hidden_units", "1000000000"), ("--num_blocks", "1000000000"),
+    ("--num_heads", "0"), ("--num_blocks", "0"), ("--dropout_rate", "1"),
     ("--dropout_rate", "nan"), ("--gbce_t", "2"), ("--num_negatives", "0"),
 ]  # fmt: skip
 TEXT_NUMBERS = [
     ("--max_token_num", "1"), ("--max_attr_num", "0"), ("--max_attr_length", "0"), ("--eval_max_tokens", "0"),
-    ("--lora_alpha", "0"),
+    ("--lora_alpha", "0"), ("--lora_r", "1000000000"), ("--max_token_num", "1000000000"), ("--attention_window", "-1"),
 ]  # fmt: skip
 
 
 def refuse(module: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Return what a command says of its flags, which it must refuse."""
+    found = importlib.import_module(module)
     with pytest.raises(SystemExit) as caught:
-        run_command(lambda _: None, importlib.import_module(module).Config, words)
+        run_command(lambda _: None, found.Command if module == "scripts.benchmark" else found.Config, words)
     assert caught.value.code
     told = capsys.readouterr().err if caught.value.code == 2 else str(caught.value.code)
     return " ".join(told.replace("│", " ").split())
@@ -54,13 +57,38 @@ def test_numbers_of_recformer(
     assert f"{flag} must" in refuse(f"Recformer.{module}", [*words, flag, value], capsys)
 
 
-@pytest.mark.parametrize("device", ["xyz", "cuda", "cuda:1"])
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("recommend", "run --top_k 0"),
+        ("recommend", "run --max_tokens 0"),
+        ("shuffle_test", "run --seed -1"),
+        ("shuffle_test", "run --shuffles 0"),
+        ("shuffle_test", "run --max_tokens -1"),
+        ("embedding_report", "--dataset x --seed 4294967296"),
+        ("sweep", "SASRec --name x --search lr=0.1..1 --seed -1"),
+    ],
+)
+def test_numbers_of_scripts(script: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"{words.split()[-2]} must" in refuse(f"scripts.{script}", words.split(), capsys)
+
+
+@pytest.mark.parametrize(
+    "words", ["sasrec --lr 0", "sasrec --dropout_rate nan", "bert4rec --seed -1", "recformer --threads 0"]
+)
+def test_numbers_of_the_benchmark(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"{words.split()[-2]} must" in refuse("scripts.benchmark", words.split(), capsys)
+
+
+@pytest.mark.parametrize("script", ["recommend", "shuffle_test"])
+@pytest.mark.parametrize(("device", "gpus"), [("xyz", 0), ("mps", 0), ("cuda", 0), ("cuda:1", 0), ("cuda:1", 1)])
 def test_devices_that_are_not_there(
-    device: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: str, device: str, gpus: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    said = refuse("scripts.recommend", ["run", "--device", device], capsys)
-    assert f"--device {'must' if device == 'xyz' else device}" in said
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    said = refuse(f"scripts.{script}", ["run", "--device", device], capsys)
+    assert f"--device {device}" in said if device.startswith("cuda") else "--device must be cpu, cuda or cuda:N" in said
 
 
 def test_more_processes_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
