@@ -224,9 +224,9 @@ def test_contradictions() -> None:
         Bert4RecConfig(hidden_units=10, num_heads=4)
     with pytest.raises(ValueError, match=r"--dropout_rate must lie in \[0, 1\), got 1"):
         Bert4RecConfig(dropout_rate=1)
-    with pytest.raises(ValueError, match="--num_blocks and --num_heads must be at least 1, got 64, 0 and 2"):
+    with pytest.raises(ValueError, match="--num_blocks must be at least 1, got 0"):
         Bert4RecConfig(num_blocks=0)
-    with pytest.raises(ValueError, match=r"--maxlen must be at least 2 .* got 1"):
+    with pytest.raises(ValueError, match="--maxlen must be at least 2, got 1"):
         Bert4RecConfig(maxlen=1)
     with pytest.raises(ValueError, match="--init_mode frozen with --init_type none would keep item vectors random"):
         Config(table=TableOptions(freeze_items=True))
