@@ -307,7 +307,13 @@ class RunRecord(pl.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the state of an interrupted run."""
+        """Take over the state of an interrupted run.
+
+        Raises:
+            UserError: If an earlier version wrote it.
+        """
+        if "best_score" not in state_dict:
+            raise UserError(f"{self.folder} was begun by a version that counted epochs from 0: --overwrite it")
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
         self.best_score = state_dict["best_score"]
         self.history, self.seconds = state_dict["history"], state_dict["seconds"]

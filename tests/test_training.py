@@ -378,6 +378,14 @@ def test_the_number_that_keeps_a_checkpoint_chooses_the_epoch(run: Run, monkeypa
     assert int(module.trained) == 0  # the weights of the epoch that was chosen
 
 
+def test_a_run_that_counted_epochs_from_0_is_not_resumed(run: Run) -> None:
+    record = RunRecord(run.folder, run.training)
+    record.load_state_dict(record.state_dict())
+    earlier = {key: value for key, value in record.state_dict().items() if key != "best_score"}
+    with pytest.raises(UserError, match="counted epochs from 0: --overwrite it"):
+        record.load_state_dict(earlier)
+
+
 def test_a_score_to_beat_and_rare_validation(run: Run) -> None:
     config = replace(run.training, num_epochs=8, eval_every=2, patience=2, accelerator="cpu", progress_bar=False)
     module, data = make(run, good_epochs=set())
