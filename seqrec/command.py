@@ -62,16 +62,17 @@ def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str]
     _set_up_output()
     torch.set_float32_matmul_precision("high")
     settings: Any = None
+    received: list[int] = []
     try:
-        with _ended_by_signals():
+        with _ended_by_signals(received):
             settings = tyro.cli(config, args=words, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
             check_numbers(settings)
             show_progress(dict(list_flags(settings)).get("progress_bar", True))
             main(settings)
-    except _Stopped as stopped:
-        log.info("stopped by %s", signal.Signals(int(stopped.code or 0) - 128).name)
-        raise
-    except Exception as error:
+    except (_Stopped, Exception) as error:
+        if received:  # what ends a block may come out of it as another error, as from within a class's definition
+            log.info("stopped by %s", signal.Signals(received[0]).name)
+            sys.exit(128 + received[0])
         if not _is_users(error, settings):
             error.add_note(REPORT)
             raise
@@ -97,10 +98,15 @@ def _set_up_output() -> None:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let signals end the block as an error does, so that it leaves no half-written file and no child behind."""
+def _ended_by_signals(received: list[int]) -> Iterator[None]:
+    """Let signals end the block as an error does, so that it leaves no half-written file and no child behind.
+
+    Args:
+        received: Gets the number of each.
+    """
 
     def end(number: int, _: FrameType | None) -> None:
+        received.append(number)
         raise _Stopped(128 + number)
 
     given = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -115,7 +121,7 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _is_users(error: Exception, settings: Any) -> bool:
+def _is_users(error: BaseException, settings: Any) -> bool:
     """Return whether the user can repair an error, who gave these settings."""
     if isinstance(error, UserError | MisconfigurationException):
         return True

@@ -20,7 +20,7 @@ from seqrec.dataset import ROOT, Dataset
 from seqrec.errors import MissingFileError, UserError
 from seqrec.files import write_atomically
 from seqrec.names import check_name
-from seqrec.opening import read_array, read_json_object, read_torch
+from seqrec.opening import check_plain, read_array, read_json_object, read_torch
 
 log = logging.getLogger(__name__)
 NONE = "none"
@@ -174,8 +174,9 @@ def _find_file(init_type: str, dataset: Dataset, folder: Path) -> Path:
 def _read_vectors(path: Path) -> NDArray[np.float32]:
     """Return the array of a `.npy` or a torch file; neither can run code."""
     array: Any = read_array(path, "export it again") if path.suffix == ".npy" else read_torch(path, "export it again")
-    if isinstance(array, torch.Tensor) and array.layout == torch.strided and not array.is_complex():
-        array = array.detach().cpu().float().numpy()
+    if isinstance(array, torch.Tensor):
+        check_plain(array, str(path), "export it again")
+        array = array.detach().float().numpy()
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         held = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
         raise UserError(f"{path} holds {held}, expected one float array of shape (items + 1, width); export it again")

@@ -4,6 +4,7 @@ Each returns what was expected, or raises a UserError that names the file, what 
 code of a file, takes a path for a pattern, or sets memory aside for a size that a file claims and does not have.
 """
 
+import errno
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -149,9 +150,10 @@ def read_torch(path: Path, repair: str = TORCH_HINT) -> Any:
         raise MissingFileError(f"{path} does not exist: {repair}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # a pickle is a program: what its steps fail with is of every kind
+        # A damaged archive sends the reader to places before its beginning: an invalid argument to the system.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         said = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
         raise UserError(f"{path} is no whole file of tensors that torch.save wrote ({said}): {repair}") from error
 
@@ -177,10 +179,19 @@ def read_tensors(path: Path, repair: str = TORCH_HINT, nestings: Sequence[str] =
     if not tensors:
         raise UserError(f"{path} holds no tensors by name, its keys are {sorted(map(str, content))[:5]}: {repair}")
     for name, tensor in tensors.items():
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.device.type != "cpu":
-            kind = f"{tensor.layout} {tensor.dtype} on {tensor.device}"
-            raise UserError(f"{path}: {name[:80]!r} is {kind}, expected a plain array of numbers: {repair}")
+        check_plain(tensor, f"{path}: {name[:80]!r}", repair)
     return tensors
+
+
+def check_plain(tensor: Tensor, name: str, repair: str) -> None:
+    """Check that a tensor is an array of real numbers in memory.
+
+    Raises:
+        UserError: If it is sparse, quantised, complex, or on a device that holds no numbers.
+    """
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.device.type != "cpu":
+        kind = f"{tensor.layout} {tensor.dtype} on {tensor.device}"
+        raise UserError(f"{name} is {kind}, expected a plain array of numbers: {repair}")
 
 
 def _read_safetensors(path: Path, repair: str) -> dict[str, Tensor]:

@@ -31,6 +31,11 @@ settings.register_profile("project", deadline=None, derandomize=True, database=N
 settings.load_profile("project")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `--full` try five times as many hostile inputs."""
+    parser.addoption("--full", action="store_true", help="try five times as many hostile inputs; see tests/hostile")
+
+
 def write_dataset(
     folder: Path, histories: Sequence[Sequence[int]], num_items: int, timestamps: Sequence[Sequence[int]] | None = None
 ) -> Path:

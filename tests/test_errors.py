@@ -99,6 +99,18 @@ def test_a_signal_ends_a_command_in_order(tmp_path: Path, sent: signal.Signals) 
     assert list(folder.iterdir()) == []
 
 
+def test_a_signal_that_comes_out_as_another_error_ends_a_command_too() -> None:
+    def main(_: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except SystemExit as stopped:
+            raise RuntimeError("while a class was defined") from stopped
+
+    with pytest.raises(SystemExit) as caught:
+        run_command(main, Config, [])
+    assert caught.value.code == 128 + signal.SIGTERM
+
+
 def test_an_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
