@@ -168,6 +168,13 @@ def test_a_corpus_joins_domains_and_keeps_their_users_apart(domains: Path) -> No
     assert table["title"].to_list() == ["saw", "axe", "pen"]
 
 
+def test_two_people_of_a_corpus_never_have_one_name(domains: Path) -> None:
+    domain(domains, "b", ["x@a a b"], "title\na,saw\nb,axe\n")
+    domain(domains, "a@b", ["x b a"], "title\na,saw\nb,axe\n")
+    with pytest.raises(ValueError, match=r"'x@a@b' would be two users of different domains.* --name without @"):
+        read(corpus(domains, "b", "a@b"))
+
+
 def test_a_corpus_has_the_attributes_of_all_domains(domains: Path) -> None:
     with pytest.raises(ValueError, match=r"item 'a' is .*saw.* in one domain and .* in another: --prefix_items"):
         domain(domains, "other", ["u a"], "title\na,drill\n")

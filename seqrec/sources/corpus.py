@@ -45,6 +45,7 @@ class Corpus(Preparation):
         shared = self._shared_items(domains)
         timed = all(domain.timestamps is not None for domain in domains)
         frames = [self._events(domain, timed) for domain in domains]
+        _check_users(domains)
         items = self._items(domains)
         return RawData(
             pl.concat(frames).filter(~pl.col("item").is_in(list(shared))) if shared else pl.concat(frames),
@@ -79,7 +80,7 @@ class Corpus(Preparation):
         return f"{domain.name}/" if self.prefix_items else ""
 
     def _events(self, domain: Dataset, timed: bool) -> pl.LazyFrame:
-        users = domain.user_table()["raw_id"] + f"@{domain.name}"
+        users = _users(domain)
         items = self._item_name(domain) + domain.item_table()["raw_id"]
         columns = {
             "user": users.gather(np.repeat(np.arange(domain.num_users), np.diff(domain.offsets))),
@@ -106,6 +107,21 @@ class Corpus(Preparation):
                 "the domains' items apart; or give their text alike"
             )
         return items
+
+
+def _users(domain: Dataset) -> pl.Series:
+    """Return what the corpus calls a domain's users."""
+    return domain.user_table()["raw_id"] + f"@{domain.name}"
+
+
+def _check_users(domains: list[Dataset]) -> None:
+    """Refuse two people of one name: `x@a` in the domain `b` and `x` in the domain `a@b`."""
+    users = pl.concat(_users(domain) for domain in domains)
+    if users.n_unique() < len(users):
+        twice = users.filter(users.is_duplicated())[0]
+        raise UserError(
+            f"{twice!r} would be two users of different domains: prepare one of them under a --name without @"
+        )
 
 
 def _raw_ids(dataset: Dataset, table: str) -> set[str]:
