@@ -217,9 +217,3 @@ def _check_manifest(manifest: dict[str, Any], vectors: NDArray[np.float32], data
 def vectors_sha256(vectors: NDArray[np.float32]) -> str:
     """Return the sha256 of (N+1, D) item vectors in C order, as a `.json` and a run keep it."""
     return hashlib.sha256(vectors.data).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

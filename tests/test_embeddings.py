@@ -14,7 +14,6 @@ from seqrec.dataset import Dataset
 from seqrec.embeddings import (
     Producer,
     embedding_path,
-    file_sha256,
     load_embeddings,
     save_embeddings,
 )
@@ -148,11 +147,6 @@ def test_damaged_file(tiny: Dataset, path: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"good.npy is no whole .*export it again"):
         load_embeddings("good", tiny, tmp_path)
-
-
-def test_sha256_by_hand(tmp_path: Path) -> None:
-    (tmp_path / "abc").write_bytes(b"abc")  # the example of FIPS 180-2
-    assert file_sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_vectors_are_written_under_a_name_and_read_by_name_or_path(tiny: Dataset, tmp_path: Path) -> None:
