@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from seqrec.dataset import Histories
+from seqrec.data.dataset import Histories
 
 
 def event_ages(train: Histories) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

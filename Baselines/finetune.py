@@ -18,15 +18,20 @@ from torch.utils.data import TensorDataset
 
 from Baselines.data import event_ages, score_items
 from Baselines.model import SameForAll
-from seqrec.command import run_command
-from seqrec.dataset import ROOT, Dataset, Histories, find_dataset
-from seqrec.errors import UserError
-from seqrec.files import write_atomically
-from seqrec.module import BatchModule, Grown, Protocol, Recommender
-from seqrec.progress import progress
-from seqrec.ragged import RowSampler
-from seqrec.run import Run, RunRecord, TrainingConfig
-from seqrec.training import report, test
+from seqrec.basics.command import run_command
+from seqrec.basics.errors import UserError
+from seqrec.basics.files import write_atomically
+from seqrec.basics.paths import ROOT
+from seqrec.basics.progress import progress
+from seqrec.data.batches import RowSampler
+from seqrec.data.dataset import Dataset, Histories, find_dataset
+from seqrec.data.protocol import Protocol
+from seqrec.training.batches import BatchModule
+from seqrec.training.folder import Run
+from seqrec.training.module import Grown, Recommender
+from seqrec.training.options import TrainingConfig
+from seqrec.training.record import RunRecord
+from seqrec.training.trainer import report, test
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seqrec.module import NextItemModule
+from seqrec.training.module import NextItemModule
 
 
 class SameForAll(NextItemModule):

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seqrec.dataset import Histories
-from seqrec.draws import RowDraws
-from seqrec.errors import UserError
-from seqrec.losses import LossOptions
-from seqrec.negatives import Negatives, NegativeSampler
-from seqrec.ragged import BatchKey, Layout, block_bounds, longest_first, make_layout
+from seqrec.basics.draws import RowDraws
+from seqrec.basics.errors import UserError
+from seqrec.data.batches import BatchKey
+from seqrec.data.dataset import Histories
+from seqrec.nn.losses import LossOptions
+from seqrec.nn.negatives import Negatives, NegativeSampler
+from seqrec.nn.ragged import Layout, block_bounds, longest_first, make_layout
 
 
 class Inputs(NamedTuple):

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from seqrec.dropout import Dropout
-from seqrec.item_table import ItemTable, Start
-from seqrec.layers import AttentionBlock, check_sizes
-from seqrec.ragged import Layout
+from seqrec.nn.blocks import AttentionBlock, check_sizes
+from seqrec.nn.dropout import Dropout
+from seqrec.nn.item_table import ItemTable, Start
+from seqrec.nn.ragged import Layout
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqrec.dropout import dropout
-from seqrec.rotation import Rotation
+from seqrec.nn.dropout import dropout
+from seqrec.nn.rotation import Rotation
 
 BLOCK = 64  # queries per block of the block-local form
 DENSE_LENGTH = 256  # up to here one masked (L, L) product is at least as fast as blocks

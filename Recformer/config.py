@@ -4,12 +4,15 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqrec.errors import UserError
+from seqrec.basics.errors import UserError
+from seqrec.basics.opening import check_field, read_json_object
+from seqrec.text.backbones import find_backbone, load_tokenizer
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -18,8 +21,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "silu": F.silu,
 }
-
 MAX_LAYERS = 1000
+MODERN = "modernbert"
+"""Model type whose layers Recformer keeps as they are."""
+ROBERTA_LIKE = ("longformer", "roberta", "xlm-roberta", "camembert")  # their positions start after the padding's id
+ROPES = ("full_attention", "sliding_attention")
+MODEL_TYPES = ("bert", MODERN, *ROBERTA_LIKE)
 BOUNDS = {
     "vocab_size": (1, 1 << 24),
     "hidden_size": (1, 1 << 16),
@@ -148,8 +155,6 @@ class RecformerConfig:
     @classmethod
     def from_pretrained(cls, name_or_path: str, **changes: Any) -> "RecformerConfig":
         """Return the configuration of a backbone or of a saved Recformer, with some fields set; see `load_backbone`."""
-        from Recformer.backbone import find_backbone, load_tokenizer, read_config
-
         folder = find_backbone(name_or_path)
         return read_config(folder, load_tokenizer(folder), **changes)
 
@@ -170,3 +175,111 @@ class RecformerConfig:
         """Return the fields as JSON can hold them."""
         lists = {name: list(getattr(self, name)) for name in ("attention_window", "full_attention_layers")}
         return asdict(self) | lists | {"model_type": self.architecture}
+
+
+def read_config(folder: Path, tokenizer: Any, **changes: Any) -> RecformerConfig:
+    """Return the configuration of a Recformer with a folder's backbone.
+
+    The position table grows to what `max_token_num` needs. Without a `pooler_type`, a sentence encoder that was
+    trained on the mean of its tokens keeps the mean, and every other backbone takes the first token.
+
+    Args:
+        folder: Holds config.json.
+        tokenizer: The folder's.
+        **changes: See `load_backbone`.
+    """
+    source = read_source(folder)
+    kind = source["model_type"]
+    converted = "position_offset" in source  # save_longformer_ckpt.py wrote it
+    if not converted and kind == MODERN:
+        source |= _read_modern(source)
+    if not converted:
+        source["pad_token_id"] = _whole(source.get("pad_token_id", tokenizer.pad_token_id), "pad_token_id", folder)
+        source["position_offset"] = source["pad_token_id"] + 1 if kind in ROBERTA_LIKE else 0
+        if kind != MODERN:
+            source["attention_window"] = 64
+        source["pooler_type"] = "mean" if _was_trained_on_means(folder) else "cls"
+        source.setdefault("max_token_num", 1024)
+    values = source | {"cls_token_id": tokenizer.cls_token_id} | changes
+    rows = sum(_whole(values.get(name), name, folder) for name in ("max_token_num", "position_offset"))
+    if not converted:
+        values["max_position_embeddings"] = max(source["max_position_embeddings"], rows)
+    if isinstance(values.get("attention_window"), int):
+        values["attention_window"] = (values["attention_window"],) * values["num_hidden_layers"]
+    try:
+        return RecformerConfig.from_dict(values)
+    except UserError as error:
+        raise UserError(f"{folder / 'config.json'}: {error}") from error
+
+
+def read_source(folder: Path) -> dict[str, Any]:
+    """Return what config.json says of a backbone, whose kind and sizes are such as Recformer can read.
+
+    Raises:
+        UserError: If it is damaged, of another kind, or has a size that no model has.
+    """
+    file, repair = folder / "config.json", "download the model again"
+    source = read_json_object(file, repair, {"model_type": str}, finite=True)
+    kind = source["model_type"]
+    if kind not in MODEL_TYPES or source.get("position_embedding_type", "absolute") != "absolute":
+        raise UserError(
+            f"{folder} holds a model of type {kind!r:.80}, expected one of {list(MODEL_TYPES)} with absolute positions"
+        )
+    for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
+        check_field(source, name, (int,), file, repair)
+    check_field(source, "max_position_embeddings", (int,), file, repair)
+    if not 1 <= source["num_hidden_layers"] <= MAX_LAYERS:
+        raise UserError(
+            f"{file}: num_hidden_layers is {source['num_hidden_layers']}, expected 1 to {MAX_LAYERS}: {repair}"
+        )
+    return source
+
+
+def _whole(value: Any, name: str, folder: Path) -> int:
+    if type(value) is not int:
+        raise UserError(f"{folder / 'config.json'}: {name} is {value!r:.80}, expected a whole number")
+    return value
+
+
+def _read_modern(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a Recformer's configuration from a ModernBERT's, as today's or as older files hold them."""
+    layers = range(source["num_hidden_layers"])
+    every = source.get("global_attn_every_n_layers", 3)
+    kinds = source.get("layer_types") or []
+    if not kinds and type(every) is int and every > 0:
+        kinds = ["sliding" if index % every else "full_attention" for index in layers]
+    ropes = source.get("rope_parameters") or {}
+    nested = isinstance(ropes, dict) and all(isinstance(ropes.get(key, {}), dict) for key in ROPES)
+    if type(every) is not int or every < 1 or not isinstance(kinds, list) or len(kinds) != len(layers) or not nested:
+        raise UserError(
+            f"layer_types is {kinds!r:.80}, global_attn_every_n_layers {every!r:.80}, rope_parameters {ropes!r:.80}: "
+            f"expected a kind for each of {len(layers)} layers, or a whole number from 1, and an object of objects: "
+            "download the model again"
+        )
+    theta = {
+        name: ropes.get(key, {}).get("rope_theta", source.get(old, default))
+        for name, key, old, default in (
+            ("rope_theta", "full_attention", "global_rope_theta", 160_000.0),
+            ("local_rope_theta", "sliding_attention", "local_rope_theta", 10_000.0),
+        )
+    }
+    return theta | {
+        "architecture": MODERN,
+        "full_attention_layers": tuple(index for index in layers if kinds[index] == "full_attention"),
+        "attention_window": source.get("local_attention", 128),
+        "layer_norm_eps": source.get("norm_eps", 1e-5),
+        "hidden_act": source.get("hidden_activation", "gelu"),
+        "hidden_dropout_prob": source.get("mlp_dropout", 0.0),
+        "attention_probs_dropout_prob": source.get("attention_dropout", 0.0),
+        "norm_bias": source.get("norm_bias", False),
+        "attention_bias": source.get("attention_bias", False),
+        "feed_forward_bias": source.get("mlp_bias", False),
+    }
+
+
+def _was_trained_on_means(folder: Path) -> bool:
+    """Return whether a sentence encoder's own files say that it averages its tokens."""
+    pooling = folder / "1_Pooling" / "config.json"
+    return pooling.is_file() and bool(
+        read_json_object(pooling, "download the model again").get("pooling_mode_mean_tokens")
+    )

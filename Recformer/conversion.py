@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from Recformer.config import RecformerConfig
+from Recformer.config import MODERN, RecformerConfig
 from Recformer.model import RecformerModel
-from seqrec.errors import UserError
+from seqrec.basics.errors import UserError
 
-MODERN = "modernbert"
-"""Model type whose layers Recformer keeps as they are."""
 PREFIXES = re.compile(r"^(longformer|roberta|bert|model)\.")
 RENAMED = (
     (re.compile(r"\.gamma$"), ".weight"),

@@ -18,12 +18,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import tyro
 from torch import Tensor
 
-from Recformer.backbone import MINILM, find_backbone, load_pretraining, load_tokenizer, read_config
-from Recformer.checkpoint import IGNORED, load_checkpoint, save_checkpoint, save_folder, strip_wrappers
-from Recformer.lora import merge_lora
-from seqrec.command import run_command
-from seqrec.errors import MissingFileError, UserError
-from seqrec.sharding import consolidate
+from Recformer.backbone import load_pretraining
+from Recformer.config import read_config
+from seqrec.basics.command import run_command
+from seqrec.basics.errors import MissingFileError, UserError
+from seqrec.text.backbones import MINILM, find_backbone, load_tokenizer
+from seqrec.text.lora import merge_lora
+from seqrec.text.weights import IGNORED, load_checkpoint, save_checkpoint, save_folder, strip_wrappers
+from seqrec.training.sharding import consolidate
 
 log = logging.getLogger(__name__)
 OUTPUTS = Path(__file__).resolve().parent / "pretrain_ckpt"
@@ -130,7 +132,7 @@ def main(config: Config) -> None:
     save_checkpoint(encoder_path, encoder)
     save_checkpoint(config.recformerseqrec_output_path, state)
     beside = encoder_path.with_suffix("")
-    save_folder(beside, model.longformer.config, encoder)
+    save_folder(beside, model.longformer.config.to_dict(), encoder)
     tokenizer.save_pretrained(beside)
     log.info("wrote %s, %s and the folder %s", encoder_path, config.recformerseqrec_output_path, beside)
 

@@ -1,6 +1,5 @@
 """Recformer's batches: histories as text. Shapes: B users, T tokens of all of them."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +8,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from Recformer.text import ItemTokens, TokenBatch, build_sequences, item_sequences, ragged_arange
-from seqrec.dataset import Histories
-from seqrec.errors import UserError
-from seqrec.losses import LossOptions
-from seqrec.negatives import Negatives, NegativeSampler, log_chance
-from seqrec.ragged import BatchKey
+from seqrec.basics.arrays import ragged_arange
+from seqrec.basics.errors import UserError
+from seqrec.data.batches import BatchKey
+from seqrec.data.dataset import Histories
+from seqrec.nn.losses import LossOptions
+from seqrec.nn.negatives import Negatives, NegativeSampler, log_chance
+from seqrec.text.sequences import TokenBatch, build_sequences, item_sequences
+from seqrec.text.tokens import ItemTokens
 
 
 class Classes(NamedTuple):
@@ -37,28 +38,6 @@ class TrainBatch(NamedTuple):
     classes: Classes | None
     num_counted: int
     """Targets that count: all, or 0 in a process without a history of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryReader:
-    """Histories as their items' texts."""
-
-    items: ItemTokens
-    max_token_num: int
-
-    def __call__(self, histories: Histories, rows: NDArray[np.int64]) -> TokenBatch:
-        """Return what the model reads of some histories."""
-        return build_sequences(
-            histories.items, histories.starts[rows], histories.ends[rows], self.items, self.max_token_num
-        )
-
-    def count_tokens(self, histories: Histories) -> NDArray[np.int64]:
-        """Return (n,) how many tokens each history gives the model, the class token included."""
-        if not len(histories):
-            return np.zeros(0, dtype=np.int64)
-        total = np.concatenate(([0], np.cumsum(self.items.lengths[histories.items])))
-        lengths: NDArray[np.int64] = np.minimum(1 + total[histories.ends] - total[histories.starts], self.max_token_num)
-        return lengths
 
 
 class TrainDataset(Dataset[TrainBatch]):

@@ -7,32 +7,26 @@ Items are encoded part by part, and a part is on disk before the next begins: me
 and after a kill the same command goes on. `torchrun --nproc_per_node K Recformer/encode.py ...` shares the parts out.
 """
 
-import hashlib
 import logging
-import os
 import sys
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from Recformer.backbone import load_backbone
 from Recformer.checkpoint import load_weights
-from Recformer.encoding import describe, encode_some, own_device, weights_sha256
-from Recformer.options import EncoderOptions
-from Recformer.text import load_item_tokens
-from seqrec.cache import CachedArrays
-from seqrec.command import run_command
-from seqrec.dataset import ROOT, find_dataset
-from seqrec.embeddings import Producer, embedding_path, needs_saving, save_embeddings
-from seqrec.errors import UserError
-from seqrec.names import check_name
-from seqrec.run import Precision
+from Recformer.exports import describe
+from seqrec.basics.command import run_command
+from seqrec.basics.errors import UserError
+from seqrec.basics.names import check_name
+from seqrec.basics.paths import ROOT
+from seqrec.basics.precision import Precision
+from seqrec.data.dataset import find_dataset
+from seqrec.data.vectors import Producer, embedding_path, needs_saving
+from seqrec.text.encoding import own_device, weights_sha256, write_vectors
+from seqrec.text.options import EncoderOptions
+from seqrec.text.tokens import load_item_tokens
 
 log = logging.getLogger(__name__)
 
@@ -75,44 +69,16 @@ def main(config: Config) -> None:
     model, tokenizer = load_backbone(*config.encoder.source, **config.encoder.changes)
     if config.checkpoint is not None:
         load_weights(model, config.checkpoint)
-    rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1:
-        torch.distributed.init_process_group("gloo")
     options = describe(model.config, config.encoder.model_name_or_path, config.precision)
-    weights = weights_sha256(model)
-    path, producer = (
-        embedding_path(dataset, config.init_type, config.embedding_dir),
-        Producer("Recformer/encode.py", weights, options),
-    )
+    producer = Producer("Recformer/encode.py", weights_sha256(model), options)
+    path = embedding_path(dataset, config.init_type, config.embedding_dir)
     if not needs_saving(path, dataset, producer, config.overwrite):
         log.info("item vectors `%s` are in %s already", config.init_type, path)
         return
     model.to(own_device())
     items = load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
-
-    def make_part(part: int) -> dict[str, NDArray[np.float32]]:
-        ids = np.arange(part * config.part_items, min((part + 1) * config.part_items, dataset.num_items + 1))
-        vectors = encode_some(model, items, ids[ids > 0], config.max_tokens, config.precision).cpu().numpy()
-        return {"vectors": vectors if part else np.pad(vectors, ((1, 0), (0, 0)))}  # row 0 is padding
-
-    key = options | {"weights": weights, "items": dataset.item_ids_sha256, "tokens": _sha256(items.tokens)}
-    cache = CachedArrays(
-        config.embedding_dir / ".parts", key | {"part": config.part_items}, dataset.num_items // config.part_items + 1
-    )
-    with cache.lock() if rank == 0 else nullcontext():
-        if processes > 1:
-            torch.distributed.barrier()  # the first has locked the parts for all
-        cache.make(make_part, f"encoding {dataset.name}", rank, processes)
-        if processes > 1:
-            torch.distributed.barrier()
-        if rank == 0:
-            save_embeddings(path, cache.join()["vectors"], dataset, producer)
-            cache.remove()
-            log.info("item vectors `%s` are in %s", config.init_type, path)
-
-
-def _sha256(array: NDArray[np.int32]) -> str:
-    return hashlib.sha256(array.data).hexdigest()
+    write_vectors(model, items, dataset, path, producer, config.part_items, config.max_tokens, config.precision)
+    log.info("item vectors `%s` are in %s", config.init_type, path)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from Recformer.encoding import describe, weights_sha256
+from Recformer.config import RecformerConfig
 from Recformer.model import RecformerModel
-from seqrec.dataset import Dataset
-from seqrec.embeddings import (
+from seqrec.basics.files import exclusive
+from seqrec.basics.precision import Precision
+from seqrec.data.dataset import Dataset
+from seqrec.data.vectors import (
     Producer,
     embedding_path,
     find_differences,
@@ -20,17 +22,22 @@ from seqrec.embeddings import (
     needs_saving,
     save_embeddings,
 )
-from seqrec.files import exclusive
-from seqrec.run import Precision, is_first_process
+from seqrec.text.encoding import weights_sha256
+from seqrec.training.folder import is_first_process
 
 log = logging.getLogger(__name__)
-
 FINETUNED = "finetune"
 _NO_PART = {
     *("dataset", "data_path", "embedding_dir", "runs_dir", "run_name", "resume", "overwrite", "progress_bar"),
     *("dataloader_num_workers", "second_stage_epochs", "test_only"),
 }
 """Flags that have no part in what the first stage makes of the encoder, or that hashes stand for."""
+
+
+def describe(config: RecformerConfig, name_or_path: str, precision: Precision) -> dict[str, Any]:
+    """Return the options that, beside the weights, decide an item's vector."""
+    keys = ("max_attr_num", "max_attr_length", "max_token_num", "attention_window", "pooler_type")
+    return {"backbone": name_or_path, "precision": precision} | {key: getattr(config, key) for key in keys}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,22 +24,30 @@ from torch import Tensor
 
 from Recformer.backbone import load_backbone
 from Recformer.checkpoint import load_weights
-from Recformer.data import HistoryReader, TrainBatch, TrainDataset
-from Recformer.encoding import encode_items, encode_some, own_device
+from Recformer.data import TrainBatch, TrainDataset
 from Recformer.exports import FINETUNED, Exports
 from Recformer.model import RecformerModel
-from Recformer.module import EncoderModule
-from Recformer.options import EncoderOptions, LearningOptions
-from Recformer.text import ItemTokens, TokenBatch, load_item_tokens
-from seqrec.checks import require_at_least
-from seqrec.command import run_command
-from seqrec.dataset import ROOT, Dataset, Split, find_dataset
-from seqrec.errors import UserError
-from seqrec.losses import full_softmax, sampled_softmax
-from seqrec.module import BatchModule, Grown, Protocol, Recommender, share_of_mean
-from seqrec.ragged import RowSampler
-from seqrec.run import Run, RunRecord, TrainingConfig, is_first_process
-from seqrec.training import fit, load_state, report, test
+from seqrec.basics.checks import require_at_least
+from seqrec.basics.command import run_command
+from seqrec.basics.errors import UserError
+from seqrec.basics.paths import ROOT
+from seqrec.data.batches import RowSampler
+from seqrec.data.dataset import Dataset, find_dataset
+from seqrec.data.protocol import Protocol
+from seqrec.data.splits import Split
+from seqrec.nn.losses import full_softmax, sampled_softmax
+from seqrec.text.encoding import encode_items, encode_some, own_device
+from seqrec.text.options import EncoderOptions, LearningOptions
+from seqrec.text.sequences import HistoryReader, TokenBatch
+from seqrec.text.tokens import ItemTokens, load_item_tokens
+from seqrec.training.batches import BatchModule
+from seqrec.training.checkpoints import load_state
+from seqrec.training.encoder_module import EncoderModule
+from seqrec.training.folder import Run, is_first_process
+from seqrec.training.module import Grown, Recommender, share_of_mean
+from seqrec.training.options import TrainingConfig
+from seqrec.training.record import RunRecord
+from seqrec.training.trainer import fit, report, test
 
 log = logging.getLogger(__name__)
 

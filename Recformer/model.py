@@ -12,40 +12,20 @@ Source: Li et al. (2023), https://arxiv.org/abs/2305.13731; Beltagy et al. (2020
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from Recformer.attention import Plan, attend_globally, attend_locally, average_tokens, plan_batch
 from Recformer.config import ACTIVATIONS, RecformerConfig
-from Recformer.lora import effective_weight
 from Recformer.modern import ModernEmbeddings, ModernLayer
-from Recformer.text import TokenBatch
-from seqrec.dropout import dropout
-from seqrec.errors import UserError
-
-
-class Encoded(NamedTuple):
-    """What the encoder returns."""
-
-    pooled: Tensor
-    """(B, D) one vector per sequence."""
-    tokens: Tensor | None
-    """(T, D) one vector per token in the order of the batch, where asked for."""
-
-
-class Dropout(nn.Module):
-    """Dropout in training, nothing otherwise."""
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return a tensor of the same shape."""
-        return dropout(x, self.p if self.training else 0.0)
+from seqrec.basics.errors import UserError
+from seqrec.nn.dropout import Dropout
+from seqrec.text.encoder import Encoded, TextEncoder
+from seqrec.text.lora import effective_weight
+from seqrec.text.sequences import TokenBatch
+from seqrec.text.weights import save_folder
 
 
 class Embeddings(nn.Module):
@@ -178,11 +158,11 @@ class Encoder(nn.Module):
         return cast(list[Layer | ModernLayer], list(self.layer))
 
 
-class RecformerModel(nn.Module):
+class RecformerModel(TextEncoder):
     """Encodes sequences of tokens; item texts and histories go through the same weights."""
 
     def __init__(self, config: RecformerConfig) -> None:
-        super().__init__()
+        super().__init__(config.hidden_size, config.max_token_num)
         self.config = config
         modern = config.architecture == "modernbert"
         self.embeddings = ModernEmbeddings(config) if modern else Embeddings(config)
@@ -192,18 +172,14 @@ class RecformerModel(nn.Module):
         self.apply(self._initialise)
         self.register_load_state_dict_pre_hook(_forget_position_ids)
 
-    @classmethod
-    def from_pretrained(cls, name_or_path: str, **changes: Any) -> "RecformerModel":
-        """Return the encoder of a backbone or of a saved Recformer; see `Recformer.backbone.load_backbone`."""
-        from Recformer.backbone import load_backbone
-
-        return load_backbone(name_or_path, **changes)[0]
+    @property
+    def word_embeddings(self) -> nn.Embedding:
+        """Return the table that turns token ids into vectors."""
+        return self.embeddings.word_embeddings
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write configuration and weights into a folder that `from_pretrained` takes once it has a tokenizer too."""
-        from Recformer.checkpoint import save_folder
-
-        save_folder(Path(folder), self.config, self.state_dict())
+        save_folder(Path(folder), self.config.to_dict(), self.state_dict())
 
     def _initialise(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
@@ -240,89 +216,6 @@ class RecformerModel(nn.Module):
             attention = last.attention.self
             for layer in (attention.query, attention.key, attention.value):
                 layer.requires_grad_(False)
-
-
-class RecformerForSeqRec(nn.Module):
-    """Scores items by the cosine of their vectors with the history's, divided by the temperature.
-
-    Published weights load by `load_state_dict(..., strict=False)`, which leaves their language-model head aside.
-    """
-
-    def __init__(self, config: RecformerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.longformer = RecformerModel(config)
-        self.item_embedding: nn.Embedding | None = None
-
-    @classmethod
-    def from_pretrained(cls, name_or_path: str, **changes: Any) -> "RecformerForSeqRec":
-        """Return a recommender with the encoder of a backbone, or with that and the items of a saved recommender."""
-        from Recformer.backbone import find_backbone
-        from Recformer.checkpoint import load_folder
-
-        longformer = RecformerModel.from_pretrained(name_or_path, **changes)
-        model = cls(longformer.config)
-        model.longformer = longformer
-        table = load_folder(find_backbone(name_or_path)).get("item_embedding.weight")
-        if table is not None:
-            model.init_item_embedding(table)
-        return model.eval()
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write configuration, encoder and item table into a folder, as `RecformerModel.save_pretrained` does."""
-        from Recformer.checkpoint import save_folder
-
-        save_folder(Path(folder), self.config, self.state_dict())
-
-    def init_item_embedding(self, vectors: Tensor | None = None) -> None:
-        """Set the item table: given vectors are frozen, None makes a new table that is learnt.
-
-        Args:
-            vectors: (N + 1, D) float32, row i is item i, row 0 zeros.
-
-        Raises:
-            UserError: If the width is not the encoder's, or row 0 is not zeros.
-        """
-        D = self.config.hidden_size
-        if vectors is None:
-            self.item_embedding = nn.Embedding(self.config.item_num + 1, D, padding_idx=0)
-            nn.init.normal_(self.item_embedding.weight[1:], std=self.config.initializer_range)
-            return
-        if vectors.dim() != 2 or vectors.shape[1] != D or vectors[0].any():
-            raise UserError(f"item vectors must be (items + 1, {D}) with zeros in row 0, got {tuple(vectors.shape)}")
-        self.item_embedding = nn.Embedding(len(vectors), D, padding_idx=0, _weight=vectors, _freeze=True)
-
-    def encode(self, batch: TokenBatch) -> Tensor:
-        """Return (B, D), one vector per sequence."""
-        pooled: Tensor = self.longformer(batch).pooled
-        return pooled
-
-    def forward(self, batch: TokenBatch, labels: Tensor | None = None, candidates: Tensor | None = None) -> Tensor:
-        """Return scores, or with labels the mean cross-entropy.
-
-        Args:
-            batch: B histories.
-            labels: (B,) int64: the target item, or with `candidates` its column among them.
-            candidates: (B, C) int64 item ids; all items by default.
-
-        Returns:
-            (B, N + 1) float32 scores, column i for item i and -inf in column 0; or (B, C); or the loss, ().
-        """
-        scores = self.score(self.encode(batch), candidates)
-        return scores if labels is None else F.cross_entropy(scores, labels)
-
-    def score(self, users: Tensor, candidates: Tensor | None = None) -> Tensor:
-        """Return the scores of (B, D) user vectors, shaped as `forward` says, in [-1 / temp, 1 / temp]."""
-        if self.item_embedding is None:
-            raise UserError("the item table is not set: call init_item_embedding first")
-        users = F.normalize(users.float(), dim=-1) / self.config.temp
-        if candidates is not None:
-            items = F.normalize(self.item_embedding(candidates), dim=-1)  # (B, C, D)
-            return torch.bmm(items, users[:, :, None]).squeeze(-1)
-        scores = users @ F.normalize(self.item_embedding.weight, dim=-1).T
-        padding = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
-        padding[0] = True
-        return scores.masked_fill(padding, -torch.inf)
 
 
 def _forget_position_ids(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from Recformer.attention import Plan, attend_freely
 from Recformer.config import ACTIVATIONS, RecformerConfig
-from Recformer.text import TokenBatch
-from seqrec.dropout import Dropout
-from seqrec.rotation import rotate
+from seqrec.nn.dropout import Dropout
+from seqrec.nn.rotation import rotate
+from seqrec.text.sequences import TokenBatch
 
 
 class ModernEmbeddings(nn.Module):

@@ -20,21 +20,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from Recformer.backbone import load_pretraining
-from Recformer.data import HistoryReader
-from Recformer.encoding import encode_items
-from Recformer.masking import WordMasker
-from Recformer.module import EncoderModule
-from Recformer.options import EncoderOptions, LearningOptions
 from Recformer.pretraining import MlmPass, PretrainBatch, PretrainDataset, RecformerForPretraining, contrast
-from Recformer.text import ItemTokens, TokenBatch, load_item_tokens
-from seqrec.checks import require_at_least
-from seqrec.command import run_command
-from seqrec.dataset import Dataset, find_dataset
-from seqrec.errors import UserError
-from seqrec.module import BatchModule, Protocol
-from seqrec.ragged import Rounds, RowSampler
-from seqrec.run import Run, TrainingConfig
-from seqrec.training import fit, report, test
+from seqrec.basics.checks import require_at_least
+from seqrec.basics.command import run_command
+from seqrec.basics.errors import UserError
+from seqrec.data.batches import Rounds, RowSampler
+from seqrec.data.dataset import Dataset, find_dataset
+from seqrec.data.protocol import Protocol
+from seqrec.text.encoding import encode_items
+from seqrec.text.masking import WordMasker
+from seqrec.text.options import EncoderOptions, LearningOptions
+from seqrec.text.sequences import HistoryReader, TokenBatch
+from seqrec.text.tokens import ItemTokens, load_item_tokens
+from seqrec.training.batches import BatchModule
+from seqrec.training.encoder_module import EncoderModule
+from seqrec.training.folder import Run
+from seqrec.training.options import TrainingConfig
+from seqrec.training.trainer import fit, report, test
 
 log = logging.getLogger(__name__)
 

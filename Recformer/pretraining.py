@@ -19,14 +19,15 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset
 
 from Recformer.config import ACTIVATIONS, RecformerConfig
-from Recformer.masking import Masked, WordMasker
 from Recformer.model import RecformerModel
-from Recformer.text import ItemTokens, TokenBatch, build_sequences, item_sequences
-from seqrec.dataset import Histories
-from seqrec.draws import RowDraws
-from seqrec.errors import UserError
-from seqrec.losses import full_softmax
-from seqrec.ragged import BatchKey
+from seqrec.basics.draws import RowDraws
+from seqrec.basics.errors import UserError
+from seqrec.data.batches import BatchKey
+from seqrec.data.dataset import Histories
+from seqrec.nn.losses import full_softmax
+from seqrec.text.masking import Masked, WordMasker
+from seqrec.text.sequences import TokenBatch, build_sequences, item_sequences
+from seqrec.text.tokens import ItemTokens
 
 MlmPass = Literal["shared", "separate"]
 

@@ -12,13 +12,14 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from Recformer.backbone import MINILM, find_backbone, load_tokenizer, read_config
-from Recformer.checkpoint import load_folder, save_checkpoint
+from Recformer.config import read_config
 from Recformer.conversion import convert
-from seqrec.checks import require_at_least, require_at_most
-from seqrec.command import run_command
-from seqrec.errors import UserError
-from seqrec.files import write_json
+from seqrec.basics.checks import require_at_least, require_at_most
+from seqrec.basics.command import run_command
+from seqrec.basics.errors import UserError
+from seqrec.basics.files import write_json
+from seqrec.text.backbones import MINILM, find_backbone, load_tokenizer
+from seqrec.text.weights import load_folder, save_checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from SASRec.data import Inputs, TrainBatch, TrainDataset, make_inputs
 from SASRec.model import SASRec, SASRecConfig
-from seqrec.command import run_command
-from seqrec.dataset import Dataset
-from seqrec.id_model import IdFamily, IdModelConfig, IdModule, restore_id_model, train_id_model
-from seqrec.module import Grown, Recommender
+from seqrec.basics.command import run_command
+from seqrec.data.dataset import Dataset
+from seqrec.training.id_model import IdFamily, IdModelConfig, IdModule, restore_id_model, train_id_model
+from seqrec.training.module import Grown, Recommender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,14 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from SASRec.block import Block
-from SASRec.ligr import LigrBlock
-from seqrec.dropout import Dropout
-from seqrec.errors import UserError
-from seqrec.item_table import ItemTable, Start
-from seqrec.layers import check_sizes
-from seqrec.ragged import Layout
-from seqrec.rotation import turn_by_time
+from seqrec.basics.errors import UserError
+from seqrec.nn.blocks import Block, LigrBlock, check_sizes
+from seqrec.nn.dropout import Dropout
+from seqrec.nn.item_table import ItemTable, Start
+from seqrec.nn.ragged import Layout
+from seqrec.nn.rotation import turn_by_time
 
 
 @dataclass(frozen=True, slots=True)

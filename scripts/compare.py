@@ -11,10 +11,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tyro
 
-from seqrec.command import run_command
-from seqrec.comparison import compare_runs
-from seqrec.dataset import ROOT
-from seqrec.report import format_text, write_report
+from seqrec.basics.command import run_command
+from seqrec.basics.paths import ROOT
+from seqrec.comparison.report import format_text, write_report
+from seqrec.comparison.tables import compare_runs
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from seqrec.command import run_command
-from seqrec.dataset import ROOT
-from seqrec.errors import MissingFileError, UserError
-from seqrec.files import write_atomically
-from seqrec.results import name_run
+from seqrec.basics.command import run_command
+from seqrec.basics.errors import MissingFileError, UserError
+from seqrec.basics.files import write_atomically
+from seqrec.basics.paths import ROOT
+from seqrec.comparison.results import name_run
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from seqrec.command import run_command
-from seqrec.dataset import ROOT, Dataset, find_dataset, leave_one_out
-from seqrec.embedding_statistics import Statistics, describe_vectors, draw_transitions, nearest, unit_rows
-from seqrec.embeddings import load_embeddings, name_of
-from seqrec.errors import MissingFileError, UserError
-from seqrec.files import write_atomically, write_json
-from seqrec.geometry import Transform, transform_vectors
-from seqrec.page import render_page
-from seqrec.progress import progress
+from seqrec.basics.command import run_command
+from seqrec.basics.errors import MissingFileError, UserError
+from seqrec.basics.files import write_atomically, write_json
+from seqrec.basics.paths import ROOT
+from seqrec.basics.progress import progress
+from seqrec.comparison.page import render_page
+from seqrec.data.dataset import Dataset, find_dataset
+from seqrec.data.splits import leave_one_out
+from seqrec.data.vector_statistics import Statistics, describe_vectors, draw_transitions, nearest, unit_rows
+from seqrec.data.vectors import advise_export, load_embeddings, name_of
+from seqrec.nn.geometry import Transform, transform_vectors
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 COLUMNS = (
@@ -80,8 +82,8 @@ def list_vectors(dataset: Dataset, folder: Path) -> list[str]:
     names = sorted(path.stem for path in (folder / dataset.name).glob("*.npy"))
     if not names:
         raise MissingFileError(
-            f"{folder / dataset.name} holds no item vectors (.npy): make some with "
-            f"`bash Recformer/finetune.sh --dataset {dataset.name}`, or name files with --init_types"
+            f"{folder / dataset.name} holds no item vectors (.npy). {advise_export(dataset.name)}, "
+            "or name files with --init_types"
         )
     return names
 

@@ -13,21 +13,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tyro.conf import subcommand
 
-from seqrec.command import run_command
-from seqrec.dataset import load_dataset
-from seqrec.dataset_card import describe
-from seqrec.preparation import prepare
-from seqrec.sources.amazon import Amazon
-from seqrec.sources.atomic import Atomic
-from seqrec.sources.cold import Cold
-from seqrec.sources.corpus import Corpus
-from seqrec.sources.demo import Demo
-from seqrec.sources.histories import Histories
-from seqrec.sources.movielens import MovieLens
-from seqrec.sources.pickled import Pickled
-from seqrec.sources.recformer import Recformer
-from seqrec.sources.sequences import Sequences
-from seqrec.sources.table import Table
+from seqrec.basics.command import run_command
+from seqrec.data.card import describe
+from seqrec.data.dataset import load_dataset
+from seqrec.data.preparation import prepare
+from seqrec.data.sources.amazon import Amazon
+from seqrec.data.sources.atomic import Atomic
+from seqrec.data.sources.cold import Cold
+from seqrec.data.sources.corpus import Corpus
+from seqrec.data.sources.demo import Demo
+from seqrec.data.sources.histories import Histories
+from seqrec.data.sources.movielens import MovieLens
+from seqrec.data.sources.pickled import Pickled
+from seqrec.data.sources.recformer import Recformer
+from seqrec.data.sources.sequences import Sequences
+from seqrec.data.sources.table import Table
 
 Source = (
     Annotated[Demo, subcommand(Demo.kind)]

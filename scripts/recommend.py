@@ -5,14 +5,10 @@ python scripts/recommend.py runs/SASRec/demo/finetune-seed42 --history D000003 D
 python scripts/recommend.py runs/SASRec/demo/finetune-seed42 --output recommendations.parquet
 """
 
-import importlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import polars as pl
@@ -20,20 +16,19 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from seqrec.checks import require_at_least, require_device
-from seqrec.command import run_command
-from seqrec.dataset import ROOT, Dataset, Histories, find_dataset
-from seqrec.errors import MissingFileError, UserError
-from seqrec.evaluation import seen_pairs, top_items
-from seqrec.files import write_atomically
-from seqrec.module import Grown, Recommender
-from seqrec.names import check_family
-from seqrec.opening import read_json_object
-from seqrec.progress import progress
-from seqrec.ragged import RowSampler
-from seqrec.run import DATA, VECTORS, from_root
-from seqrec.sharding import find_checkpoint
-from seqrec.training import load_state
+from seqrec.basics.checks import require_at_least, require_device
+from seqrec.basics.command import run_command
+from seqrec.basics.errors import UserError
+from seqrec.basics.files import write_atomically
+from seqrec.basics.progress import progress
+from seqrec.data.batches import RowSampler
+from seqrec.data.dataset import Dataset, Histories
+from seqrec.evaluation.ranking import seen_pairs, top_items
+from seqrec.training.module import Recommender
+from seqrec.training.restore import load_run
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 
 SHOWN_USERS = 20
 """More than these go to a file."""
@@ -71,67 +66,6 @@ class Config:
         require_device(self.device)
         if self.output is not None and self.output.suffix not in (".parquet", ".csv"):
             raise UserError(f"--output must end in .parquet or .csv, got {self.output}")
-
-
-def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None = None) -> tuple[Dataset, Recommender]:
-    """Return a run's dataset, or another `catalogue`, and the model with the weights of the best epoch.
-
-    Raises:
-        MissingFileError: If the folder holds no finished run or no trained weights, or its dataset is gone.
-        UserError: If the dataset has other items than the run's, the run is of another kind, or its model cannot serve
-            the other catalogue.
-    """
-    if not (folder / "metrics.json").is_file():
-        raise MissingFileError(f"{folder} holds no finished run: metrics.json is missing")
-    best = folder / "checkpoints" / "best.ckpt"
-    if find_checkpoint(best) is None:
-        raise MissingFileError(f"{best} does not exist: a run with --test_only trains nothing that could be served")
-    repair = "the run's folder is damaged: delete it and run it again"
-    metrics = read_json_object(folder / "metrics.json", repair, {"family": str, "protocol": dict})
-    name = check_family(f"{folder}/metrics.json: family", metrics["family"], ROOT)
-    family: Any = importlib.import_module(f"{name}.finetune")
-    settings = read_json_object(folder / "config.json", repair)
-    try:
-        read = tyro.cli(
-            family.Config,
-            args=as_flags(settings),
-            config=(tyro.conf.OmitArgPrefixes,),
-            use_underscores=True,
-            console_outputs=False,
-        )
-    except SystemExit as error:
-        raise UserError(
-            f"{folder}/config.json is not of {name}/finetune.py as it is now: a pretraining is converted "
-            "and finetuned first, and a run of an earlier version has to be run again"
-        ) from error
-    config = from_root(read)
-    dataset = find_dataset(None, data_path) if data_path is not None else find_dataset(config.dataset, config.data_path)
-    if dataset.item_ids_sha256 != metrics["protocol"].get("item_ids_sha256"):
-        raise UserError(f"{dataset.path} has other items than {folder} was trained on: give the run's own --data_path")
-    grown = None
-    if catalogue is not None:
-        grown, dataset = Grown(dataset, folder), find_dataset(None, catalogue)
-    try:
-        recommender: Recommender = family.restore(config, dataset, load_state(best), grown)
-    except RuntimeError as error:
-        if "loading state_dict" not in str(error):
-            raise
-        raise UserError(f"{best} holds the weights of another model than {folder}/config.json: {repair}") from error
-    recommender.module.eval()
-    return dataset, recommender
-
-
-def as_flags(settings: dict[str, Any]) -> list[str]:
-    """Return the command line that a run's config.json is of."""
-    flags = []
-    for name, value in settings.items():
-        if value is None or name in (DATA, VECTORS):
-            continue
-        if isinstance(value, bool):
-            flags.append(f"--{name}" if value else f"--no_{name}")
-        else:
-            flags += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return flags
 
 
 FILTERS = ("on_missing_text", "where", "min_rating", "min_sc", "min_uc", "k_core", "sample_users", "max_items_per_user")

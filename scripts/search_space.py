@@ -8,7 +8,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
-from seqrec.errors import UserError
+from seqrec.basics.errors import UserError
 
 
 def read_search(entries: tuple[str, ...]) -> dict[str, BaseDistribution]:

@@ -18,19 +18,21 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from scripts.recommend import load_run
-from seqrec.checks import require_at_least, require_device
-from seqrec.command import run_command
-from seqrec.dataset import Dataset, Histories
-from seqrec.errors import UserError
-from seqrec.evaluation import rank_targets
-from seqrec.formatting import number
-from seqrec.intervals import compare_means
-from seqrec.metrics import mean_by_user
-from seqrec.module import HeldOutDataset, Protocol, Recommender
-from seqrec.progress import progress
-from seqrec.ragged import BatchKey, RowSampler
-from seqrec.results import name_run, user_metric
+from seqrec.basics.checks import require_at_least, require_device
+from seqrec.basics.command import run_command
+from seqrec.basics.errors import UserError
+from seqrec.basics.formatting import number
+from seqrec.basics.progress import progress
+from seqrec.comparison.intervals import compare_means
+from seqrec.comparison.results import name_run, user_metric
+from seqrec.data.batches import BatchKey, RowSampler
+from seqrec.data.dataset import Dataset, Histories
+from seqrec.data.protocol import Protocol
+from seqrec.evaluation.metrics import mean_by_user
+from seqrec.evaluation.ranking import rank_targets
+from seqrec.training.batches import HeldOutDataset
+from seqrec.training.module import Recommender
+from seqrec.training.restore import load_run
 
 
 @dataclass(frozen=True, slots=True)

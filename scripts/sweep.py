@@ -31,12 +31,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from scripts.search_space import draw, read_search, suggest
 from scripts.trainings import Trainings
-from seqrec.command import run_command
-from seqrec.dataset import ROOT
-from seqrec.errors import UserError
-from seqrec.files import exclusive, is_held, write_json
-from seqrec.names import check_family, check_name
-from seqrec.results import user_metric
+from seqrec.basics.command import run_command
+from seqrec.basics.errors import UserError
+from seqrec.basics.files import exclusive, is_held, write_json
+from seqrec.basics.names import check_family, check_name
+from seqrec.basics.paths import ROOT
+from seqrec.comparison.results import user_metric
 
 log = logging.getLogger(__name__)
 FIRST_TRIALS = 10

@@ -16,11 +16,11 @@ import tyro
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from seqrec.command import run_command
-from seqrec.errors import UserError
-from seqrec.files import write_atomically
-from seqrec.formatting import number
-from seqrec.opening import read_json_object
+from seqrec.basics.command import run_command
+from seqrec.basics.errors import UserError
+from seqrec.basics.files import write_atomically
+from seqrec.basics.formatting import number
+from seqrec.basics.opening import read_json_object
 
 
 @dataclass(frozen=True, slots=True)

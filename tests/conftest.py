@@ -20,8 +20,8 @@ import torch
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from seqrec.dataset import Dataset, load_dataset
-from seqrec.dataset_files import hash_item_ids
+from seqrec.data.dataset import Dataset, load_dataset
+from seqrec.data.dataset_files import hash_item_ids
 from tests.forked import pretend_bfloat16
 
 torch.set_num_threads(1)

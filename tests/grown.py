@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from seqrec.dataset import Dataset
-from seqrec.dataset_files import hash_item_ids
+from seqrec.data.dataset import Dataset
+from seqrec.data.dataset_files import hash_item_ids
 from tests.conftest import write_dataset
 
 ORDER = np.random.default_rng(5).permutation(np.arange(1, 46))

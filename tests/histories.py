@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from seqrec.dataset import Histories
+from seqrec.data.dataset import Histories
 
 
 def as_histories(lists: list[list[int]]) -> Histories:

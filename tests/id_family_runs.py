@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import torch
 
-from seqrec.training import load_state
+from seqrec.training.checkpoints import load_state
 from tests import forked
 from tests.conftest import write_dataset
 from tests.interrupted import (

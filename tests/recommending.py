@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.recommend import load_run, recommend
-from seqrec.dataset import leave_one_out
+from scripts.recommend import recommend
+from seqrec.data.splits import leave_one_out
+from seqrec.training.restore import load_run
 
 
 def assert_recommends_as_it_was_tested(run: Path, data_path: Path) -> None:

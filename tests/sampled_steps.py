@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from seqrec.id_model import IdModule
-from seqrec.losses import catalogue_loss
+from seqrec.nn.losses import catalogue_loss
+from seqrec.training.id_model import IdModule
 
 
 def assert_reads_what_it_names(module: IdModule, batch: Any, num_items: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,12 @@ import polars as pl
 import pytest
 import torch
 
-from scripts import benchmark, quality, sides
-from scripts.benchmark import Bert4RecBenchmark, IdBenchmark, RecformerBenchmark, SASRecBenchmark
-from scripts.sides import Comparison, flatten
-from seqrec.dataset import ROOT, Dataset, Histories, leave_one_out, load_dataset
+from scripts.benchmarks import quality, sides, speed
+from scripts.benchmarks.sides import Comparison, flatten
+from scripts.benchmarks.speed import Bert4RecBenchmark, IdBenchmark, RecformerBenchmark, SASRecBenchmark
+from seqrec.basics.paths import ROOT
+from seqrec.data.dataset import Dataset, Histories, load_dataset
+from seqrec.data.splits import leave_one_out
 from tests.conftest import write_dataset
 
 needs_recformer = pytest.mark.skipif(not (ROOT / "Recformer").is_dir(), reason="needs Recformer/")
@@ -116,12 +118,12 @@ def test_a_turn_each_and_the_first_epoch_does_not_count(
 
         return run
 
-    monkeypatch.setattr(benchmark, "find_peer", lambda name: tmp_path)
-    monkeypatch.setattr(benchmark, "time_preparation", lambda *_: 0.5)
-    monkeypatch.setattr(benchmark, "run_ours", result("ours", [9.0, 1.0]))
-    monkeypatch.setattr(benchmark, "run_peer", result("peer", [99.0, 12.0]))
+    monkeypatch.setattr(speed, "find_peer", lambda name: tmp_path)
+    monkeypatch.setattr(speed, "time_preparation", lambda *_: 0.5)
+    monkeypatch.setattr(speed, "run_ours", result("ours", [9.0, 1.0]))
+    monkeypatch.setattr(speed, "run_peer", result("peer", [99.0, 12.0]))
     settings = {"epochs": 2, "rounds": 2, "threads": 1, "quality_epochs": 2, "output_dir": tmp_path}
-    benchmark.main(SASRecBenchmark(data_path=dataset.path, **settings))  # type: ignore[arg-type]
+    speed.main(SASRecBenchmark(data_path=dataset.path, **settings))  # type: ignore[arg-type]
     assert order == ["ours", "peer"] * 3
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[1:4]] == ["preparing", "training", "ranking"]
@@ -142,23 +144,23 @@ def test_our_side_is_the_shipped_command_and_peers_train_the_same_model(dataset:
     if not (ROOT / config.family).is_dir() or not (ROOT / ".venv/bin/python").exists():
         pytest.skip(f"needs {config.family}/ and the environment that scripts/setup.sh makes")
     lines: list[str] = []
-    ours = benchmark.run_ours(config, dataset, lines.append)
+    ours = speed.run_ours(config, dataset, lines.append)
     assert len(ours["epoch_seconds"]) == 2
     assert sum(line.startswith("epoch ") for line in lines) == 3  # the last one is validated and not measured
     assert 0 < ours["rank_seconds"] < 60
-    assert 0 < benchmark.time_preparation(dataset, config.threads) < 60
+    assert 0 < speed.time_preparation(dataset, config.threads) < 60
     assert ours["peak_memory_bytes"] > 1 << 20
     assert ours["threads"] == 1
     assert not ours["valid"]
-    validated = benchmark.run_ours(config, dataset, lines.append, validate=3)
+    validated = speed.run_ours(config, dataset, lines.append, validate=3)
     assert [len(validated[name]) for name in ("epoch_seconds", "valid")] == [3, 3]
     peers: list[Any] = [p for p in ("rectools", "recbole") if (ROOT / f".venv-peers/{p}/bin/python").exists()]
     for name in peers:
-        peer = benchmark.run_peer(config, name, dataset, lines.append)
+        peer = speed.run_peer(config, name, dataset, lines.append)
         assert len(peer["epoch_seconds"]) == 2
         assert peer["threads"] == 1
         assert 0 < peer["prepare_seconds"] < 60
-        validated = benchmark.run_peer(config, name, dataset, lines.append, validate=3)
+        validated = speed.run_peer(config, name, dataset, lines.append, validate=3)
         assert len(validated["epoch_seconds"]) == 3
         assert [0 < score < 1 for score in validated["valid"]] == [True] * 3
         # All start from random weights; those of RecTools' BERT4Rec are larger.
@@ -168,7 +170,9 @@ def test_our_side_is_the_shipped_command_and_peers_train_the_same_model(dataset:
             unseen = 12 - len(np.unique(flatten(leave_one_out(dataset).train)[1]))
             assert ours["parameters"] - peer["parameters"] == unseen * 8
     if len(peers) < 2:
-        pytest.skip("our side passed; a peer's environment is absent: bash scripts/setup_peer.sh rectools|recbole")
+        pytest.skip(
+            "our side passed; a peer's environment is absent: bash scripts/benchmarks/setup_peer.sh rectools|recbole"
+        )
 
 
 @needs_recformer
@@ -177,8 +181,8 @@ def test_our_side_is_the_shipped_command_and_peers_train_the_same_model(dataset:
 def test_the_padded_longformer_gives_recformers_vectors(pooler_type: str, offset: int) -> None:
     from Recformer.config import RecformerConfig
     from Recformer.model import RecformerModel
-    from Recformer.text import TokenBatch
-    from scripts.benchmark_recformer import PaddedRecformer, RaggedRecformer
+    from scripts.benchmarks.recformer import PaddedRecformer, RaggedRecformer
+    from seqrec.text.sequences import TokenBatch
 
     torch.manual_seed(0)
     config = RecformerConfig.from_dict(
@@ -198,8 +202,13 @@ def test_the_padded_longformer_gives_recformers_vectors(pooler_type: str, offset
 @needs_recformer
 def test_the_padded_pretraining_has_the_loss_of_recformers(tiny: Dataset) -> None:
     from Recformer.backbone import load_backbone
-    from Recformer.text import load_item_tokens
-    from scripts.benchmark_recformer import PaddedPretraining, RaggedPretraining, pretraining_batches, pretraining_model
+    from scripts.benchmarks.recformer import (
+        PaddedPretraining,
+        RaggedPretraining,
+        pretraining_batches,
+        pretraining_model,
+    )
+    from seqrec.text.tokens import load_item_tokens
 
     settings = {"model_name_or_path": "minilm", "max_token_num": 24, "pooler_type": "mean", "seed": 1}
     settings |= {"batch_size": 4, "num_users": 6}
@@ -214,8 +223,8 @@ def test_the_padded_pretraining_has_the_loss_of_recformers(tiny: Dataset) -> Non
 
 @needs_recformer
 def test_items_are_all_encoded_once_and_turns_alternate() -> None:
-    from Recformer.text import ItemTokens
-    from scripts.benchmark_recformer import draw_items, item_batches, take_turns
+    from scripts.benchmarks.recformer import draw_items, item_batches, take_turns
+    from seqrec.text.tokens import ItemTokens
 
     lengths = np.array([0, 4, 2, 9, 1, 5])
     offsets = np.concatenate(([0], np.cumsum(lengths)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmark_memory import Common
+from scripts.benchmarks.memory import Common
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}
@@ -16,7 +16,15 @@ MIB = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}
 def sizes(*flags: str) -> list[float]:
     """Return the sizes that the benchmark prints, in MiB."""
     # A shell in between: what this process has held at the most would count as its child's.
-    command = ["bash", "-c", '"$@"; exit $?', "bash", sys.executable, str(ROOT / "scripts/benchmark_memory.py"), *flags]
+    command = [
+        "bash",
+        "-c",
+        '"$@"; exit $?',
+        "bash",
+        sys.executable,
+        str(ROOT / "scripts/benchmarks/memory.py"),
+        *flags,
+    ]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [float(number) * MIB[unit] for number, unit in re.findall(r"([\d.]+) ([KMG]iB)", said)]
 

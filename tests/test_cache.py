@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqrec.cache import Arrays, CachedArrays
+from seqrec.basics.cache import Arrays, CachedArrays
 from tests import forked
 
 

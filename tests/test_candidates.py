@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqrec.candidates import sample_negatives
-from seqrec.dataset import Dataset, load_dataset
+from seqrec.data.dataset import Dataset, load_dataset
+from seqrec.evaluation.candidates import sample_negatives
 from tests.conftest import write_dataset
 
 

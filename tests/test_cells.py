@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqrec.errors import UserError
-from seqrec.sources.cells import join_lists, plain_ids, split_lists
+from seqrec.basics.errors import UserError
+from seqrec.data.sources.cells import join_lists, plain_ids, split_lists
 
 
 def split(*cells: str | None) -> list[list[str]]:

@@ -6,10 +6,10 @@ import io
 import pytest
 import torch
 
-from seqrec.command import run_command
-from seqrec.dropout import dropout
-from seqrec.progress import progress, show_progress
-from seqrec.run import TrainingConfig
+from seqrec.basics.command import run_command
+from seqrec.basics.progress import progress, show_progress
+from seqrec.nn.dropout import dropout
+from seqrec.training.options import TrainingConfig
 from tests.forked import ROOT
 
 NUMBERS = [

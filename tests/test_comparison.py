@@ -13,13 +13,13 @@ import pytest
 from numpy.typing import NDArray
 
 from scripts.compare import Config, main
-from seqrec.comparison import Comparison, compare_runs, list_pairs
-from seqrec.errors import UserError
-from seqrec.intervals import holm
-from seqrec.page import render_html
-from seqrec.report import format_text, write_report
-from seqrec.results import read_run, user_metric
-from seqrec.slices import length_bins
+from seqrec.basics.errors import UserError
+from seqrec.comparison.intervals import holm
+from seqrec.comparison.page import render_html
+from seqrec.comparison.report import format_text, write_report
+from seqrec.comparison.results import read_run, user_metric
+from seqrec.comparison.slices import length_bins
+from seqrec.comparison.tables import Comparison, compare_runs, list_pairs
 
 USERS, ITEMS = 400, 60
 PROTOCOL = {
@@ -283,7 +283,9 @@ def test_seeds_of_a_group_share_their_flags(tmp_path: Path) -> None:
 
 
 def test_no_run_names_the_folder_and_the_command(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no finished run in .*\*/toy/\*.*`bash SASRec/finetune.sh --dataset"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no finished run in .*\*/toy/\*.*`bash finetune.sh --dataset toy` in .*SASRec"
+    ):
         compare_runs(tmp_path, tmp_path, "toy")
 
 

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from scripts.curves import Config, main, read_curves
-from seqrec.errors import UserError
+from seqrec.basics.errors import UserError
 
 
 def write_log(folder: Path, text: str) -> Path:

@@ -9,15 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from seqrec.dataset import (
-    Dataset,
-    Histories,
-    find_dataset,
-    global_time_split,
-    leave_one_out,
-    load_dataset,
-)
-from seqrec.dataset_files import hash_item_ids
+from seqrec.data.dataset import Dataset, Histories, find_dataset, load_dataset
+from seqrec.data.dataset_files import hash_item_ids
+from seqrec.data.splits import global_time_split, leave_one_out
 from tests.conftest import write_dataset
 
 HISTORIES = [[1, 2, 3, 4], [2, 5], [6], [3, 3, 1]]

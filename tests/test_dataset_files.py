@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from seqrec import dataset_files
-from seqrec.dataset import Dataset, load_dataset
-from seqrec.dataset_files import read_manifest
-from seqrec.errors import MissingFileError, UserError
+from seqrec.basics.errors import MissingFileError, UserError
+from seqrec.data import dataset_files
+from seqrec.data.dataset import Dataset, load_dataset
+from seqrec.data.dataset_files import read_manifest
 from tests.conftest import write_dataset
 
 HISTORIES = [[1, 2, 3, 4], [2, 5], [6], [3, 3, 1]]

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqrec.dataset import leave_one_out, load_dataset
-from seqrec.preparation import prepare
-from seqrec.sources.demo import FIRST, SECOND, Demo, make_catalogue
+from seqrec.data.dataset import load_dataset
+from seqrec.data.preparation import prepare
+from seqrec.data.sources.demo import FIRST, SECOND, Demo, make_catalogue
+from seqrec.data.splits import leave_one_out
 
 
 @pytest.fixture(scope="module")

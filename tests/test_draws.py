@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqrec.draws import RowDraws, mix
+from seqrec.basics.draws import RowDraws, mix
 
 MASK = (1 << 64) - 1
 

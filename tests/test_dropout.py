@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from seqrec.dropout import Dropout, dropout
+from seqrec.nn.dropout import Dropout, dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])

@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 
 from scripts.embedding_report import Config, list_neighbours, main
-from seqrec.dataset import Dataset, leave_one_out, load_dataset
-from seqrec.embedding_statistics import describe_vectors, draw_transitions, nearest, unit_rows
-from seqrec.embeddings import Producer, embedding_path, name_of, save_embeddings
+from seqrec.data.dataset import Dataset, load_dataset
+from seqrec.data.splits import leave_one_out
+from seqrec.data.vector_statistics import describe_vectors, draw_transitions, nearest, unit_rows
+from seqrec.data.vectors import Producer, embedding_path, name_of, save_embeddings
 from tests.conftest import write_dataset
 
 

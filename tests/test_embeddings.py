@@ -10,13 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from seqrec.dataset import Dataset
-from seqrec.embeddings import (
-    Producer,
-    embedding_path,
-    load_embeddings,
-    save_embeddings,
-)
+from seqrec.data.dataset import Dataset
+from seqrec.data.vectors import Producer, embedding_path, load_embeddings, save_embeddings
 
 Change = Callable[[NDArray[np.float32]], NDArray[np.generic]]
 PRODUCER = Producer("Some/encode.py", "ab" * 32, {"max_length": 32})

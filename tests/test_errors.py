@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from seqrec.command import run_command
-from seqrec.errors import MissingFileError, UserError
-from seqrec.files import write_atomically
+from seqrec.basics.command import run_command
+from seqrec.basics.errors import MissingFileError, UserError
+from seqrec.basics.files import write_atomically
 from tests import forked
 
 

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from seqrec import evaluation
-from seqrec.dataset import Dataset, leave_one_out
-from seqrec.errors import UserError
-from seqrec.evaluation import Ranking, RankRecorder, rank_targets, seen_pairs, top_items
-from seqrec.metrics import measure
+from seqrec.basics.errors import UserError
+from seqrec.data.dataset import Dataset
+from seqrec.data.splits import leave_one_out
+from seqrec.evaluation.metrics import measure
+from seqrec.evaluation.ranking import Ranking, rank_targets, seen_pairs, top_items
+from seqrec.evaluation.recorder import RankRecorder
 from tests import forked
 
 Problem = tuple[Tensor, Tensor, Tensor]

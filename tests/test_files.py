@@ -17,8 +17,8 @@ import polars as pl
 import pytest
 import torch
 
-from seqrec.errors import UserError
-from seqrec.files import exclusive, hold, is_held, write_atomically, write_json
+from seqrec.basics.errors import UserError
+from seqrec.basics.files import exclusive, hold, is_held, write_atomically, write_json
 from tests import forked
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from seqrec.errors import UserError
-from seqrec.geometry import Transform, transform_vectors
+from seqrec.basics.errors import UserError
+from seqrec.nn.geometry import Transform, transform_vectors
 
 Vectors = NDArray[np.float32]
 

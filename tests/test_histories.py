@@ -8,9 +8,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from seqrec.errors import UserError
-from seqrec.preparation import prepare
-from seqrec.sources.histories import Histories
+from seqrec.basics.errors import UserError
+from seqrec.data.preparation import prepare
+from seqrec.data.sources.histories import Histories
 from tests.test_sources import read, real, where, write
 
 WANTED = {"u": ["3", "1", "3"], "v": ["2"]}

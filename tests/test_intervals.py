@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from seqrec.intervals import SMALLEST_P, compare_means, holm
+from seqrec.comparison.intervals import SMALLEST_P, compare_means, holm
 
 NOTHING = np.zeros((2, 2))
 

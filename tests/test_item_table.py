@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seqrec.item_table import ExpertMixture, ItemTable, Start, TableOptions
+from seqrec.nn.item_table import ExpertMixture, ItemTable, Start, TableOptions
 
 VECTORS = np.random.default_rng(0).normal(size=(31, 12)).astype(np.float32)
 VECTORS[0] = 0

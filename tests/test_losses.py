@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from seqrec.losses import (
+from seqrec.nn.losses import (
     LossOptions,
     binary_cross_entropy,
     calibrated_cross_entropy,

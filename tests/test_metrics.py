@@ -8,7 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqrec.metrics import auc, mean_by_user, measure, ndcg_at_k, rank_of_target, recall_at_k, reciprocal_rank
+from seqrec.evaluation.metrics import (
+    auc,
+    mean_by_user,
+    measure,
+    ndcg_at_k,
+    rank_of_target,
+    recall_at_k,
+    reciprocal_rank,
+)
 
 RANKS = torch.tensor([0, 1, 9, 10])  # first, second, tenth, eleventh
 

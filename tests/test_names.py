@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from seqrec.errors import UserError
-from seqrec.names import check_family, check_name
+from seqrec.basics.errors import UserError
+from seqrec.basics.names import check_family, check_name
 
 
 @pytest.mark.parametrize("name", ["demo", "amazon-scientific", "a*b", "a\\b", "sp ace ü'q\"x", "[1]", "x" * 200])

@@ -7,10 +7,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from seqrec.dataset import Histories
-from seqrec.losses import LossOptions, Source
-from seqrec.negatives import Negatives, NegativeSampler
-from seqrec.ragged import BatchKey
+from seqrec.data.batches import BatchKey
+from seqrec.data.dataset import Histories
+from seqrec.nn.losses import LossOptions, Source
+from seqrec.nn.negatives import Negatives, NegativeSampler
 
 LISTS = [[1, 2, 2], [4], [3, 5, 6, 7, 8]]
 SEQUENCES = Histories(

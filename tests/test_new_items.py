@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.recommend import load_run, recommend
-from seqrec.dataset import Dataset, load_dataset
-from seqrec.embeddings import Producer, embedding_path, save_embeddings
-from seqrec.geometry import transform_vectors
+from scripts.recommend import recommend
+from seqrec.data.dataset import Dataset, load_dataset
+from seqrec.data.vectors import Producer, embedding_path, save_embeddings
+from seqrec.nn.geometry import transform_vectors
+from seqrec.training.restore import load_run
 from tests import forked
 from tests.grown import ORDER, write_grown
 
@@ -90,7 +91,7 @@ def test_known_items_keep_their_vectors_and_new_ones_are_read_alike(
 
 
 def trained_items(path: Path) -> Any:
-    from seqrec.dataset import leave_one_out
+    from seqrec.data.splits import leave_one_out
 
     train_view = leave_one_out(load_dataset(path)).train
     return train_view.gather(np.arange(len(train_view)), 100)[0]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from seqrec.errors import MissingFileError, UserError
-from seqrec.opening import read_array, read_json_object, read_parquet, read_tensors, read_torch
+from seqrec.basics.errors import MissingFileError, UserError
+from seqrec.basics.opening import read_array, read_json_object, read_parquet, read_tensors, read_torch
 
 REPAIR = "make it again"
 

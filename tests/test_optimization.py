@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from seqrec.optimization import learning_rate_factor, schedule_rate
+from seqrec.nn.optimization import learning_rate_factor, schedule_rate
 from tests.forked import ROOT
 
 

@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from seqrec.dataset import ROOT, load_dataset
-from seqrec.dataset_card import describe
-from seqrec.errors import UserError
-from seqrec.item_text import clean_text
-from seqrec.preparation import Events, keep_core, prepare
-from seqrec.sources.table import Table
+from seqrec.basics.errors import UserError
+from seqrec.basics.paths import ROOT
+from seqrec.data.card import describe
+from seqrec.data.dataset import load_dataset
+from seqrec.data.item_text import clean_text
+from seqrec.data.preparation import Events, keep_core, prepare
+from seqrec.data.sources.table import Table
 
 ROWS = [  # user, item, time, rating
     ("ann", "tea", 30, 5),
@@ -228,7 +229,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("seqrec.preparation._write_table", fail)
+    monkeypatch.setattr("seqrec.data.preparation._write_table", fail)
     with pytest.raises(OSError, match="disk full"):
         prepare(config(tmp_path))
     assert list((tmp_path / "data").iterdir()) == []
@@ -444,7 +445,7 @@ def test_titles_that_the_terminal_lacks_are_printed_with_question_marks(tmp_path
 
 def test_the_card_counts_words_where_the_tokenizer_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_csv(tmp_path)
-    monkeypatch.setattr("seqrec.dataset_card._minilm_tokenizer", lambda: None)
+    monkeypatch.setattr("seqrec.data.card._minilm_tokenizer", lambda: None)
     items = write_items(tmp_path, {"tea": "unbelievably green tea", "cup": "cup", "pot": "pot"})
     card = describe(load_dataset(prepare(config(tmp_path, items=items))))
     assert card.unit == "words"

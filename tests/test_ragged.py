@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seqrec.ragged import BatchKey, Rounds, RowSampler, attend, block_bounds, longest_first, make_layout
+from seqrec.data.batches import BatchKey, Rounds, RowSampler
+from seqrec.nn.ragged import attend, block_bounds, longest_first, make_layout
 
 Sees = Literal["past", "all"]
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=12)

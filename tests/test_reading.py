@@ -12,18 +12,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from seqrec.dataset import load_dataset
-from seqrec.errors import UserError
-from seqrec.preparation import Preparation, prepare
-from seqrec.sources import json_text, reading
-from seqrec.sources.amazon import Amazon
-from seqrec.sources.atomic import Atomic
-from seqrec.sources.corpus import Corpus
-from seqrec.sources.movielens import MovieLens
-from seqrec.sources.pickled import load_plain_pickle
-from seqrec.sources.recformer import Recformer
-from seqrec.sources.sequences import Sequences
-from seqrec.sources.table import Table
+from seqrec.basics.errors import UserError
+from seqrec.data.dataset import load_dataset
+from seqrec.data.preparation import Preparation, prepare
+from seqrec.data.sources import json_text, reading
+from seqrec.data.sources.amazon import Amazon
+from seqrec.data.sources.atomic import Atomic
+from seqrec.data.sources.corpus import Corpus
+from seqrec.data.sources.movielens import MovieLens
+from seqrec.data.sources.pickled import load_plain_pickle
+from seqrec.data.sources.recformer import Recformer
+from seqrec.data.sources.sequences import Sequences
+from seqrec.data.sources.table import Table
 
 
 def where(folder: Path) -> dict[str, Any]:

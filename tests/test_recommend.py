@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from scripts import recommend
-from scripts.recommend import Config, as_flags, choose_histories, main
-from seqrec.dataset import Dataset, Histories
-from seqrec.errors import UserError
-from seqrec.module import NextItemModule, Recommender
+from scripts.recommend import Config, choose_histories, main
+from seqrec.basics.errors import UserError
+from seqrec.data.dataset import Dataset, Histories
+from seqrec.training.module import NextItemModule, Recommender
+from seqrec.training.restore import as_flags, load_run
 
 
 class LastItem(NextItemModule):
@@ -98,7 +99,7 @@ def test_flags_are_those_of_the_run() -> None:
 def test_a_folder_without_a_finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(FileNotFoundError, match=r"holds no finished run: metrics.json is missing"):
-        recommend.load_run(tmp_path)
+        load_run(tmp_path)
 
 
 def test_a_family_in_the_runs_folder_is_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +111,7 @@ def test_a_family_in_the_runs_folder_is_not_executed(tmp_path: Path, monkeypatch
     (run / "metrics.json").write_text('{"family": "runs.SASRec.shared", "protocol": {}}')
     (run / "finetune.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
     with pytest.raises(UserError, match=r"metrics.json: family must be one of .*SASRec, got 'runs.SASRec.shared'"):
-        recommend.load_run(run)
+        load_run(run)
     assert not (tmp_path / "executed").exists()
 
 
@@ -130,4 +131,4 @@ def test_a_damaged_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     (tmp_path / "metrics.json").write_text('{"family": "SASRec", "protocol": {}}')
     (tmp_path / f"{file}.json").write_text(content)
     with pytest.raises(UserError, match=rf"{file}.json .*: the run's folder is damaged: delete it and run it again"):
-        recommend.load_run(tmp_path)
+        load_run(tmp_path)

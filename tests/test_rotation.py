@@ -2,7 +2,7 @@
 
 import torch
 
-from seqrec.rotation import LONGEST, MINUTE, rotate, turn_by_time
+from seqrec.nn.rotation import LONGEST, MINUTE, rotate, turn_by_time
 
 
 def test_a_plane_turns_as_a_complex_number_does() -> None:

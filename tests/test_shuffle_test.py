@@ -11,8 +11,9 @@ from torch import Tensor
 
 from scripts import shuffle_test
 from scripts.shuffle_test import Config, main, shuffle_histories
-from seqrec.dataset import Dataset, leave_one_out, load_dataset
-from seqrec.module import NextItemModule, Recommender
+from seqrec.data.dataset import Dataset, load_dataset
+from seqrec.data.splits import leave_one_out
+from seqrec.training.module import NextItemModule, Recommender
 from tests.conftest import write_dataset
 
 

@@ -8,14 +8,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from seqrec.dataset import ROOT, load_dataset
-from seqrec.preparation import Preparation, prepare
-from seqrec.sources.amazon import Amazon
-from seqrec.sources.atomic import Atomic
-from seqrec.sources.movielens import MovieLens
-from seqrec.sources.recformer import Recformer
-from seqrec.sources.sequences import Sequences
-from seqrec.sources.table import Table
+from seqrec.basics.paths import ROOT
+from seqrec.data.dataset import load_dataset
+from seqrec.data.preparation import Preparation, prepare
+from seqrec.data.sources.amazon import Amazon
+from seqrec.data.sources.atomic import Atomic
+from seqrec.data.sources.movielens import MovieLens
+from seqrec.data.sources.recformer import Recformer
+from seqrec.data.sources.sequences import Sequences
+from seqrec.data.sources.table import Table
 
 REAL = ROOT.parent / "shared" / "data"
 

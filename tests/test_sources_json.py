@@ -11,16 +11,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from seqrec.dataset import leave_one_out, load_dataset
-from seqrec.preparation import Preparation, prepare
-from seqrec.sources.amazon import Amazon
-from seqrec.sources.cold import Cold
-from seqrec.sources.corpus import Corpus
-from seqrec.sources.json_text import scan_objects
-from seqrec.sources.pickled import Pickled
-from seqrec.sources.reading import line_chunks
-from seqrec.sources.recformer import Recformer
-from seqrec.sources.sequences import Sequences
+from seqrec.data.dataset import load_dataset
+from seqrec.data.preparation import Preparation, prepare
+from seqrec.data.sources.amazon import Amazon
+from seqrec.data.sources.cold import Cold
+from seqrec.data.sources.corpus import Corpus
+from seqrec.data.sources.json_text import scan_objects
+from seqrec.data.sources.pickled import Pickled
+from seqrec.data.sources.reading import line_chunks
+from seqrec.data.sources.recformer import Recformer
+from seqrec.data.sources.sequences import Sequences
+from seqrec.data.splits import leave_one_out
 
 
 def where(folder: Path) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from scripts import sweep, sweep_table
 from scripts.search_space import draw, read_search
 from scripts.sweep import ArmSearch, Config, main, own_words
 from scripts.trainings import Trainings
-from seqrec.command import run_command
-from seqrec.formatting import number
+from seqrec.basics.command import run_command
+from seqrec.basics.formatting import number
 from tests import forked
 
 FAMILY = """

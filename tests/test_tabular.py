@@ -9,13 +9,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from seqrec.dataset import load_dataset
-from seqrec.errors import UserError
-from seqrec.preparation import prepare
-from seqrec.sources.atomic import Atomic
-from seqrec.sources.sequences import Sequences
-from seqrec.sources.table import Table
-from seqrec.sources.tabular import read_items
+from seqrec.basics.errors import UserError
+from seqrec.data.dataset import load_dataset
+from seqrec.data.preparation import prepare
+from seqrec.data.sources.atomic import Atomic
+from seqrec.data.sources.sequences import Sequences
+from seqrec.data.sources.table import Table
+from seqrec.data.sources.tabular import read_items
 from tests.test_sources import read, real, where, write
 
 GENRES = "|0" * 19

@@ -15,16 +15,23 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from seqrec.comparison import compare_runs
-from seqrec.dataset import ROOT, Dataset, leave_one_out, load_dataset
-from seqrec.errors import UserError
-from seqrec.files import hold
-from seqrec.module import BatchModule, NextItemModule, Protocol
-from seqrec.ragged import BatchKey, RowSampler
-from seqrec.report import format_text
-from seqrec.results import read_run
-from seqrec.run import Run, RunRecord, TrainingConfig, from_root
-from seqrec.training import AtomicCheckpointIO, complete, fit, load_state
+from seqrec.basics.errors import UserError
+from seqrec.basics.files import hold
+from seqrec.basics.paths import ROOT
+from seqrec.comparison.report import format_text
+from seqrec.comparison.results import read_run
+from seqrec.comparison.tables import compare_runs
+from seqrec.data.batches import BatchKey, RowSampler
+from seqrec.data.dataset import Dataset, load_dataset
+from seqrec.data.protocol import Protocol
+from seqrec.data.splits import leave_one_out
+from seqrec.training.batches import BatchModule
+from seqrec.training.checkpoints import AtomicCheckpointIO, load_state
+from seqrec.training.folder import Run, from_root
+from seqrec.training.module import NextItemModule
+from seqrec.training.options import TrainingConfig
+from seqrec.training.record import RunRecord
+from seqrec.training.trainer import complete, fit
 from tests import forked
 from tests.conftest import write_dataset
 
@@ -131,7 +138,7 @@ def test_a_run_goes_on_where_the_project_has_moved(run: Run, monkeypatch: pytest
     written = json.loads((run.folder / "config.json").read_text())
     assert written["data_path"] == "data/tiny"
     assert written["weights"] == str(outside)
-    monkeypatch.setattr("seqrec.run.ROOT", Path("/elsewhere"))
+    monkeypatch.setattr("seqrec.training.folder.ROOT", Path("/elsewhere"))
     moved = Flags(Path("/new/tiny"), Path("/elsewhere/embedding"))
     resumed = again(run, resume=True)
     assert resumed.open(moved)
@@ -241,7 +248,7 @@ def test_a_finished_run_is_left_as_it_is(run: Run) -> None:
 
 def test_other_processes_leave_the_folder_to_the_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.open(run.training)
-    monkeypatch.setattr("seqrec.run.is_first_process", lambda: False)
+    monkeypatch.setattr("seqrec.training.folder.is_first_process", lambda: False)
     second = again(run, overwrite=True)
     assert run.open(run.training)
     assert second.open(second.training)

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from seqrec.losses import LossOptions
-from seqrec.ragged import BatchKey, RowSampler
+from seqrec.data.batches import BatchKey, RowSampler
+from seqrec.nn.losses import LossOptions
 from tests import forked
 from tests.histories import as_histories, random_lists
 

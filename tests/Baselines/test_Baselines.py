@@ -8,7 +8,8 @@ import pytest
 
 from Baselines.data import event_ages, score_items
 from Baselines.finetune import HALF_LIVES, Config
-from seqrec.dataset import leave_one_out, load_dataset
+from seqrec.data.dataset import load_dataset
+from seqrec.data.splits import leave_one_out
 from tests import forked
 from tests.conftest import write_dataset
 from tests.recommending import assert_recommends_as_it_was_tested

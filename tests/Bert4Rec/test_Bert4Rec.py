@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from Bert4Rec.data import Inputs, TrainDataset, make_inputs
 from Bert4Rec.finetune import Bert4RecModule, Config
 from Bert4Rec.model import Bert4Rec, Bert4RecConfig
-from seqrec.dataset import Dataset
-from seqrec.embeddings import Producer, embedding_path, save_embeddings
-from seqrec.geometry import transform_vectors
-from seqrec.item_table import Start, TableOptions
-from seqrec.losses import Loss, LossOptions
-from seqrec.ragged import BatchKey
-from seqrec.training import load_state
+from seqrec.data.batches import BatchKey
+from seqrec.data.dataset import Dataset
+from seqrec.data.vectors import Producer, embedding_path, save_embeddings
+from seqrec.nn.geometry import transform_vectors
+from seqrec.nn.item_table import Start, TableOptions
+from seqrec.nn.losses import Loss, LossOptions
+from seqrec.training.checkpoints import load_state
 from tests.conftest import write_dataset
 from tests.histories import as_histories, random_lists
 from tests.id_family_runs import IdFamilyRuns

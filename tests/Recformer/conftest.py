@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from Recformer.backbone import find_backbone
-from Recformer.text import ItemTokens, tokenize_items
-from seqrec.dataset import Dataset
+from seqrec.data.dataset import Dataset
+from seqrec.text.backbones import find_backbone
+from seqrec.text.tokens import ItemTokens, tokenize_items
 
 LIMITS: dict[str, Any] = {"max_token_num": 40, "max_attr_length": 8}
 LIMIT_FLAGS = [text for key, value in LIMITS.items() for text in (f"--{key}", str(value))]

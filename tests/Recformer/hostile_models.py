@@ -12,7 +12,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from safetensors.torch import save as to_safetensors
 
 from Recformer.backbone import load_backbone
-from Recformer.checkpoint import load_checkpoint, load_folder
+from seqrec.text.weights import load_checkpoint, load_folder
 from tests.hostile.files import changed_file, saved, torch_content
 from tests.hostile.trial import Check
 from tests.hostile.values import altered

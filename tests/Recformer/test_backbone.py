@@ -10,13 +10,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from Recformer import backbone
-from Recformer.backbone import find_backbone, load_backbone, load_tokenizer, read_config
-from Recformer.checkpoint import load_checkpoint, load_folder, load_recommender, load_weights, save_checkpoint
-from Recformer.config import RecformerConfig
+from Recformer.backbone import load_backbone
+from Recformer.checkpoint import load_weights
+from Recformer.config import RecformerConfig, read_config
 from Recformer.conversion import convert
-from Recformer.model import RecformerForSeqRec, RecformerModel
+from Recformer.library import RecformerForSeqRec, load_recommender
+from Recformer.model import RecformerModel
 from Recformer.save_longformer_ckpt import Config, main
-from Recformer.text import TokenBatch
+from seqrec.text.backbones import find_backbone, load_tokenizer
+from seqrec.text.sequences import TokenBatch
+from seqrec.text.weights import load_checkpoint, load_folder, save_checkpoint
 
 SMALL: dict[str, Any] = {
     "vocab_size": 99,

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
-from Recformer.backbone import find_backbone, load_backbone
-from Recformer.checkpoint import load_folder, save_checkpoint
-from seqrec.errors import MissingFileError, UserError
+from Recformer.backbone import load_backbone
+from seqrec.basics.errors import MissingFileError, UserError
+from seqrec.text.backbones import find_backbone
+from seqrec.text.weights import load_folder, save_checkpoint
 
 BERT: dict[str, Any] = {
     "hidden_size": 8,

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from Recformer.backbone import load_backbone
-from Recformer.encoding import describe, encode_items
+from Recformer.exports import describe
 from Recformer.model import RecformerModel
-from Recformer.text import ItemTokens, item_sequences
-from seqrec.dataset import Dataset
-from seqrec.embeddings import load_embeddings
+from seqrec.data.dataset import Dataset
+from seqrec.data.vectors import load_embeddings
+from seqrec.text.encoding import encode_items
+from seqrec.text.sequences import item_sequences
+from seqrec.text.tokens import ItemTokens
 from tests.forked import BFLOAT16_QUESTIONS, run_script
 from tests.Recformer.conftest import LIMIT_FLAGS, LIMITS
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from Recformer.backbone import load_backbone
-from Recformer.encoding import encode_items, own_device
 from Recformer.model import RecformerModel
-from Recformer.text import ItemTokens, tokenize_items
-from seqrec.dataset import Dataset, load_dataset
+from seqrec.data.dataset import Dataset, load_dataset
+from seqrec.text.encoding import encode_items, own_device
+from seqrec.text.tokens import ItemTokens, tokenize_items
 from tests import forked
 from tests.Recformer.conftest import LIMIT_FLAGS, LIMITS
 

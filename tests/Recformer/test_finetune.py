@@ -17,17 +17,19 @@ import torch.nn.functional as F
 
 from Recformer.backbone import load_backbone
 from Recformer.checkpoint import load_weights
-from Recformer.data import HistoryReader, TrainDataset
-from Recformer.encoding import encode_items
+from Recformer.data import TrainDataset
 from Recformer.finetune import Config, RecformerModule
-from Recformer.options import EncoderOptions
-from Recformer.text import item_sequences, tokenize_items
-from scripts.recommend import load_run
-from seqrec.dataset import Dataset, leave_one_out, load_dataset
-from seqrec.embeddings import load_embeddings
-from seqrec.ragged import BatchKey
-from seqrec.run import TrainingConfig
-from seqrec.training import load_state
+from seqrec.data.batches import BatchKey
+from seqrec.data.dataset import Dataset, load_dataset
+from seqrec.data.splits import leave_one_out
+from seqrec.data.vectors import load_embeddings
+from seqrec.text.encoding import encode_items
+from seqrec.text.options import EncoderOptions
+from seqrec.text.sequences import HistoryReader, item_sequences
+from seqrec.text.tokens import tokenize_items
+from seqrec.training.checkpoints import load_state
+from seqrec.training.options import TrainingConfig
+from seqrec.training.restore import load_run
 from tests import forked
 from tests.conftest import write_dataset
 from tests.forked import run_script, start_script

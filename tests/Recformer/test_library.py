@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from Recformer.backbone import load_backbone
 from Recformer.config import RecformerConfig
-from Recformer.model import RecformerForSeqRec, RecformerModel
-from Recformer.text import RecformerTokenizer
+from Recformer.library import RecformerForSeqRec, RecformerTokenizer
+from Recformer.model import RecformerModel
 from tests.forked import ROOT
 
 ITEMS = [{"title": "Cordless drill", "brand": "Acme"}, {"title": "Drill bits"}, {"title": "Garden hose"}]
@@ -27,12 +28,12 @@ def test_the_readmes_lines() -> None:
 
 
 def test_an_encoder_is_saved_and_loaded(tmp_path: Path) -> None:
-    model = RecformerModel.from_pretrained("minilm", max_token_num=64)
+    model = load_backbone("minilm", max_token_num=64)[0]
     tokenizer = RecformerTokenizer.from_pretrained("minilm", model.config)
     torch.nn.init.normal_(model.embeddings.item_position_embeddings.weight)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    again = RecformerModel.from_pretrained(str(tmp_path))
+    again = load_backbone(str(tmp_path))[0]
     assert again.config == model.config
     batch = RecformerTokenizer.from_pretrained(str(tmp_path))([ITEMS, ITEMS[:1]])
     with torch.no_grad():
@@ -49,7 +50,7 @@ def test_a_recommender_is_saved_and_loaded_with_its_items(tmp_path: Path) -> Non
     again = RecformerForSeqRec.from_pretrained(str(tmp_path))
     with torch.no_grad():
         assert torch.equal(again(tokenizer([ITEMS])), model(tokenizer([ITEMS])))
-    encoder = RecformerModel.from_pretrained(str(tmp_path)).state_dict()
+    encoder = load_backbone(str(tmp_path))[0].state_dict()
     assert all(torch.equal(tensor, encoder[name]) for name, tensor in model.longformer.state_dict().items())
 
 

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from Recformer.backbone import load_backbone, load_pretraining
 from Recformer.checkpoint import load_weights
-from Recformer.encoding import encode_items
-from Recformer.lora import add_lora, drop_frozen, merge_lora
 from Recformer.model import RecformerModel
-from Recformer.options import LearningOptions
-from Recformer.text import ItemTokens
-from seqrec.dataset import Dataset
-from seqrec.embeddings import load_embeddings
-from seqrec.training import load_state
+from seqrec.data.dataset import Dataset
+from seqrec.data.vectors import load_embeddings
+from seqrec.text.encoding import encode_items
+from seqrec.text.lora import add_lora, drop_frozen, merge_lora
+from seqrec.text.options import LearningOptions
+from seqrec.text.tokens import ItemTokens
+from seqrec.training.checkpoints import load_state
 from tests import forked
 from tests.conftest import write_dataset
 from tests.Recformer.conftest import LIMIT_FLAGS, LIMITS
@@ -56,7 +56,7 @@ def test_updates_compute_what_merged_weights_do(backbone: Path, items: ItemToken
 
 
 def test_gradients_reach_every_update(model: RecformerModel, items: ItemTokens) -> None:
-    from Recformer.text import item_sequences
+    from seqrec.text.sequences import item_sequences
 
     add_lora(model, model, OPTIONS)
     shake(model)

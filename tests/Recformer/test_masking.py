@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from Recformer.masking import WordMasker
-from Recformer.text import ItemTokens, TokenBatch, build_sequences
-from seqrec.dataset import Dataset
-from seqrec.draws import RowDraws
+from seqrec.basics.draws import RowDraws
+from seqrec.data.dataset import Dataset
+from seqrec.text.masking import WordMasker
+from seqrec.text.sequences import TokenBatch, build_sequences
+from seqrec.text.tokens import ItemTokens
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 import Recformer.attention
 from Recformer.config import RecformerConfig
-from Recformer.model import Layer, RecformerForSeqRec, RecformerModel
-from Recformer.text import TokenBatch
-from seqrec.dropout import dropout
+from Recformer.library import RecformerForSeqRec
+from Recformer.model import Layer, RecformerModel
+from seqrec.nn.dropout import dropout
+from seqrec.text.sequences import TokenBatch
 
 W = 8
 LENGTHS = [1, W // 2, W - 1, W, W + 1, 2 * W, 2 * W + 1, 3 * W + 5, W]

@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, ModernBertConfig, ModernBertForMaskedLM
 
-from Recformer.backbone import find_backbone, load_backbone, load_pretraining
+from Recformer.backbone import load_backbone, load_pretraining
 from Recformer.modern import ModernLayer
-from Recformer.text import TokenBatch
+from seqrec.text.backbones import find_backbone
+from seqrec.text.sequences import TokenBatch
 from tests import forked
 
 

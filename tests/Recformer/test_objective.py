@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from Recformer.backbone import load_pretraining
-from Recformer.masking import WordMasker
 from Recformer.pretrain import Config, PretrainModule
 from Recformer.pretraining import PretrainBatch, PretrainDataset, contrast
-from Recformer.text import ItemTokens, TokenBatch
-from seqrec.dataset import Dataset, Histories, load_dataset
-from seqrec.ragged import BatchKey
+from seqrec.data.batches import BatchKey
+from seqrec.data.dataset import Dataset, Histories, load_dataset
+from seqrec.text.masking import WordMasker
+from seqrec.text.sequences import TokenBatch
+from seqrec.text.tokens import ItemTokens
 from tests.Recformer.conftest import LIMITS
 from tests.two_processes import BATCH_SIZE, assert_two_are_one, split_batches
 

@@ -19,10 +19,10 @@ from Recformer.checkpoint import load_weights
 from Recformer.convert_pretrain_ckpt import Config as ConvertConfig
 from Recformer.convert_pretrain_ckpt import main as convert
 from Recformer.pretrain import Config, read_domains
-from seqrec.dataset import Dataset
-from seqrec.embeddings import load_embeddings
-from seqrec.sharding import consolidate
-from seqrec.training import load_state
+from seqrec.data.dataset import Dataset
+from seqrec.data.vectors import load_embeddings
+from seqrec.training.checkpoints import load_state
+from seqrec.training.sharding import consolidate
 from tests import forked
 from tests.conftest import write_dataset
 from tests.interrupted import assert_same_run

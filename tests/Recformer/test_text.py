@@ -14,19 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from Recformer import text
-from Recformer.backbone import find_backbone, load_tokenizer
 from Recformer.config import RecformerConfig
-from Recformer.text import (
-    ItemTokens,
-    RecformerTokenizer,
-    TokenBatch,
-    build_sequences,
-    item_sequences,
-    ragged_arange,
-    tokenize_items,
-)
-from seqrec.dataset import load_dataset
+from Recformer.library import RecformerTokenizer
+from seqrec.basics.arrays import ragged_arange
+from seqrec.data.dataset import load_dataset
+from seqrec.text import tokens
+from seqrec.text.backbones import find_backbone, load_tokenizer
+from seqrec.text.sequences import TokenBatch, build_sequences, item_sequences
+from seqrec.text.tokens import ItemTokens, tokenize_items
 
 ATTRIBUTES = ("title", "brand", "category")
 
@@ -192,13 +187,13 @@ def test_tokens_of_a_dataset_are_made_once_in_parts(
 ) -> None:
     shutil.copytree(tiny_path, tmp_path / "tiny")
     dataset = load_dataset(tmp_path / "tiny")
-    monkeypatch.setattr(text, "CHUNK", 7)
+    monkeypatch.setattr(tokens, "CHUNK", 7)
     whole = tokenize_items(dataset.item_table(), dataset.attributes, tokenizer, 3, 8)
     for _ in range(2):
-        made = text.load_item_tokens(dataset, tokenizer, 3, 8)
+        made = tokens.load_item_tokens(dataset, tokenizer, 3, 8)
         for field in ("tokens", "types", "offsets"):
             np.testing.assert_array_equal(getattr(made, field), getattr(whole, field))
-        monkeypatch.setattr(text, "tokenize_items", None)  # the second time nothing is tokenised
+        monkeypatch.setattr(tokens, "tokenize_items", None)  # the second time nothing is tokenised
 
 
 def test_tokens_go_to_the_users_cache_where_nothing_can_be_written_beside_the_dataset(
@@ -212,7 +207,7 @@ def test_tokens_go_to_the_users_cache_where_nothing_can_be_written_beside_the_da
         os, "access", lambda path, mode: not Path(path).is_relative_to(read_only) and can_be(path, mode)
     )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    made = text.load_item_tokens(dataset, tokenizer, 3, 8)
+    made = tokens.load_item_tokens(dataset, tokenizer, 3, 8)
     whole = tokenize_items(dataset.item_table(), dataset.attributes, tokenizer, 3, 8)
     np.testing.assert_array_equal(made.tokens, whole.tokens)
     assert not (read_only / ".tokens").exists()
@@ -222,11 +217,11 @@ def test_tokens_go_to_the_users_cache_where_nothing_can_be_written_beside_the_da
 def test_other_texts_or_limits_are_other_tokens(tiny_path: Path, tokenizer: Any, tmp_path: Path) -> None:
     shutil.copytree(tiny_path, tmp_path / "tiny")
     dataset = load_dataset(tmp_path / "tiny")
-    first = text.load_item_tokens(dataset, tokenizer, 3, 8)
-    assert text.load_item_tokens(dataset, tokenizer, 3, 2).lengths.max() == 2 < first.lengths.max()
+    first = tokens.load_item_tokens(dataset, tokenizer, 3, 8)
+    assert tokens.load_item_tokens(dataset, tokenizer, 3, 2).lengths.max() == 2 < first.lengths.max()
     table = dataset.item_table().with_columns(title=pl.lit("Cup"))
     table.write_parquet(dataset.path / "items.parquet")
-    assert len(set(text.load_item_tokens(dataset, tokenizer, 3, 8).lengths[1:].tolist())) == 1
+    assert len(set(tokens.load_item_tokens(dataset, tokenizer, 3, 8).lengths[1:].tolist())) == 1
 
 
 def test_an_items_tokens_do_not_depend_on_its_company() -> None:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from SASRec.data import TrainDataset, make_inputs
 from SASRec.finetune import Config, SASRecModule
 from SASRec.model import SASRec, SASRecConfig
-from seqrec.dataset import Dataset, leave_one_out, load_dataset
-from seqrec.embeddings import Producer, embedding_path, save_embeddings
-from seqrec.item_table import InitMode, Start, TableOptions
-from seqrec.losses import Loss, LossOptions
-from seqrec.ragged import BatchKey
-from seqrec.training import load_state
+from seqrec.data.batches import BatchKey
+from seqrec.data.dataset import Dataset, load_dataset
+from seqrec.data.splits import leave_one_out
+from seqrec.data.vectors import Producer, embedding_path, save_embeddings
+from seqrec.nn.item_table import InitMode, Start, TableOptions
+from seqrec.nn.losses import Loss, LossOptions
+from seqrec.training.checkpoints import load_state
 from tests.conftest import write_dataset
 from tests.histories import as_histories, random_lists
 from tests.id_family_runs import IdFamilyRuns

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from SASRec.block import Block
 from SASRec.data import TrainDataset, make_inputs
 from SASRec.finetune import Config, main
 from SASRec.model import SASRec, SASRecConfig
-from seqrec.dataset import Dataset, Histories, leave_one_out
-from seqrec.losses import LossOptions
-from seqrec.ragged import BatchKey, make_layout
-from seqrec.rotation import turn_by_time
-from seqrec.run import TrainingConfig
+from seqrec.data.batches import BatchKey
+from seqrec.data.dataset import Dataset, Histories
+from seqrec.data.splits import leave_one_out
+from seqrec.nn.blocks import Block
+from seqrec.nn.losses import LossOptions
+from seqrec.nn.ragged import make_layout
+from seqrec.nn.rotation import turn_by_time
+from seqrec.training.options import TrainingConfig
 from tests.conftest import write_dataset
 from tests.interrupted import Command
 from tests.recommending import assert_recommends_as_it_was_tested

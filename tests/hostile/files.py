@@ -12,10 +12,10 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from seqrec.dataset import load_dataset
-from seqrec.embeddings import Producer, load_embeddings, save_embeddings
-from seqrec.results import read_run
-from seqrec.training import load_state
+from seqrec.comparison.results import read_run
+from seqrec.data.dataset import load_dataset
+from seqrec.data.vectors import Producer, load_embeddings, save_embeddings
+from seqrec.training.checkpoints import load_state
 from tests.conftest import write_dataset
 from tests.hostile.trial import Check
 from tests.hostile.values import altered, anything, damaged, word

@@ -7,10 +7,10 @@ from typing import Any
 import polars as pl
 from hypothesis.strategies import SearchStrategy
 
-from seqrec.dataset import load_dataset
-from seqrec.dataset_files import hash_item_ids
-from seqrec.preparation import Preparation, prepare
-from seqrec.sources import amazon, atomic, cold, corpus, histories, movielens, pickled, recformer, sequences, table
+from seqrec.data.dataset import load_dataset
+from seqrec.data.dataset_files import hash_item_ids
+from seqrec.data.preparation import Preparation, prepare
+from seqrec.data.sources import amazon, atomic, cold, corpus, histories, movielens, pickled, recformer, sequences, table
 from tests.conftest import write_dataset
 from tests.hostile.reading import Rows, compare
 from tests.hostile.sources import CASES, Case

@@ -34,7 +34,7 @@ class Tally:
 
 def try_kind(strategy: SearchStrategy[Any], check: Check, examples: int, place: Path, journal: Path) -> Tally:
     """Return what comes of generated inputs."""
-    from seqrec.errors import UserError
+    from seqrec.basics.errors import UserError
 
     tally = Tally()
 

@@ -1,0 +1,1 @@
+"""What everything else stands on: errors, files, flags, progress bars, random draws. Imports no other room."""

@@ -1,0 +1,142 @@
+"""How every command starts: flags from a dataclass, log lines on the terminal, errors without a traceback."""
+
+import errno
+import io
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import tyro
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from seqrec.basics.checks import check_numbers, list_flags
+from seqrec.basics.errors import UserError
+from seqrec.basics.files import NO_ROOM
+from seqrec.basics.progress import show_progress
+
+log = logging.getLogger(__name__)
+SURROUNDINGS = (*NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors of the operating system that no program can avoid."""
+OF_A_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors that are the user's where the path was given."""
+REPORT = (
+    "This is a fault of the program, not of what it was given: please report the lines above, the command, and what "
+    "`pip freeze` prints, as an issue of the project."
+)
+
+
+class _Stopped(SystemExit):
+    """The command was told to end by a signal."""
+
+
+class _UntilClosed(io.FileIO):
+    """A standard output that may be closed at its other end, as `| head -1` does: the rest goes nowhere."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return super().write(data)
+
+
+def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str] | None = None) -> None:
+    """Read the flags of a (nested) dataclass, or of a union of them as subcommands, flat, and run a command.
+
+    They are read from `words`, by default those of the command line.
+
+    Input that the command refuses ends it with its message and status 1; SEQREC_TRACEBACK=1 shows where it arose.
+    SIGTERM, SIGINT and SIGHUP end it in order, with status 128 and the signal's number. Any other error keeps its
+    traceback, and says how to report it.
+    """
+    _set_up_output()
+    torch.set_float32_matmul_precision("high")
+    settings: Any = None
+    received: list[int] = []
+    try:
+        with _ended_by_signals(received):
+            settings = tyro.cli(config, args=words, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+            check_numbers(settings)
+            show_progress(dict(list_flags(settings)).get("progress_bar", True))
+            main(settings)
+    except (_Stopped, Exception) as error:
+        if received:  # what ends a block may come out of it as another error, as from within a class's definition
+            log.info("stopped by %s", signal.Signals(received[0]).name)
+            sys.exit(128 + received[0])
+        if not _is_users(error, settings):
+            error.add_note(REPORT)
+            raise
+        if os.environ.get("SEQREC_TRACEBACK"):
+            raise
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+
+
+def _set_up_output() -> None:
+    if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
+        file = io.BufferedWriter(_UntilClosed(sys.stdout.fileno(), "wb", closefd=False))
+        sys.stdout = io.TextIOWrapper(file, sys.stdout.encoding, line_buffering=sys.stdout.line_buffering)
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="replace")  # titles hold what an ASCII terminal lacks
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    lightning = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda")
+    for noisy in ("httpx", "fsspec", "urllib3", "matplotlib", *lightning):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Lightning's advice that is moot here: how often it logs steps, its own use of torch, and that --resume resumes.
+    for moot in ("log_every_n_steps", "LeafSpec", "exists and is not empty", "does not have many workers"):
+        warnings.filterwarnings("ignore", f".*{moot}.*")
+
+
+@contextmanager
+def _ended_by_signals(received: list[int]) -> Iterator[None]:
+    """Let signals end the block as an error does, so that it leaves no half-written file and no child behind.
+
+    Args:
+        received: Gets the number of each.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        raise _Stopped(128 + number)
+
+    given = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    # One that is ignored stays so, as under nohup.
+    before = {number: signal.getsignal(number) for number in given if signal.getsignal(number) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_users(error: BaseException, settings: Any) -> bool:
+    """Return whether the user can repair an error, who gave these settings."""
+    if isinstance(error, UserError | MisconfigurationException):
+        return True
+    if not isinstance(error, OSError):
+        return False
+    if error.errno in OF_A_PATH:
+        named = [path for path in (error.filename, error.filename2) if isinstance(path, str | os.PathLike)]
+        places = {Path(path).absolute() for path in named}
+        places |= {parent for place in places for parent in place.parents}
+        return any(Path(given).absolute() in places for given in _paths(settings))
+    return error.errno in SURROUNDINGS
+
+
+def _paths(settings: Any) -> Iterator[str | Path]:
+    """Yield what may be a path among flags."""
+    for _, value in list_flags(settings) if is_dataclass(settings) else ():
+        for given in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(given, Path) or (isinstance(given, str) and given and "\0" not in given):
+                yield given

@@ -1,0 +1,1 @@
+"""From finished runs to tables, pictures and a page. Imports basics, data and evaluation."""

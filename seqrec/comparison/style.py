@@ -1,0 +1,37 @@
+"""How a comparison's numbers, names and colours are written, the same in text, chart and page."""
+
+from seqrec.comparison.tables import Table
+
+COLOURS = {"none": "#8a8f98", "longformer": "#0072b2", "pretrain": "#e69f00", "finetune": "#009e73"}
+OTHER_COLOURS = ("#cc79a7", "#56b4e9", "#d55e00")
+"""Source: Okabe & Ito's palette, told apart by people with any common form of colour blindness."""
+
+
+def describe_protocol(table: Table) -> str:
+    """Return in one sentence what was ranked against what, for whom."""
+    protocol = table.protocol
+    split = {
+        "leave_one_out": "the last item of every user with at least three",
+        "global_time": "each item of every user's after one moment in time, in turn,"
+        if protocol.get("time_target") == "successive"
+        else f"the {protocol.get('time_target', 'last')} item of every user after one moment in time",
+    }.get(protocol["split"], f"the test item of split {protocol['split']}")
+    catalogue = f"all {protocol['num_items']:,} items"
+    sampled = f"{protocol['sample_size']:,} sampled items"
+    seen = "without those the user has already seen" if protocol["filter_seen"] else "already-seen ones included"
+    against = sampled if protocol["sample_size"] > 0 else f"{catalogue}, {seen}"
+    return f"{table.users:,} users; {split} is ranked against {against}."
+
+
+def data_mark(table: Table) -> str:
+    """Return the first digits of the hashes that fix the data."""
+    protocol = table.protocol
+    return f"items {protocol['item_ids_sha256'][:8]}, sequences {protocol['sequences_sha256'][:8]}"
+
+
+def colour_of(group: str, table: Table) -> str:
+    """Return a group's colour, the same in every family."""
+    if group in COLOURS:
+        return COLOURS[group]
+    others = sorted({row.group for row in table.groups} - set(COLOURS))
+    return OTHER_COLOURS[others.index(group) % len(OTHER_COLOURS)]

@@ -1,0 +1,78 @@
+"""How models are evaluated: what is held out, and what it is ranked against."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from seqrec.basics.errors import UserError
+from seqrec.data.dataset import Dataset as PreparedDataset
+from seqrec.data.splits import Split, SplitName, TimeTarget, global_time_split, leave_one_out
+
+CANDIDATE_SEED = 98765
+KS = (1, 5, 10, 20, 50)
+"""Cutoffs of NDCG@k and Recall@k."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """What is held out and how it is ranked; the same for every family, and never a matter of the training loss."""
+
+    split: SplitName = "leave_one_out"
+    """What is held out: each user's last two items, or everything after one moment (global_time)."""
+    split_quantile: float = 0.9
+    """Share of the events before the moment of global_time, and of those before the moment of its validation."""
+    time_target: TimeTarget = "last"
+    """Which event of a user's after that moment is the target; with successive each is in turn, and a user counts by
+    the mean over them."""
+    sample_size: int = -1
+    """Negatives sampled per user to rank against; -1 ranks the whole catalogue."""
+    filter_seen: bool = False
+    """Leave out items of the user's history as candidates (full ranking only)."""
+    candidate_seed: int = CANDIDATE_SEED
+    """Seed of the sampled negatives: they depend on it and the user alone."""
+    metric_ks: tuple[int, ...] = KS
+    """Cutoffs of NDCG@k and Recall@k; 10 is one of them."""
+
+    def __post_init__(self) -> None:
+        if self.sample_size == 0 or self.sample_size < -1:
+            raise UserError(f"--sample_size must be K > 0 negatives, or -1 for all items, got {self.sample_size}")
+        if self.sample_size < 0 and self.candidate_seed != CANDIDATE_SEED:
+            raise UserError("--candidate_seed is for --sample_size K: the whole catalogue is not drawn")
+        if 10 not in self.metric_ks or min(self.metric_ks) < 1:
+            raise UserError(
+                f"--metric_ks must be at least 1 and hold 10, which tables are made of, got {self.metric_ks}"
+            )
+        if self.sample_size > 0 and self.filter_seen:
+            raise UserError("--filter_seen is for full ranking: sampled negatives never contain seen items")
+        if not 0 < self.split_quantile < 1:
+            raise UserError(f"--split_quantile must lie in (0, 1), got {self.split_quantile}")
+        if self.split == "leave_one_out" and (self.split_quantile, self.time_target) != (0.9, "last"):
+            raise UserError("--split_quantile and --time_target are for --split global_time")
+
+    def hold_out(self, dataset: PreparedDataset) -> Split:
+        """Return the split of a dataset."""
+        if self.split == "leave_one_out":
+            return leave_one_out(dataset)
+        return global_time_split(dataset, self.split_quantile, self.time_target)
+
+    @property
+    def several_targets(self) -> bool:
+        """Whether a user may have more than one."""
+        return self.time_target == "successive"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return all that decides a run's ranks, as the run keeps it."""
+        time = {"split_quantile": self.split_quantile, "time_target": self.time_target}
+        return {
+            "split": self.split,
+            **(time if self.split == "global_time" else {}),
+            "sample_size": self.sample_size,
+            "filter_seen": self.filter_seen,
+            **({"candidate_seed": self.candidate_seed} if self.sample_size > 0 else {}),
+        }
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "Protocol":
+        """Return the protocol that a run's record tells of."""
+        names = ("split", "split_quantile", "time_target", "sample_size", "filter_seen", "candidate_seed")
+        return cls(**{name: record[name] for name in names if name in record})

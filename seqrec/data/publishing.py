@@ -1,0 +1,72 @@
+"""A new dataset takes its place: whole, or not at all."""
+
+import json
+import logging
+import shutil
+from filecmp import cmp
+from pathlib import Path
+
+from seqrec.basics.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def publish(folder: Path, target: Path, overwrite: bool) -> Path:
+    """Move a finished folder to its place, on the same file system, and return the place.
+
+    Raises:
+        UserError: If the place holds another dataset and overwrite is not set, or something else than a dataset.
+    """
+    if not target.exists() and not target.is_symlink():
+        folder.rename(target)
+        return target
+    differing = _differences(folder, target)
+    if not differing:
+        log.info("%s is there already, byte for byte the same", target)
+        return target
+    if target.is_symlink() or not _is_dataset(target):
+        raise UserError(f"{target} is no folder of a prepared dataset and is left alone: give another --name")
+    if not overwrite:
+        raise UserError(
+            f"{target} exists and differs in {', '.join(differing)}: add --overwrite to replace it, or another --name"
+        )
+    old = _replaced(target)
+    target.rename(old)
+    try:
+        folder.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)
+    return target
+
+
+def _is_dataset(folder: Path) -> bool:
+    """Return whether a folder is one that `prepare` wrote, in whatever version."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(manifest, dict) and {"format", "num_items", "item_ids_sha256", "source"} <= manifest.keys()
+
+
+def _replaced(target: Path) -> Path:
+    """Return where a dataset lies while another takes its place."""
+    return target.with_name(f".{target.name}.replaced")
+
+
+def _put_back(target: Path) -> None:
+    """Undo, or finish, a replacement that a kill has cut short."""
+    old = _replaced(target)
+    if old.is_dir() and not target.exists():
+        old.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _differences(left: Path, right: Path) -> list[str]:
+    names = {path.relative_to(root).as_posix() for root in (left, right) for path in root.rglob("*") if path.is_file()}
+    return sorted(
+        name
+        for name in names
+        if not ((left / name).is_file() and (right / name).is_file() and cmp(left / name, right / name, shallow=False))
+    )

@@ -1,0 +1,107 @@
+"""What is held out of a dataset: leave-one-out, or everything after one moment.
+
+Shapes: U users, E events, n histories of a view.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqrec.basics.errors import UserError
+from seqrec.data.dataset import Dataset, Histories
+
+SplitName = Literal["leave_one_out", "global_time"]
+TimeTarget = Literal["last", "first", "random", "successive"]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Training histories, and held-out targets, one per evaluated user or several, for validation and for test."""
+
+    name: SplitName
+    train: Histories
+    valid: Histories
+    test: Histories
+
+
+def leave_one_out(dataset: Dataset) -> Split:
+    """Return the split whose test target is a user's last event and validation target the one before.
+
+    The rest trains; a user with fewer than 3 events only trains.
+    """
+    starts, ends = dataset.offsets[:-1], dataset.offsets[1:]
+    users = np.arange(dataset.num_users)
+    held_out = ends - starts >= 3
+    train = dataset.histories(users, starts, np.where(held_out, ends - 2, ends))
+    valid = dataset.histories(users, starts, ends - 2).select(held_out)
+    test = dataset.histories(users, starts, ends - 1).select(held_out)
+    return Split("leave_one_out", train.select(train.lengths > 0), valid, test)
+
+
+def global_time_split(dataset: Dataset, quantile: float = 0.9, target: TimeTarget = "last", seed: int = 0) -> Split:
+    """Return the split at one moment for everybody, so that no training event lies after a test event.
+
+    With T2 the `quantile` of all timestamps and T1 the same quantile of those before T2: events before T1 train;
+    one event of a user's in [T1, T2) is a validation target, one from T2 on is a test target: the last, the first, or
+    one at random, or each of them in turn (successive); the history is everything of the user's before it. A target
+    without any history is left out.
+
+    Args:
+        dataset: With timestamps.
+        quantile: In (0, 1).
+        target: Which event of a user's after the moment; `successive` gives a user as many rows as there are.
+        seed: Of random targets.
+
+    Raises:
+        UserError: If the dataset has no timestamps, too few different ones, or the quantile is not inside (0, 1).
+
+    Source: https://doi.org/10.1145/3705328.3748164 (time to split).
+    """
+    if dataset.timestamps is None:
+        raise UserError(
+            f"{dataset.path} has no timestamps, only order: a global time split is impossible; "
+            "use --split leave_one_out"
+        )
+    if not 0 < quantile < 1:
+        raise UserError(f"the quantile of a global time split must lie inside (0, 1), got {quantile}")
+    times = dataset.timestamps
+    test_from = np.quantile(times, quantile, method="higher")
+    before = times[times < test_from]
+    if not len(before):
+        raise UserError(
+            f"{dataset.path}: the {quantile} quantile of the timestamps is the very first moment, so nothing lies "
+            "before the test events; use --split leave_one_out"
+        )
+    valid_from = np.quantile(before, quantile, method="higher")
+    starts, ends = dataset.offsets[:-1], dataset.offsets[1:]
+    users = np.arange(dataset.num_users)
+    valid_at = starts + _count_by_user(times < valid_from, dataset.offsets)
+    test_at = starts + _count_by_user(times < test_from, dataset.offsets)
+    generator = np.random.default_rng(seed)
+
+    def hold_out(first: NDArray[np.int64], end: NDArray[np.int64]) -> Histories:
+        """Return the histories before one event, or each, of each user's in [first, end)."""
+        # Before the very first event there is no history: the second is the first that can be a target.
+        at = np.maximum(first, starts + 1)
+        if target == "successive":
+            counts = np.maximum(end - at, 0)
+            rows = np.repeat(users, counts)
+            place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+            return dataset.histories(rows, starts[rows], at[rows] + place)
+        if target == "random":
+            at = generator.integers(at, np.maximum(end, at + 1))
+        elif target == "last":
+            at = end - 1
+        return dataset.histories(users, starts, at).select((end > first) & (at > starts) & (at < end))
+
+    train = dataset.histories(users, starts, valid_at)
+    valid, test = hold_out(valid_at, test_at), hold_out(test_at, ends)
+    return Split("global_time", train.select(train.lengths > 0), valid, test)
+
+
+def _count_by_user(mask: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (U,) how many of each user's events are set in the (E,) mask."""
+    total = np.concatenate(([0], np.cumsum(mask)))
+    return total[offsets[1:]] - total[offsets[:-1]]

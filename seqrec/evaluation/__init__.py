@@ -1,0 +1,1 @@
+"""Candidates, ranks and metrics. Imports basics and data."""

@@ -1,0 +1,230 @@
+"""Rank held-out items by dot product, streaming the catalogue, and sum the metrics over users and processes.
+
+Shapes: B users, D width, N items, K sampled negatives, C columns of one chunk. Row i of the item vectors is item i, row
+0 is padding and never a candidate. A bias or a temperature is a further column of both sides.
+
+When targets are ranked, the score of a pair is the float32 nearest to its exact dot product. A float32 matrix product
+decides all pairs that lie clear of the target's score; the few within its rounding error are recomputed in float64.
+Hence the ranks of given vectors do not depend on batch size, chunk size, device or number of processes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seqrec.basics.errors import UserError
+from seqrec.basics.precision import full_precision
+from seqrec.data.dataset import Histories
+
+CHUNK_ELEMENTS = 1 << 21
+"""Scores held at one time: 8 MiB of float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What ranking B users gives."""
+
+    ranks: Tensor
+    """(B,) int64, 0-based; a tie counts against the target."""
+    num_candidates: Tensor
+    """(B,) int64, the target included."""
+    tied: Tensor
+    """(B,) bool: some other candidate has exactly the target's score."""
+
+
+def rank_targets(
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    targets: Tensor,
+    *,
+    negatives: Tensor | None = None,
+    seen: tuple[Tensor, Tensor] | None = None,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> Ranking:
+    """Rank each user's target among the whole catalogue, or among sampled negatives.
+
+    Args:
+        user_vectors: (B, D) float32.
+        item_vectors: (N+1, D) float32.
+        targets: (B,) int64 in 1..N.
+        negatives: (B, K) int64 items to rank against; None ranks against all items.
+        seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items; a target stays one.
+        chunk_elements: B x C that are held at one time.
+
+    Raises:
+        UserError: If a vector is not finite or a score exceeds float32: the model has diverged.
+        ValueError: If a target lies outside 1..N.
+    """
+    _check_finite(user_vectors, item_vectors)
+    num_items = len(item_vectors) - 1
+    if len(targets) and not 1 <= int(targets.min()) <= int(targets.max()) <= num_items:
+        raise ValueError(f"targets must lie in 1..{num_items}, got {int(targets.min())}..{int(targets.max())}")
+    user_vectors, item_vectors = user_vectors.detach().float(), item_vectors.detach().float()
+    norms = user_vectors.norm(dim=1).double() * item_vectors.norm(dim=1).double().max()
+    if len(norms) and float(norms.max()) > torch.finfo(torch.float32).max:
+        raise UserError(f"scores may reach {float(norms.max()):.1g}, more than float32 holds: the model has diverged")
+    own = _exact_scores(user_vectors, item_vectors[targets])
+    if negatives is not None:
+        return _rank_sampled(user_vectors, item_vectors, own, negatives, chunk_elements)
+    with full_precision(user_vectors.device.type):
+        return _rank_all(user_vectors, item_vectors, targets, own, norms.float(), seen, chunk_elements)
+
+
+def _check_finite(user_vectors: Tensor, item_vectors: Tensor) -> None:
+    if not bool(torch.isfinite(user_vectors).all()) or not bool(torch.isfinite(item_vectors).all()):
+        raise UserError("user or item vectors contain NaN or infinity: the model has diverged; try a lower --lr")
+
+
+def _exact_scores(user_vectors: Tensor, item_vectors: Tensor) -> Tensor:
+    """Return the dot product of rows (..., D), accurate to the last bit of float32."""
+    return (user_vectors.double() * item_vectors.double()).sum(dim=-1).float()
+
+
+def _rank_sampled(
+    user_vectors: Tensor, item_vectors: Tensor, own: Tensor, negatives: Tensor, chunk_elements: int
+) -> Ranking:
+    step = max(1, chunk_elements // (negatives.shape[1] * item_vectors.shape[1]))
+    parts = [
+        _exact_scores(user_vectors[i : i + step, None], item_vectors[negatives[i : i + step]])
+        for i in range(0, len(own), step)
+    ]
+    scores = torch.cat(parts) if parts else own.new_zeros(0, negatives.shape[1])
+    return Ranking(
+        ranks=(scores >= own[:, None]).sum(dim=1),
+        num_candidates=torch.full_like(own, negatives.shape[1] + 1, dtype=torch.int64),
+        tied=(scores == own[:, None]).any(dim=1),
+    )
+
+
+def _rank_all(
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    targets: Tensor,
+    own: Tensor,
+    norms: Tensor,
+    seen: tuple[Tensor, Tensor] | None,
+    chunk_elements: int,
+) -> Ranking:
+    num_users, width = user_vectors.shape
+    num_items = len(item_vectors) - 1
+    ranks = torch.zeros_like(targets)
+    tied = torch.zeros_like(targets, dtype=torch.bool)
+    num_candidates = torch.full_like(targets, num_items)
+    if seen is not None:
+        seen_items, seen_rows = _by_item(seen, num_users)
+        keep = targets[seen_rows] != seen_items  # a target stays a candidate
+        seen_items, seen_rows = seen_items[keep], seen_rows[keep]
+        num_candidates = num_candidates - torch.bincount(seen_rows, minlength=num_users)
+    # The rounding error of a float32 dot product of width D: a random walk of D steps, with room to spare; and what
+    # products too small for float32 lose.
+    float32 = torch.finfo(torch.float32)
+    margin = 4 * width**0.5 * float32.eps * norms + width * float32.tiny
+    step = max(1, chunk_elements // max(num_users, 1))
+    for start in range(1, num_items + 1, step):
+        stop = min(start + step, num_items + 1)
+        candidates = item_vectors[start:stop].T
+        scores = user_vectors @ candidates if width > 1 else user_vectors * candidates  # (B, C)
+        if seen is not None:
+            _leave_out(scores, seen_items, seen_rows, start)
+        inside = ((targets >= start) & (targets < stop)).nonzero()[:, 0]
+        scores[inside, targets[inside] - start] = -torch.inf
+        lead = scores.sub_(own[:, None])
+        if width == 1:
+            # A single product is rounded once, so nothing is left in doubt, however many items tie.
+            ranks += (lead >= 0).sum(dim=1)
+            tied |= (lead == 0).any(dim=1)
+            continue
+        # Counting in float32 is several times as fast as through booleans: of C signs that are all 1 or -1,
+        # (C + their sum) / 2 are 1; and float32 counts to 2^24 without an error.
+        above = ((lead.sign().sum(dim=1) + lead.shape[1]) / 2).long()
+        near_rows = (lead.abs().amin(dim=1) <= margin).nonzero()[:, 0]
+        if len(near_rows):
+            near = lead[near_rows]
+            above[near_rows] = (near > margin[near_rows, None]).sum(dim=1)
+            row, column = (near.abs() <= margin[near_rows, None]).nonzero(as_tuple=True)
+            _count_near(user_vectors, item_vectors, own, near_rows[row], column + start, ranks, tied)
+        ranks += above
+    return Ranking(ranks, num_candidates, tied)
+
+
+def _by_item(seen: tuple[Tensor, Tensor], num_users: int) -> tuple[Tensor, Tensor]:
+    """Return (S,) items and (S,) rows of the pairs, each once and sorted by item: a chunk's pairs are one stretch."""
+    pairs = torch.unique(seen[1] * num_users + seen[0])
+    return pairs // max(num_users, 1), pairs % max(num_users, 1)
+
+
+def _leave_out(scores: Tensor, seen_items: Tensor, seen_rows: Tensor, start: int) -> None:
+    """Set the (B, C) scores of a chunk's seen pairs to -inf, in place; its first column is item `start`."""
+    bounds = torch.tensor([start, start + scores.shape[1]], device=seen_items.device)
+    a, b = torch.searchsorted(seen_items, bounds).tolist()
+    scores[seen_rows[a:b], seen_items[a:b] - start] = -torch.inf
+
+
+def top_items(
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    k: int,
+    seen: tuple[Tensor, Tensor] | None = None,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> tuple[Tensor, Tensor]:
+    """Return each user's items of highest score, best first, without a (users x items) matrix.
+
+    Scores are those of a float32 product: items that it takes for equal come in no particular order.
+
+    Args:
+        user_vectors: (B, D) float32.
+        item_vectors: (N+1, D) float32.
+        k: How many; at most N.
+        seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items.
+        chunk_elements: B x C that are held at one time.
+
+    Raises:
+        UserError: If a vector is not finite.
+
+    Returns:
+        (B, k) int64 items and (B, k) float32 scores; where a user has fewer than k candidates, item 0 with score -inf.
+    """
+    _check_finite(user_vectors, item_vectors)
+    user_vectors, item_vectors = user_vectors.detach().float(), item_vectors.detach().float()
+    num_users, num_items = len(user_vectors), len(item_vectors) - 1
+    k = min(k, num_items)
+    best = user_vectors.new_full((num_users, k), -torch.inf)
+    items = torch.zeros_like(best, dtype=torch.int64)
+    seen_items, seen_rows = (None, None) if seen is None else _by_item(seen, num_users)
+    step = max(1, chunk_elements // max(num_users, 1))
+    with full_precision(user_vectors.device.type):
+        for start in range(1, num_items + 1, step):
+            scores = user_vectors @ item_vectors[start : start + step].T
+            if seen_items is not None and seen_rows is not None:
+                _leave_out(scores, seen_items, seen_rows, start)
+            scores, columns = scores.topk(min(k, scores.shape[1]), dim=1)
+            best, place = torch.cat([best, scores], dim=1).topk(k, dim=1)
+            items = torch.cat([items, columns + start], dim=1).gather(1, place)
+    return items.masked_fill(best == -torch.inf, 0), best
+
+
+def _count_near(
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    own: Tensor,
+    rows: Tensor,
+    items: Tensor,
+    ranks: Tensor,
+    tied: Tensor,
+) -> None:
+    """Decide pairs too close for float32 in float64, adding to `ranks` and `tied`."""
+    step = max(1, CHUNK_ELEMENTS // user_vectors.shape[1])
+    for i in range(0, len(rows), step):
+        row, item = rows[i : i + step], items[i : i + step]
+        exact = _exact_scores(user_vectors[row], item_vectors[item])
+        ranks.index_add_(0, row, (exact >= own[row]).long())
+        tied[row[exact == own[row]]] = True
+
+
+def seen_pairs(histories: Histories, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Return the items in the whole histories of some rows as (S,) batch rows and (S,) items, for `rank_targets`."""
+    items, offsets = histories.gather(rows, int(max(histories.lengths[rows].max(initial=1), 1)))
+    return torch.from_numpy(np.repeat(np.arange(len(rows)), np.diff(offsets))), torch.from_numpy(items)

@@ -1,0 +1,132 @@
+"""Layers that models over item ids share. Shapes: T events of a batch of histories, Q asked events, D width."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqrec.basics.checks import require_at_least, require_at_most
+from seqrec.basics.errors import UserError
+from seqrec.nn.dropout import Dropout
+from seqrec.nn.ragged import Layout, attend
+from seqrec.nn.rotation import Rotation, rotate
+
+Turns = tuple[Rotation, Rotation]
+"""What asked events and all events are turned by before they are compared."""
+
+
+def check_sizes(sizes: Any, least_length: int) -> None:
+    """Check the flags of a transformer's dataclass: its width, blocks, heads, dropout and `maxlen`.
+
+    Raises:
+        UserError: If one is out of its range.
+    """
+    require_at_least(1, sizes, "hidden_units", "num_blocks", "num_heads")
+    require_at_least(least_length, sizes, "maxlen")
+    require_at_most(100_000, sizes, "hidden_units", "maxlen")
+    require_at_most(1_000, sizes, "num_blocks")
+    if sizes.hidden_units % sizes.num_heads:
+        raise UserError(f"--hidden_units {sizes.hidden_units} must be a multiple of --num_heads {sizes.num_heads}")
+    if not 0 <= sizes.dropout_rate < 1:
+        raise UserError(f"--dropout_rate must lie in [0, 1), got {sizes.dropout_rate}")
+
+
+class AttentionBlock(nn.Module):
+    """A transformer block's self-attention; what stands around it is the block's own."""
+
+    def __init__(self, width: int, num_heads: int, dropout_rate: float) -> None:
+        super().__init__()
+        self.num_heads, self.dropout_rate = num_heads, dropout_rate
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.attention_out = nn.Linear(width, width)
+
+    def attention(
+        self,
+        asked: Tensor,
+        events: Tensor,
+        layout: Layout,
+        asked_layout: Layout | None,
+        *,
+        causal: bool,
+        turns: Turns | None = None,
+    ) -> Tensor:
+        """Return (Q, D), or (T, D) without an `asked_layout`: what asked events take from all events of their history.
+
+        Args:
+            asked: (Q, D) where queries come from.
+            events: (T, D) where keys and values come from.
+            layout: Where each history lies in the events.
+            asked_layout: Where each history's asked events lie, unless all are asked.
+            causal: Whether an event attends to none after it.
+            turns: If given, attention depends on their differences too.
+        """
+        query: Tensor = self.query(asked)
+        key, value = self.key_value(events).chunk(2, dim=1)
+        if turns is not None:
+            query, key = (self._turn(x, turn) for x, turn in zip((query, key), turns, strict=True))
+        mixed = attend(
+            query,
+            key,
+            value,
+            layout,
+            num_heads=self.num_heads,
+            causal=causal,
+            dropout=self.dropout_rate if self.training else 0.0,
+            query_layout=asked_layout,
+        )
+        out: Tensor = self.attention_out(mixed)
+        return out
+
+    def _turn(self, x: Tensor, turn: Rotation) -> Tensor:
+        return rotate(x.view(len(x), self.num_heads, -1), turn).flatten(1)
+
+
+class Block(AttentionBlock):
+    """Causal self-attention, then a point-wise feed-forward network. The residual of attention is the normed query."""
+
+    def __init__(self, width: int, num_heads: int, dropout_rate: float) -> None:
+        super().__init__(width, num_heads, dropout_rate)
+        self.attention_norm = nn.LayerNorm(width, eps=1e-8)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=1e-8)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, width),
+            Dropout(dropout_rate),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            Dropout(dropout_rate),
+        )
+
+    def forward(self, x: Tensor, layout: Layout, last: Layout | None = None, turns: Turns | None = None) -> Tensor:
+        """Return (T, D), or (B, D) where `last` asks for the last event of each history alone."""
+        normed = self.attention_norm(x if last is None else x[layout.last])
+        x = self.feed_forward_norm(normed + self.attention(normed, x, layout, last, causal=True, turns=turns))
+        out: Tensor = x + self.feed_forward(x)
+        return out
+
+
+class LigrBlock(AttentionBlock):
+    """x + sigmoid(W x) * attention(norm(x)), then the same with a SwiGLU network in place of the attention."""
+
+    def __init__(self, width: int, num_heads: int, dropout_rate: float) -> None:
+        super().__init__(width, num_heads, dropout_rate)
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention_gate = nn.Linear(width, width)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward_in = nn.Linear(width, 8 * width, bias=False)  # both halves of the SwiGLU, 4 D each
+        self.feed_forward_out = nn.Linear(4 * width, width, bias=False)
+        self.feed_forward_gate = nn.Linear(width, width)
+        self.dropout = Dropout(dropout_rate)
+
+    def forward(self, x: Tensor, layout: Layout, last: Layout | None = None, turns: Turns | None = None) -> Tensor:
+        """Return (T, D), or (B, D) where `last` asks for the last event of each history alone."""
+        events = asked = self.attention_norm(x)
+        if last is not None:
+            x, asked = x[layout.last], events[layout.last]
+        mixed = self.attention(asked, events, layout, last, causal=True, turns=turns)
+        x = x + self.attention_gate(x).sigmoid() * self.dropout(mixed)
+        gate, inner = self.feed_forward_in(self.feed_forward_norm(x)).chunk(2, dim=1)
+        out: Tensor = x + self.feed_forward_gate(x).sigmoid() * self.dropout(
+            self.feed_forward_out(self.dropout(F.silu(gate) * inner))
+        )
+        return out

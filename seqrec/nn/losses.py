@@ -1,0 +1,282 @@
+"""Losses over the catalogue. Shapes: T positions, D width, N items, K negatives.
+
+Row i of all N+1 item vectors is item i; row 0 is padding and never a class. A sampled loss needs only the vectors of
+the items that it names: M rows, each of another item. Cosine scores and temperatures are applied by the caller to the
+vectors; a bias is a further column of both sides.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqrec.basics.checks import require_above, require_at_least
+from seqrec.basics.errors import UserError
+
+Loss = Literal["ce", "sampled_softmax", "gbce", "bce"]
+Source = Literal["uniform", "popularity", "in_batch", "mixed"]
+BLOCK_ELEMENTS = 1 << 23
+"""Logits held at one time: 32 MiB of float32."""
+_CACHED_ELEMENTS = 1 << 19
+"""On a CPU, fewer: each logit is read five times, and 2 MiB of them stay in the cores' caches."""
+_MIN_ROWS, _ROWS = 64, 1024
+"""Positions at one time: at least, with one block of columns; and with several."""
+_SAFE_EXPONENT = 60.0
+_OWN = {"num_negatives": ("sampled_softmax", "gbce"), "negatives": ("sampled_softmax",), "gbce_t": ("gbce",)}
+"""Losses that an option is for, where not for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class LossOptions:
+    """What is learnt by; never a matter of how the evaluation ranks."""
+
+    loss: Loss = "ce"
+    """Softmax over all items, or over sampled ones; calibrated (gbce) or plain binary cross-entropy."""
+    num_negatives: int = 256
+    """Negatives that a batch shares, of sampled_softmax and gbce."""
+    negatives: Source = "uniform"
+    """How sampled_softmax draws them: uniform, by popularity, the batch's other targets, or those and uniform ones."""
+    gbce_t: float = 0.75
+    """Calibration of gbce: 0 is plain binary cross-entropy with several negatives, 1 undoes the sampling's bias."""
+    temp: float | None = None
+    """Score by cosine divided by this, in training and in use; by default by the plain dot product."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "num_negatives")
+        require_above(0, self, "temp")
+        if not 0 <= self.gbce_t <= 1:
+            raise UserError(f"--gbce_t must lie in [0, 1], got {self.gbce_t}")
+        for option in fields(self):
+            value, losses = getattr(self, option.name), _OWN.get(option.name, (self.loss,))
+            if value != option.default and self.loss not in losses:
+                raise UserError(f"--{option.name} {value} is for --loss {' and '.join(losses)}, not {self.loss}")
+            if value != option.default and option.name == "num_negatives" and self.negatives == "in_batch":
+                raise UserError(f"--num_negatives {value} is not for --negatives in_batch, which draws none")
+
+    @property
+    def needs_popularity(self) -> bool:
+        """Return whether negatives are drawn by how often items occur."""
+        return self.loss == "sampled_softmax" and self.negatives != "uniform"
+
+    @property
+    def needs_targets(self) -> bool:
+        """Return whether a batch's targets are its negatives too."""
+        return self.loss == "sampled_softmax" and self.negatives in ("in_batch", "mixed")
+
+
+def catalogue_loss(
+    options: LossOptions,
+    hidden: Tensor,
+    item_vectors: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    log_chance: Tensor,
+    num_items: int,
+) -> Tensor:
+    """Return the loss of that name; the arguments are those of the functions below."""
+    if options.loss == "ce":
+        return full_softmax(hidden, item_vectors, targets)
+    if options.loss == "bce":
+        return binary_cross_entropy(hidden, item_vectors, targets, negatives)
+    if options.loss == "gbce":
+        return calibrated_cross_entropy(hidden, item_vectors, targets, negatives, num_items, options.gbce_t)
+    return sampled_softmax(hidden, item_vectors, targets, negatives, log_chance)
+
+
+def full_softmax(hidden: Tensor, item_vectors: Tensor, targets: Tensor, block_elements: int = BLOCK_ELEMENTS) -> Tensor:
+    """Return the mean cross-entropy of the softmax over all items, exact, without a (T, N) matrix.
+
+    Args:
+        hidden: (T, D) what each position predicts with; T at least 1.
+        item_vectors: (N+1, D).
+        targets: (T,) int64 in 1..N.
+        block_elements: Logits held at one time; memory is this plus the gradients of both arguments.
+
+    Returns:
+        Scalar float32: mean over t of logsumexp_i(h_t . v_i) - h_t . v_target.
+
+    Raises:
+        UserError: If there is no position.
+    """
+    if not len(targets):
+        raise UserError("the softmax needs at least one position; every training sequence has fewer than 2 items")
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
+        # Half precision ends at 65,504, and exponentials don't: with it the softmax stays in float32.
+        with torch.autocast(device, enabled=False):
+            half_free: Tensor = _FullSoftmax.apply(hidden.float(), item_vectors.float(), targets, block_elements)
+        return half_free
+    loss: Tensor = _FullSoftmax.apply(hidden, item_vectors, targets, block_elements)
+    return loss
+
+
+class _FullSoftmax(torch.autograd.Function):
+    """Softmax cross-entropy block by block; the gradients are made while a block's probabilities are at hand.
+
+    With one block of columns (small catalogues) each logit is computed once; with several, twice: first for the
+    normaliser, then for the gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, items: Tensor, targets: Tensor, block_elements: int) -> Tensor:
+        with_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        h, classes, own = hidden.detach(), items.detach()[1:], items.detach()[targets]
+        count, num_items = len(targets), len(classes)
+        in_cache = _CACHED_ELEMENTS if h.device.type == "cpu" else block_elements
+        rows, columns = max(_MIN_ROWS, min(in_cache, block_elements) // num_items), num_items
+        if rows * num_items > block_elements:
+            rows = min(count, _ROWS)
+            columns = max(1, block_elements // rows)
+        blocks = [slice(c, min(c + columns, num_items)) for c in range(0, num_items, columns)]
+        # No shift is needed where no exponent can overflow: |h . v| <= |h| |v|.
+        shift_needed = bool(h.norm(dim=1).max() * classes.norm(dim=1).max() > _SAFE_EXPONENT)
+        log_mass = torch.empty(count, dtype=torch.float32, device=h.device)
+        hidden_grad = torch.empty_like(h, dtype=torch.float32) if with_gradient else None
+        item_grad = torch.zeros_like(items, dtype=torch.float32) if with_gradient else None
+        for part in (slice(start, min(start + rows, count)) for start in range(0, count, rows)):
+            shift, mass, weights = _normaliser(h[part], classes, blocks, shift_needed)
+            log_mass[part] = mass.log() if shift is None else mass.log().add_(shift)
+            if hidden_grad is None or item_grad is None:
+                continue
+            share = (mass * count).reciprocal_()[:, None]
+            scaled = h[part] * share.to(h.dtype)
+            for number, block in enumerate(blocks):
+                w = (weights if len(blocks) == 1 else _exponentials(h[part], classes[block], shift)).to(h.dtype)
+                if number:
+                    hidden_grad[part] += w @ classes[block]
+                else:
+                    hidden_grad[part] = w @ classes[block]
+                inside = item_grad[block.start + 1 : block.stop + 1]
+                if h.dtype == torch.float32:
+                    inside.addmm_(w.T, scaled)
+                else:
+                    inside += w.T @ scaled
+            hidden_grad[part] *= share
+        if hidden_grad is not None and item_grad is not None:
+            hidden_grad.sub_(own, alpha=1 / count)
+            item_grad.index_add_(0, targets, h.float(), alpha=-1 / count)
+            ctx.save_for_backward(hidden_grad.to(hidden.dtype), item_grad.to(items.dtype))
+        return (log_mass - (h.float() * own.float()).sum(dim=1)).double().mean().float()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_grad, item_grad = ctx.saved_tensors
+        upstream = grad_outputs[0]
+        need_hidden, need_items = ctx.needs_input_grad[:2]
+        return (
+            hidden_grad * upstream if need_hidden else None,
+            item_grad * upstream if need_items else None,
+            None,
+            None,
+        )
+
+
+def _exponentials(h: Tensor, classes: Tensor, shift: Tensor | None) -> Tensor:
+    """Return exp(h . v - shift), (rows, columns) float32."""
+    logits = (h @ classes.T).float()
+    return (logits if shift is None else logits.sub_(shift[:, None])).exp_()
+
+
+def _normaliser(
+    h: Tensor, classes: Tensor, blocks: list[slice], shift_needed: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Return each row's shift, its sum of shifted exponentials, and the exponentials of the last block."""
+    if not shift_needed:
+        mass = torch.zeros(len(h), device=h.device)
+        for block in blocks:
+            weights = _exponentials(h, classes[block], None)
+            mass += weights.sum(dim=1)
+        return None, mass, weights
+    if len(blocks) == 1:
+        logits = (h @ classes.T).float()
+        shift = logits.amax(dim=1)
+        weights = logits.sub_(shift[:, None]).exp_()
+        return shift, weights.sum(dim=1), weights
+    shift = torch.full((len(h),), -torch.inf, device=h.device)
+    mass = torch.zeros_like(shift)
+    for block in blocks:
+        logits = (h @ classes[block].T).float()
+        higher = torch.maximum(shift, logits.amax(dim=1))
+        weights = logits.sub_(higher[:, None]).exp_()
+        mass = mass * (shift - higher).exp() + weights.sum(dim=1)
+        shift = higher
+    return shift, mass, weights
+
+
+def sampled_softmax(
+    hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor, log_chance: Tensor
+) -> Tensor:
+    """Return the mean cross-entropy of each target against negatives that the whole batch shares.
+
+    A negative that is the position's own target is left out. The logarithm of the chance that an item is drawn at all
+    is taken from its score, so that the sum of exponentials estimates the full softmax's without bias.
+
+    Args:
+        hidden: (T, D).
+        item_vectors: (M, D).
+        targets: (T,) int64 rows of the item vectors.
+        negatives: (K,) distinct int64 rows.
+        log_chance: (K,) logarithm of the chance that a batch's negatives hold the item.
+
+    Source: Bengio & Senécal (2008), https://doi.org/10.1109/TNN.2007.912312; in-batch negatives as in Yi et al. (2019),
+    https://doi.org/10.1145/3298689.3346996.
+    """
+    own, scores = _scores(hidden, item_vectors, targets, negatives)
+    return F.cross_entropy(torch.cat([own[:, None], scores - log_chance], dim=1), torch.zeros_like(targets))
+
+
+def calibrated_cross_entropy(
+    hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor, num_items: int, t: float
+) -> Tensor:
+    """Return gBCE: the mean loss of telling each target from K negatives, with the target's probability to the power b.
+
+    With a = K / (N - 1) and b = a (t (1 - 1/a) + 1/a), the loss of a position is
+    -(log sigmoid(own)^b + sum over negatives of log(1 - sigmoid(score))) / (K + 1).
+
+    Args:
+        hidden: (T, D).
+        item_vectors: (M, D).
+        targets: (T,) int64 rows of the item vectors.
+        negatives: (K,) distinct int64 rows, drawn uniformly from the catalogue and shared by all positions; a position
+            leaves out the one that is its own target.
+        num_items: N.
+        t: Calibration in [0, 1].
+
+    Source: Petrov & Macdonald (2023), https://doi.org/10.1145/3604915.3608783.
+    """
+    own, scores = _scores(hidden, item_vectors, targets, negatives)
+    rate = len(negatives) / max(1, num_items - 1)
+    power = rate * (t * (1 - 1 / rate) + 1 / rate)
+    losses = power * F.softplus(-own) + F.softplus(scores).sum(dim=1)
+    return losses.mean() / (len(negatives) + 1)
+
+
+def _scores(hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (T,) the targets' scores and (T, K) the negatives', float32, -inf where a negative is the own target."""
+    # One look-up for both, since its gradient has a row per item.
+    read = F.embedding(torch.cat([targets, negatives]), item_vectors)
+    own_vectors, others = read.split([len(targets), len(negatives)])
+    scores = (hidden @ others.T).float()
+    ascending, order = negatives.sort()
+    place = torch.searchsorted(ascending, targets).clamp_(max=len(negatives) - 1)
+    is_own = ascending[place] == targets
+    penalty = torch.zeros_like(scores[:, 0]).masked_fill_(is_own, -torch.inf)
+    scores = scores.scatter_add(1, order[place][:, None], penalty[:, None])
+    return (hidden * own_vectors).sum(dim=1).float(), scores
+
+
+def binary_cross_entropy(hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+    """Return the mean loss of telling each target from one negative, as sequential recommenders first did.
+
+    Args:
+        hidden: (T, D).
+        item_vectors: (M, D).
+        targets: (T,) int64 rows of the item vectors.
+        negatives: (T,) int64 rows, items that the user did not interact with.
+
+    Source: Kang & McAuley (2018), equation 7, https://doi.org/10.1109/ICDM.2018.00035.
+    """
+    positive, negative = (hidden * F.embedding(torch.stack([targets, negatives]), item_vectors)).sum(dim=2).float()
+    return F.softplus(-positive).mean() + F.softplus(negative).mean()

@@ -1,0 +1,82 @@
+"""What an optimiser decays, and how its learning rate changes over a run."""
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+Schedule = Literal["constant", "linear"]
+
+
+def schedule_rate(
+    optimizer: torch.optim.Optimizer,
+    module: pl.LightningModule,
+    warmup_steps: int,
+    schedule: Schedule = "linear",
+    first_epochs: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Return what a module's `configure_optimizers` is to return: an optimiser, and its rates' factors by step.
+
+    Args:
+        optimizer: With one or more groups of parameters.
+        module: In a Trainer.
+        warmup_steps: Steps in which all rates rise.
+        schedule: What follows.
+        first_epochs: Epoch in which each group begins to learn; by default all do at once.
+    """
+    total = int(module.trainer.estimated_stepping_batches)
+    if warmup_steps > total // 2:
+        log.warning("--warmup_steps %d is more than half of the %d steps: rates rise for half", warmup_steps, total)
+    per_epoch = total // (module.trainer.max_epochs or 1)
+    factor = learning_rate_factor(warmup_steps, total, schedule)
+
+    def begin(first: int) -> Callable[[int], float]:
+        return lambda step: 0.0 if step < first else factor(step)
+
+    factors = [begin(epoch * per_epoch) for epoch in first_epochs or [0] * len(optimizer.param_groups)]
+    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+
+
+def decay_weights(module: nn.Module, weight_decay: float, leave_out: Collection[Tensor] = ()) -> list[dict[str, Any]]:
+    """Return the parameters that learn as an optimiser's groups: weights, which decay, and biases and norms.
+
+    Args:
+        module: With the parameters.
+        weight_decay: Decoupled; of the first group.
+        leave_out: Parameters that get a group elsewhere.
+    """
+    apart = set(map(id, leave_out))
+    groups: dict[bool, list[Tensor]] = {True: [], False: []}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and id(parameter) not in apart:
+            groups[parameter.dim() > 1 and not name.endswith("bias")].append(parameter)
+    found = zip((groups[True], groups[False]), (weight_decay, 0.0), strict=True)
+    return [{"params": parameters, "weight_decay": decay} for parameters, decay in found if parameters]
+
+
+def can_fuse(module: pl.LightningModule) -> bool:
+    """Return whether the optimiser may be a fused one: Lightning clips no gradients for one under mixed precision."""
+    return not module.trainer.gradient_clip_val or "mixed" not in str(module.trainer.precision)
+
+
+def learning_rate_factor(warmup: int, total: int, schedule: Schedule = "linear") -> Callable[[int], float]:
+    """Return the rate's factor by step: a linear rise to 1 at `warmup`, then constant or a linear fall to 0 at `total`.
+
+    Args:
+        warmup: Steps; at most half of all.
+        total: Steps of the whole run, were it not stopped early.
+        schedule: What follows the rise.
+    """
+    warmup = min(warmup, total // 2)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return step / warmup
+        return 1.0 if schedule == "constant" else max(0.0, (total - step) / max(1, total - warmup))
+
+    return factor

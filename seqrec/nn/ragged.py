@@ -1,0 +1,156 @@
+"""Batches of sequences without padding. Shapes: B sequences, T tokens of all of them, L longest, D width, H heads.
+
+Tokens of all sequences lie one after another in flat (T, ...) tensors, so embeddings, linear layers and norms never
+see padding. Only attention is done on padded blocks, and those hold sequences of like length.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seqrec.nn.dropout import dropout as drop_weights
+
+_SHRINK, _SLACK = 0.6, 4
+"""A block takes sequences down to 0.6 x its longest - 4 tokens."""
+
+
+class Block(NamedTuple):
+    """n sequences of like length as a padded (n, L) rectangle."""
+
+    shape: tuple[int, int]
+    mask: Tensor | None
+    """(n, 1, 1, L) bool, true on tokens; None where nothing is padding."""
+
+
+class Layout(NamedTuple):
+    """Where each sequence's tokens lie, and the blocks that attention works on."""
+
+    offsets: Tensor
+    """(B+1,) int64."""
+    cells: Tensor | None
+    """(T,) int64 cell of each token, the rectangles laid end to end; None where nothing is padding."""
+    blocks: list[Block]
+
+    @property
+    def last(self) -> Tensor:
+        """(B,) index of each sequence's last token; no sequence may be empty."""
+        return self.offsets[1:] - 1
+
+    def pack(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return each block's rows, (n * L, D) with zeros in padding, from (T, D)."""
+        sizes = [n * length for n, length in (block.shape for block in self.blocks)]
+        if self.cells is not None:
+            x = x.new_zeros(sum(sizes), x.shape[1]).index_copy_(0, self.cells, x)
+        rows: tuple[Tensor, ...] = x.split(sizes)
+        return rows
+
+    def unpack(self, rows: list[Tensor]) -> Tensor:
+        """Return (T, D) from each block's rows."""
+        x = rows[0] if len(rows) == 1 else torch.cat(rows)
+        return x if self.cells is None else x.index_select(0, self.cells)
+
+
+def longest_first(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the (B,) order in which a batch holds its sequences, so that sequences of like length are neighbours."""
+    return np.argsort(-lengths, kind="stable")
+
+
+def block_bounds(lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Cut (B,) descending lengths into stretches of like length, as (first, one past the last) sequence."""
+    bounds, first = [], 0
+    while first < len(lengths):
+        shortest = lengths[first] * _SHRINK - _SLACK
+        last = int(np.searchsorted(-lengths, -shortest, side="right"))
+        bounds.append((first, max(last, first + 1)))
+        first = bounds[-1][1]
+    return bounds
+
+
+def make_layout(lengths: NDArray[np.int64], bounds: list[tuple[int, int]] | None = None) -> Layout:
+    """Return the layout of a batch.
+
+    Args:
+        lengths: (B,) tokens of each sequence, at least 1, descending unless bounds are given.
+        bounds: The blocks as stretches of sequences, so that two layouts (queries, keys) share them.
+    """
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    blocks, starts, total = [], np.empty(len(lengths), dtype=np.int64), 0
+    for first, last in block_bounds(lengths) if bounds is None else bounds:
+        part = lengths[first:last]
+        width, n = int(part.max()), last - first
+        padded = int(part.min()) < width
+        mask = torch.from_numpy((np.arange(width) < part[:, None])[:, None, None]) if padded else None
+        blocks.append(Block((n, width), mask))
+        starts[first:last] = total + np.arange(n) * width
+        total += n * width
+    cells = None
+    if total > offsets[-1]:
+        cells = torch.from_numpy(np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths))
+    return Layout(torch.from_numpy(offsets), cells, blocks)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    *,
+    num_heads: int,
+    causal: bool,
+    dropout: float = 0.0,
+    query_layout: Layout | None = None,
+) -> Tensor:
+    """Return scaled dot-product attention within each sequence.
+
+    Args:
+        query: (T, D), or (Q, D) under `query_layout`.
+        key: (T, D).
+        value: (T, D).
+        layout: Of keys and values.
+        num_heads: H, a divisor of D.
+        causal: Whether a token sees only itself and those before it.
+        dropout: Share of attention weights dropped.
+        query_layout: Where only some tokens ask: their layout, over the same blocks. They see the whole sequence.
+
+    Returns:
+        (T, D) or (Q, D), in the order of `query`.
+    """
+    asks = layout if query_layout is None else query_layout
+    triangle = causal and query_layout is None
+    width = query.shape[1]
+    rows = zip(asks.pack(query), layout.pack(key), layout.pack(value), asks.blocks, layout.blocks, strict=True)
+    out = []
+    for q, k, v, ask, block in rows:
+        q = q.view(*ask.shape, num_heads, -1).transpose(1, 2)  # (n, H, L, E)
+        k, v = (x.view(*block.shape, num_heads, -1).transpose(1, 2) for x in (k, v))
+        # Padding stands to the right of every token, so the causal mask hides it.
+        mixed = _mix(q, k, v, None if triangle else block.mask, triangle, dropout)
+        out.append(mixed.transpose(1, 2).reshape(-1, width))
+    return asks.unpack(out)
+
+
+def _mix(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, triangle: bool, dropout: float) -> Tensor:
+    """Return each query's weighted mean of the values, (n, H, L, E)."""
+    if not dropout or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=triangle)
+    # With dropout PyTorch has no fused form on a CPU; this one draws its mask more cheaply.
+    n, H, L, E = q.shape
+    q, k, v = (x.reshape(n * H, -1, E) for x in (q, k, v))
+    if triangle:
+        scores = torch.baddbmm(_triangle(L), q, k.transpose(1, 2), alpha=E**-0.5)
+    else:
+        scores = torch.bmm(q, k.transpose(1, 2)) * E**-0.5
+        if mask is not None:
+            scores = scores.view(n, H, L, -1).masked_fill(~mask, -torch.inf).view(n * H, L, -1)
+    return torch.bmm(drop_weights(scores.softmax(-1), dropout), v).view(n, H, L, E)
+
+
+@lru_cache(maxsize=64)
+def _triangle(length: int) -> Tensor:
+    """Return (L, L): 0 where a token is seen, -inf where it comes later."""
+    return torch.full((length, length), -torch.inf).triu_(1)

@@ -1,1 +1,0 @@
-"""Readers of raw data, one short module per layout; each gives `seqrec.preparation.RawData`."""

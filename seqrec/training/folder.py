@@ -1,0 +1,241 @@
+"""One run: how it trains, the folder that it writes, and what it must remember over a kill.
+
+`runs/<Family>/<dataset>/<name>/` holds config.json, checkpoints/{best,last}.ckpt, logs/, metrics.json, ranks-test.npy:
+each user's rank, -1 without a target, or where a user has several each target's, with users-test.npy saying whose.
+"""
+
+import json
+import logging
+import shutil
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+
+from seqrec.basics.errors import UserError
+from seqrec.basics.files import hold, plain, write_atomically, write_json
+from seqrec.basics.paths import ROOT
+from seqrec.data.dataset import Dataset
+from seqrec.data.protocol import Protocol
+from seqrec.training.module import NextItemModule
+from seqrec.training.options import TrainingConfig
+from seqrec.training.record import RunRecord, peak_memory
+
+log = logging.getLogger(__name__)
+CONFIG = "config.json"
+LOCK = ".lock"
+DATA = "data"
+"""Key of config.json that is no flag: the hashes of what was read."""
+VECTORS = "vectors_sha256"
+"""Key of config.json that is no flag, and of metrics.json: the hash of the item vectors that the run starts from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run folder and what identifies it."""
+
+    family: str
+    dataset: Dataset
+    init_type: str
+    training: TrainingConfig
+    protocol: Protocol
+    vectors_sha256: str | None = None
+    """Of the item vectors that the run starts from; None where there are none."""
+
+    @property
+    def name(self) -> str:
+        """The folder's name: the group and the seed."""
+        return self.training.run_name or f"{self.init_type}-seed{self.training.seed}"
+
+    @property
+    def group(self) -> str:
+        """What runs that differ in the seed alone have in common."""
+        return self.name.removesuffix(f"-seed{self.training.seed}")
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of the run lies."""
+        return self.training.runs_dir / self.family / self.dataset.name / self.name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing to resume."""
+        return self.training.resume and (self.folder / "metrics.json").is_file()
+
+    def open(self, config: Any, *also: Dataset) -> bool:
+        """Make the folder ready and say whether there is anything left to do.
+
+        Args:
+            config: All flags.
+            also: Further data that is read.
+
+        The first process keeps the folder to itself until it ends.
+
+        Raises:
+            UserError: If an earlier run lies there and neither --resume nor --overwrite says what to do with it, if
+                it was run with other flags than these, on other data or from other item vectors, if something else lies
+                there, if another process is at it, or if the metric that chooses the epoch is not measured.
+        """
+        self.training.check_machine()
+        measured = [f"{name}@{k}" for name in ("NDCG", "Recall") for k in self.protocol.metric_ks] + ["MRR", "AUC"]
+        if self.training.best_metric not in measured:
+            raise UserError(f"--best_metric must be one of {measured}, got {self.training.best_metric!r}")
+        read = (self.dataset, *also)
+        marks = [(data.name, data.item_ids_sha256, data.sequences_sha256) for data in read]
+        settings = plain({**_flat(config), DATA: marks, VECTORS: self.vectors_sha256})
+        file = self.folder / CONFIG
+        if not is_first_process():
+            # The first process made the folder ready, or found it finished, before or while this one started.
+            return not self.is_finished
+        self._take()
+        if file.is_file() and self.training.overwrite:
+            self._empty()
+        if file.is_file():
+            if not self.training.resume:
+                raise UserError(
+                    f"{self.folder} holds an earlier run: add --resume to continue it, --overwrite to replace it, "
+                    "or --run_name NAME to keep both"
+                )
+            earlier = json.loads(file.read_text(encoding="utf-8"))
+            if earlier.get(DATA) != settings[DATA]:
+                raise UserError(
+                    f"{self.folder} was run on {', '.join(data.name for data in read)} as prepared at that time, which "
+                    "has changed since: restore the data, or --overwrite the run"
+                )
+            if earlier.get(VECTORS, self.vectors_sha256) != self.vectors_sha256:
+                raise UserError(
+                    f"{self.folder} started from other item vectors `{self.init_type}` (sha256 {earlier[VECTORS]}) "
+                    f"than there are now ({self.vectors_sha256}): restore those, or --overwrite the run"
+                )
+            # Where the data lies does not matter, as it has been compared, nor where the folder itself does.
+            passing = {VECTORS, "resume", "overwrite", "progress_bar", "dataloader_num_workers", "runs_dir"}
+            passing |= {"dataset", "data_path", "valid_dataset", "valid_path"}
+
+            def differ(flag: str) -> bool:
+                return bool(_from_root(earlier.get(flag)) != _from_root(settings.get(flag)))
+
+            changed = {k for k in earlier | settings if k not in passing and differ(k)}
+            if changed:
+                told = ", ".join(f"{k} was {earlier.get(k)} and is {settings.get(k)}" for k in sorted(changed))
+                raise UserError(f"{self.folder} was run with other flags ({told}): use those, or --overwrite")
+            if (self.folder / "metrics.json").is_file():
+                log.info("%s is finished already", self.folder)
+                return False
+        write_json(file, settings)
+        return True
+
+    def _take(self) -> None:
+        """Make the folder and lock it, unless it is something else than a run's."""
+        if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
+            raise UserError(f"{self.folder} is a link or a file, where a run wants a folder: give another --run_name")
+        config = self.folder / CONFIG
+        if config.exists():
+            is_run = is_run_config(config)
+        else:
+            is_run = not self.folder.exists() or all(path.name.startswith(".") for path in self.folder.iterdir())
+        if not is_run:
+            raise UserError(
+                f"{self.folder} holds something else than a run and is left alone: give another --run_name; or, if it "
+                f"is a run whose {CONFIG} was damaged, delete it yourself"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        hold(
+            self.folder / LOCK,
+            f"another process is at {self.folder}: wait for it to end, or give this run a --run_name of its own",
+        )
+
+    def _empty(self) -> None:
+        """Delete an earlier run; a kill meanwhile leaves what is known as one, and not as a finished one."""
+        (self.folder / "metrics.json").unlink(missing_ok=True)
+        for path in self.folder.iterdir():
+            if path.name not in (CONFIG, LOCK):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        (self.folder / CONFIG).unlink()
+
+    def write_results(
+        self, module: NextItemModule, record: RunRecord, test_seconds: float, item_vector_bytes: int
+    ) -> dict[str, Any]:
+        """Write ranks-test.npy and, last, metrics.json; return what the latter holds."""
+        parameters = [p.numel() for p in module.parameters()]
+        metrics = {
+            "family": self.family,
+            "dataset": self.dataset.name,
+            "init_type": self.init_type,
+            "group": self.group,
+            VECTORS: self.vectors_sha256,
+            "seed": self.training.seed,
+            "protocol": {
+                **self.protocol.record,
+                "num_items": self.dataset.num_items,
+                "sequences_sha256": self.dataset.sequences_sha256,
+                "item_ids_sha256": self.dataset.item_ids_sha256,
+            },
+            "valid": record.best,
+            "test": module.results,
+            "best_epoch": record.best_epoch,
+            "epochs": len(record.history),
+            "cost": {
+                "train_seconds": record.seconds,
+                "test_seconds": test_seconds,
+                "peak_memory_bytes": peak_memory(),
+                "parameters": sum(parameters),
+                "trainable_parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
+                "item_vector_bytes": item_vector_bytes,
+                "device": torch.cuda.get_device_name() if module.device.type == "cuda" else "cpu",
+                "threads": torch.get_num_threads(),
+            },
+        }
+        tables = {"ranks": module.recorder.ranks, "users": module.recorder.users}
+        if not self.protocol.several_targets:
+            ranks = np.full(self.dataset.num_users, -1, dtype=np.int64)
+            ranks[module.recorder.users] = module.recorder.ranks
+            tables = {"ranks": ranks}
+        for name, table in tables.items():
+            with write_atomically(self.folder / f"{name}-test.npy") as file:
+                np.save(file, table, allow_pickle=False)
+        write_json(self.folder / "metrics.json", metrics)
+        return metrics
+
+
+def is_first_process() -> bool:
+    """Return whether this process has rank 0, also before Lightning has set anything up."""
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
+
+
+def is_run_config(file: Path) -> bool:
+    """Return whether a config.json is a run's of this project, and not a model's or another program's."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    marks = found.get(DATA) if isinstance(found, dict) else None
+    return isinstance(marks, list) and all(isinstance(mark, list) and len(mark) == 3 for mark in marks)
+
+
+def _from_root(value: Any) -> Any:
+    """Return a path in the project as it is from there, so that it is the same when the project has moved."""
+    path = str(value.absolute()) if isinstance(value, Path) else value
+    return path.removeprefix(f"{ROOT}/") if isinstance(path, str) else path
+
+
+def from_root(config: Any) -> Any:
+    """Return a (nested) config read from config.json, whose paths in the project are relative to it, made absolute."""
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    nested = {name: from_root(value) for name, value in values.items() if is_dataclass(value)}
+    return replace(
+        config, **nested, **{name: ROOT / value for name, value in values.items() if isinstance(value, Path)}
+    )
+
+
+def _flat(config: Any) -> dict[str, Any]:
+    """Return a nested dataclass as one flat dictionary of its flags, paths in the project relative to it."""
+    out: dict[str, Any] = {}
+    for key, value in asdict(config).items():
+        if isinstance(value, dict):
+            out |= {name: _from_root(item) if isinstance(item, Path) else item for name, item in value.items()}
+        else:
+            out[key] = _from_root(value) if isinstance(value, Path) else value
+    return out

@@ -1,0 +1,254 @@
+"""What models over item ids have in common: how they start from item vectors, their flags, and their run.
+
+A family brings a model with an `item_embedding` and `item_vectors()`, its batches, and what a batch is predicted with.
+Shapes: N items, B users, T targets of a batch, D width of the model.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+import tyro
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from seqrec.basics.checks import require_above, require_at_least
+from seqrec.basics.errors import UserError
+from seqrec.basics.paths import ROOT
+from seqrec.data.batches import RowSampler
+from seqrec.data.dataset import Dataset, Histories, find_dataset
+from seqrec.data.protocol import Protocol
+from seqrec.data.vectors import NONE, load_embeddings, name_of, vectors_sha256
+from seqrec.nn.item_table import Start, TableOptions
+from seqrec.nn.losses import LossOptions, catalogue_loss
+from seqrec.nn.optimization import Schedule, can_fuse, decay_weights, schedule_rate
+from seqrec.training.batches import BatchModule
+from seqrec.training.folder import Run
+from seqrec.training.module import Grown, NextItemModule, Recommender, share_of_mean
+from seqrec.training.new_items import ADVICE, read_new_items
+from seqrec.training.options import TrainingConfig
+from seqrec.training.sharding import whole_weights
+from seqrec.training.trainer import complete
+
+TABLE = "model.item_embedding.weight"
+"""Name of given vectors in a state."""
+EVAL_TOKENS = 16384
+"""Events per evaluation batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdModelConfig:
+    """Data, item vectors, loss, training and evaluation of a run; a family adds its architecture."""
+
+    dataset: Annotated[str | None, tyro.conf.arg(aliases=["--dataset_code"])] = None
+    """Name of a prepared dataset in data/; demo, unless --data_path is given."""
+    data_path: Path | None = None
+    """Folder of a prepared dataset elsewhere."""
+    init_type: str = NONE
+    """Item vectors to start from: none (random), longformer, pretrain, finetune, or any file of embedding/DATASET/."""
+    embedding_dir: Path = ROOT / "embedding"
+    """Where item vectors lie."""
+    batch_size: int = 128
+    """Users per training batch."""
+    lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 1e-3
+    """Learning rate of Adam."""
+    item_lr: float | None = None
+    """Learning rate of the item table; by default a tenth of --lr for given vectors, which it would soon wash out."""
+    schedule: Schedule = "constant"
+    """Keep the learning rates, or let them fall linearly to zero at --num_epochs."""
+    warmup_steps: int = 0
+    """Optimiser steps in which the learning rates rise; at most half of all."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of all weights but biases and norms."""
+    table: TableOptions = field(default_factory=TableOptions)
+    objective: LossOptions = field(default_factory=LossOptions)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    protocol: Protocol = field(default_factory=Protocol)
+
+    @property
+    def table_lr(self) -> float:
+        """Learning rate of the item table."""
+        if self.item_lr is not None:
+            return self.item_lr
+        return self.lr if self.init_type == NONE else self.lr / 10
+
+    def __post_init__(self) -> None:
+        if self.table.mode != "init" and self.init_type == NONE:
+            raise UserError(
+                f"--init_mode {self.table.mode} with --init_type none would keep item vectors random: give --init_type"
+            )
+        if self.init_type == NONE and self.table != TableOptions():
+            raise UserError("--init_transform, --fit_transform and --init_mode are for given vectors: give --init_type")
+        if self.item_lr is not None and self.table.is_frozen:
+            raise UserError(f"--item_lr has no effect on --init_mode {self.table.mode}, whose vectors do not learn")
+        if (self.table.unfreeze_at or 0) > self.training.num_epochs:
+            raise UserError(
+                f"--unfreeze_at {self.table.unfreeze_at} is never reached: --num_epochs is {self.training.num_epochs}"
+            )
+        require_above(0, self, "lr")
+        require_at_least(0, self, "item_lr", "warmup_steps", "weight_decay")
+        require_at_least(1, self, "batch_size")
+
+
+class IdModule(NextItemModule):
+    """A model over item ids with its loss and optimiser."""
+
+    def __init__(self, model: Any, config: IdModelConfig) -> None:
+        """Take a model with `item_embedding` and `item_vectors()`."""
+        super().__init__(config.protocol.metric_ks)
+        self.model, self.config = model, config
+
+    def predict(self, batch: Any, items: Tensor, table: Tensor) -> Tensor:
+        """Return what the targets of a training batch are predicted with, (T, D).
+
+        Args:
+            batch: With the `items` of its events, `targets`, of which `num_counted` count, and `negatives`.
+            items: int64 row of the table that each event is.
+            table: (R, D) item vectors.
+        """
+        raise NotImplementedError
+
+    def read(self, inputs: Any) -> Tensor:
+        """Return what the next item of each history is predicted with, (B, D)."""
+        raise NotImplementedError
+
+    def user_vectors(self, inputs: Any) -> Tensor:
+        """Return what scores the next item of each history, (B, D)."""
+        return self._scaled(self.read(inputs))
+
+    def item_vectors(self) -> Tensor:
+        """Return the vectors that scores are taken with, (N+1, D)."""
+        with whole_weights(self) as for_now:
+            vectors = self._classes()
+            return vectors.clone() if for_now else vectors
+
+    def _classes(self, table: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+        vectors: Tensor = self.model.item_vectors(table, rows)
+        return vectors if self.config.objective.temp is None else F.normalize(vectors, dim=1)
+
+    def _scaled(self, hidden: Tensor) -> Tensor:
+        """Return vectors whose dot products with the items' are scores."""
+        temp = self.config.objective.temp
+        return hidden if temp is None else F.normalize(hidden, dim=1) / temp
+
+    def training_step(self, batch: Any) -> Tensor:
+        """Return the mean loss over all targets of the batch, or of several processes this one's share."""
+        objective, embedding = self.config.objective, self.model.item_embedding
+        items, targets, (negatives, log_chance) = batch.items, batch.targets, batch.negatives
+        if objective.loss == "ce":
+            rows, table = None, embedding.vectors()
+        else:
+            # A sampled loss needs no other items: a large catalogue is not projected at every step.
+            sizes = len(items), len(targets), len(negatives)
+            rows, places = torch.cat([items, targets, negatives]).unique(return_inverse=True)
+            items, targets, negatives = places.split(sizes)
+            table = embedding(rows)
+        hidden, classes = self._scaled(self.predict(batch, items, table)), self._classes(table, rows)
+        loss = catalogue_loss(objective, hidden, classes, targets, negatives, log_chance, embedding.num_items)
+        loss, total = share_of_mean(loss, batch.num_counted)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=total)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """Return Adam over everything that learns, and its rates by step."""
+        config, table = self.config, self.model.item_embedding.weight
+        groups = decay_weights(self, config.weight_decay, leave_out=(table,))
+        starts = [0] * len(groups)
+        if table.requires_grad:
+            groups.append({"params": [table], "lr": config.table_lr, "weight_decay": config.weight_decay})
+            starts.append((config.table.unfreeze_at or 1) - 1)
+        optimizer = torch.optim.AdamW(groups, config.lr, betas=(0.9, 0.98), fused=can_fuse(self))
+        return schedule_rate(optimizer, self, config.warmup_steps, config.schedule, starts)
+
+
+@dataclass(frozen=True, slots=True)
+class IdFamily:
+    """What a family brings to a run over item ids."""
+
+    name: str
+    """Of its folder."""
+    maxlen: int
+    """Most recent events that the model reads."""
+    make_model: Callable[[int, Start | None], nn.Module]
+    """From N and given item vectors, or None for random ones."""
+    make_module: Callable[[Any, Any], IdModule]
+    """From the model and the flags."""
+    make_train: Callable[[Histories, int], Any]
+    """From the training view and N: a dataset of batches by key, with the (n,) `lengths` of its sequences."""
+    make_inputs: Callable[[Histories, NDArray[np.int64], int], Any]
+    """From a view, (B,) rows and `maxlen`: what the module's `user_vectors` takes."""
+
+    def read(self, histories: Histories, rows: NDArray[np.int64]) -> Any:
+        """Return what `user_vectors` takes of some histories."""
+        return self.make_inputs(histories, rows, self.maxlen)
+
+    def count_tokens(self, histories: Histories) -> NDArray[np.int64]:
+        """Return (n,) how many events of each history are read."""
+        return np.minimum(histories.lengths, self.maxlen)
+
+
+def restore_id_model(
+    config: IdModelConfig, family: IdFamily, dataset: Dataset, state: dict[str, Tensor], grown: Grown | None = None
+) -> Recommender:
+    """Return a trained model for use, on the catalogue that it was trained on or, from there `grown`, on another.
+
+    Raises:
+        UserError: If the model cannot serve the other catalogue.
+    """
+    if grown is not None:
+        with torch.device("meta"):
+            as_trained: Any = family.make_model(grown.trained_on.num_items, None)
+        table = read_new_items(
+            config.table,
+            lambda data: load_embeddings(config.init_type, data, config.embedding_dir),
+            config.protocol.hold_out(grown.trained_on).train.item_counts(grown.trained_on.num_items) > 0,
+            (grown.trained_on, dataset),
+            state[TABLE],
+            as_trained.item_embedding,
+        )
+        state = state | {TABLE: table}
+    start = None
+    if config.init_type != NONE:
+        # What was given is in the state; the table has to be of its shape.
+        given = np.zeros(state[TABLE].shape, dtype=np.float32)
+        plain = replace(config.table, init_transform=("none",), fit_transform="all")
+        start = Start(given, np.ones(len(given), dtype=bool), plain)
+    module = family.make_module(family.make_model(dataset.num_items, start), config)
+    if own := [name for name, tensor in module.state_dict().items() if tensor.shape != state[name].shape]:
+        raise UserError(f"{', '.join(own)} hold something of each item of the catalogue that was trained on: {ADVICE}")
+    module.load_state_dict(state)
+    return Recommender(module, family.read, family.count_tokens)
+
+
+def train_id_model(config: IdModelConfig, family: IdFamily) -> None:
+    """Train, choose the best epoch on validation, test once, and write the run folder."""
+    dataset = find_dataset(config.dataset, config.data_path)
+    vectors = None if config.init_type == NONE else load_embeddings(config.init_type, dataset, config.embedding_dir)
+    read = None if vectors is None else vectors_sha256(vectors)
+    run = Run(family.name, dataset, name_of(config.init_type), config.training, config.protocol, read)
+    split = config.protocol.hold_out(dataset)
+    train = family.make_train(split.train, dataset.num_items)
+    if not run.open(config):
+        return
+    pl.seed_everything(config.training.seed, verbose=False)
+    occurring = split.train.item_counts(dataset.num_items) > 0
+    start = None if vectors is None else Start(vectors, occurring, config.table)
+    model: Any = family.make_model(dataset.num_items, start)
+    data = BatchModule(
+        dataset,
+        split,
+        config.protocol,
+        train,
+        RowSampler(train.lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
+        family.read,
+        eval_lengths=family.count_tokens,
+        eval_max_tokens=EVAL_TOKENS,
+        valid_users=config.training.valid_users,
+        num_workers=config.training.dataloader_num_workers,
+    )
+    complete(run, family.make_module(model, config), data)

@@ -1,0 +1,126 @@
+"""What every recommender does the same way: hold-out evaluation inside a Lightning module, and its batches.
+
+Shapes: B users, D width, N items, K sampled negatives.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seqrec.data.dataset import Dataset as PreparedDataset
+from seqrec.data.dataset import Histories
+from seqrec.data.protocol import KS
+from seqrec.evaluation.ranking import rank_targets
+from seqrec.evaluation.recorder import RankRecorder
+from seqrec.training.batches import HeldOut
+from seqrec.training.sharding import FullyShardedStrategy
+
+
+def share_of_mean(mean: Tensor, count: int) -> tuple[Tensor, int]:
+    """Return what a process adds to the mean over all processes, and how many that mean is over.
+
+    Trainers average gradients over processes whatever each has read: of losses that are scaled so, the average is the
+    loss of the whole batch. With one process, the mean is returned as it is.
+
+    Args:
+        mean: () over `count` targets of this process; with 0 it counts nothing.
+        count: How many targets it is over.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return mean, count
+    total = torch.tensor(count, device=mean.device)
+    dist.all_reduce(total)
+    return mean * (count * dist.get_world_size() / int(total)), int(total)
+
+
+class NextItemModule(pl.LightningModule):
+    """A recommender whose score is the dot product of a user vector and an item vector.
+
+    A family implements `user_vectors`, `item_vectors` and `training_step`. Validation logs `valid/<metric>`, test keeps
+    each target's rank in `recorder`.
+    """
+
+    def __init__(self, metric_ks: tuple[int, ...] = KS) -> None:
+        super().__init__()
+        self.recorder = RankRecorder(metric_ks)
+        self.results: dict[str, float] = {}
+        self._catalogue: Tensor | None = None
+
+    def user_vectors(self, inputs: Any) -> Tensor:
+        """Return what scores the next item of each history, (B, D)."""
+        raise NotImplementedError
+
+    def item_vectors(self) -> Tensor:
+        """Return (N+1, D), row i for item i; computed once per evaluation."""
+        raise NotImplementedError
+
+    def configure_model(self) -> None:
+        """Share the weights out over the processes where that is the strategy."""
+        if isinstance(self.trainer.strategy, FullyShardedStrategy):
+            mesh = self.trainer.strategy.device_mesh["data_parallel"]
+            FullyShardedStrategy.share_out(self, mesh, ("training_step", "user_vectors", "item_vectors"))
+
+    def _start(self, loader: Any) -> None:
+        self.recorder.expect(loader.dataset.histories.users)
+        with torch.no_grad():
+            self._catalogue = self.item_vectors().float()
+
+    def _rank(self, batch: HeldOut) -> None:
+        assert self._catalogue is not None
+        users = self.user_vectors(batch.inputs).float()
+        ranking = rank_targets(users, self._catalogue, batch.targets, negatives=batch.negatives, seen=batch.seen)
+        self.recorder.add(batch.rows, ranking)
+
+    def _finish(self, stage: str) -> None:
+        self.results = self.recorder.compute(self.device)
+        self._catalogue = None
+        self.log_dict({f"{stage}/{name}": value for name, value in self.results.items()}, sync_dist=True)
+
+    def on_validation_epoch_start(self) -> None:
+        """Compute the item vectors once."""
+        self._start(self.trainer.val_dataloaders)
+
+    def validation_step(self, batch: HeldOut) -> None:
+        """Rank one batch of users."""
+        self._rank(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics over all users."""
+        self._finish("valid")
+
+    def on_test_epoch_start(self) -> None:
+        """Compute the item vectors once."""
+        self._start(self.trainer.test_dataloaders)
+
+    def test_step(self, batch: HeldOut) -> None:
+        """Rank one batch of users."""
+        self._rank(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics over all users."""
+        self._finish("test")
+
+
+class Recommender(NamedTuple):
+    """A trained model for use; a family's `finetune.restore` makes one."""
+
+    module: NextItemModule
+    read: Callable[[Histories, NDArray[np.int64]], Any]
+    """From a view and (B,) rows: what `user_vectors` takes."""
+    count_tokens: Callable[[Histories], NDArray[np.int64]]
+    """From a view: (n,) how much of each history is read."""
+
+
+class Grown(NamedTuple):
+    """What a trained model comes from that is to serve another catalogue, such as a later one of the same shop."""
+
+    trained_on: PreparedDataset
+    run: Path
+    """Its folder."""

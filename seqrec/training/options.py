@@ -1,0 +1,87 @@
+"""The flags of training that all families share."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from seqrec.basics.checks import require_above, require_at_least, require_at_most
+from seqrec.basics.errors import UserError
+from seqrec.basics.names import check_name
+from seqrec.basics.paths import ROOT
+from seqrec.basics.precision import Precision
+from seqrec.training.sharding import StrategyName
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """How long, on what and where to a model trains."""
+
+    num_epochs: Annotated[int, tyro.conf.arg(aliases=["--num_train_epochs"])] = 200
+    """At most so many passes over the training users."""
+    patience: int = 10
+    """Evaluations without a better validation score before training stops."""
+    best_metric: str = "NDCG@10"
+    """The validation metric that chooses the epoch and stops early."""
+    valid_users: int | None = None
+    """Validate on so many users, drawn by the seed, where ranking all of them is slow; the test takes all."""
+    eval_every: Annotated[int, tyro.conf.arg(aliases=["--verbose"])] = 1
+    """Epochs between validations."""
+    seed: int = 42
+    """Seeds the weights, the batches, dropout and training negatives."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """What to train on."""
+    devices: int = 1
+    """Processes per machine, one per device."""
+    num_nodes: int = 1
+    """Machines."""
+    strategy: StrategyName = "auto"
+    """How several devices share the work, and with fsdp and deepspeed the training's state too."""
+    precision: Precision = "32-true"
+    """Of the forward and backward pass; scores and metrics are float32 always."""
+    gradient_clip_val: float | None = None
+    """Largest norm of the gradient; none by default."""
+    accumulate_grad_batches: Annotated[int, tyro.conf.arg(aliases=["--gradient_accumulation_steps"])] = 1
+    """Batches per optimiser step."""
+    dataloader_num_workers: int = 0
+    """Processes that make batches beside the training one."""
+    runs_dir: Annotated[Path, tyro.conf.arg(aliases=["--output_dir", "--experiment_dir"])] = ROOT / "runs"
+    """Where run folders go."""
+    run_name: str | None = None
+    """Name of the run folder; by default the kind of item vectors and the seed."""
+    resume: bool = False
+    """Continue an interrupted run of the same configuration; a finished one is left as it is."""
+    overwrite: bool = False
+    """Delete an earlier run of that name first; a family that exports item vectors replaces other ones too."""
+    progress_bar: bool = True
+    """Show one."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "num_epochs", "patience", "eval_every", "valid_users")
+        require_at_least(1, self, "devices", "num_nodes", "accumulate_grad_batches")
+        require_at_least(0, self, "dataloader_num_workers")
+        require_above(0, self, "gradient_clip_val")
+        require_at_most(256, self, "dataloader_num_workers")
+        if self.eval_every > self.num_epochs:
+            raise UserError(
+                f"--eval_every {self.eval_every} is more than --num_epochs {self.num_epochs}: "
+                "no epoch would be validated, so none could be chosen"
+            )
+        if self.run_name is not None:
+            check_name("--run_name", self.run_name)
+        if self.resume and self.overwrite:
+            raise UserError("--resume keeps an earlier run and --overwrite deletes it: give one of them")
+
+    def check_machine(self) -> None:
+        """Refuse more processes than this machine can run at a time; they would wait for one another.
+
+        Raises:
+            UserError: If there are fewer GPUs, or without GPUs fewer cores.
+        """
+        on_gpu = self.accelerator != "cpu" and torch.cuda.is_available()
+        there, what = (torch.cuda.device_count(), "GPUs") if on_gpu else (os.cpu_count() or 1, "cores")
+        if self.devices > there:
+            raise UserError(f"--devices {self.devices}: this machine has {there} {what}")

@@ -1,0 +1,119 @@
+"""What a training remembers over a kill: the best epoch, the curve, the time spent."""
+
+import csv
+import io
+import logging
+import math
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping
+
+from seqrec.basics.errors import UserError
+from seqrec.basics.files import write_atomically
+from seqrec.training.module import NextItemModule
+from seqrec.training.options import TrainingConfig
+
+log = logging.getLogger(__name__)
+
+
+class RunRecord(pl.Callback):
+    """Keeps what a run must remember over a kill: the best epoch, the curve, the time spent. Epochs count from 1."""
+
+    def __init__(self, folder: Path, config: TrainingConfig) -> None:
+        self.folder, self.best_metric, self.seed = folder, config.best_metric, config.seed
+        self.best: dict[str, float] = {}
+        self.best_score = -math.inf
+        self.best_epoch: int | None = None
+        self.history: list[dict[str, float]] = []
+        self.seconds = 0.0
+        self._since = 0.0
+        self._validated = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything above, as tensors and plain values."""
+        return {
+            "best": self.best,
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "history": self.history,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state of an interrupted run.
+
+        Raises:
+            UserError: If an earlier version wrote it.
+        """
+        if "best_score" not in state_dict:
+            raise UserError(f"{self.folder} was begun by a version that counted epochs from 0: --overwrite it")
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+        self.best_score = state_dict["best_score"]
+        self.history, self.seconds = state_dict["history"], state_dict["seconds"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop at once if the run that is continued was to stop."""
+        stopping = trainer.early_stopping_callback
+        if isinstance(stopping, EarlyStopping) and stopping.wait_count >= stopping.patience:
+            trainer.should_stop = True
+        self._since = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed dropout by (seed, epoch), so that an epoch is the same whatever ran before it in this process.
+
+        Each further process of several has a seed of its own: they train on different users.
+        """
+        rank = (trainer.global_rank,) if trainer.global_rank else ()
+        torch.manual_seed(hash((self.seed, trainer.current_epoch, *rank)) % 2**63)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember the epoch if it is the best so far."""
+        assert isinstance(pl_module, NextItemModule)
+        self._validated = True
+        # The number, in float32, by which Lightning keeps a checkpoint and stops early.
+        score = float(trainer.callback_metrics[f"valid/{self.best_metric}"])
+        if score > self.best_score:
+            self.best, self.best_score, self.best_epoch = pl_module.results, score, trainer.current_epoch + 1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add one row to the curve and say one line."""
+        now = time.perf_counter()
+        spent, self._since = now - self._since, now
+        self.seconds += spent
+        epoch = trainer.current_epoch + 1
+        row = {"epoch": float(epoch), "seconds": spent}
+        # Lightning keeps the metrics of the last validation, which may be an earlier epoch's.
+        row |= {k: float(v) for k, v in trainer.callback_metrics.items() if self._validated or k.startswith("train/")}
+        self.history.append(row)
+        if trainer.is_global_zero:
+            self._write_curve()
+            score = ""
+            if self._validated:
+                score = f", validation {self.best_metric} {row[f'valid/{self.best_metric}']:.4f}"
+                score += " (best so far)" if self.best_epoch == epoch else ""
+            loss = row.get("train/loss", float("nan"))
+            log.info("epoch %d: loss %.4f%s, %.1f s", epoch, loss, score, spent)
+        self._validated = False
+
+    def _write_curve(self) -> None:
+        columns = sorted({key for row in self.history for key in row})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.history)
+        with write_atomically(self.folder / "logs" / "metrics.csv") as file:
+            file.write(text.getvalue().encode())
+
+
+def peak_memory() -> int:
+    """Return the most bytes this process has held: on the GPU where it used one, in main memory otherwise."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

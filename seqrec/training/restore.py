@@ -1,0 +1,78 @@
+"""A trained model for use, from its run folder."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from seqrec.basics.errors import MissingFileError, UserError
+from seqrec.basics.names import check_family
+from seqrec.basics.opening import read_json_object
+from seqrec.basics.paths import ROOT
+from seqrec.data.dataset import Dataset, find_dataset
+from seqrec.training.checkpoints import load_state
+from seqrec.training.folder import DATA, VECTORS, from_root
+from seqrec.training.module import Grown, Recommender
+from seqrec.training.sharding import find_checkpoint
+
+
+def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None = None) -> tuple[Dataset, Recommender]:
+    """Return a run's dataset, or another `catalogue`, and the model with the weights of the best epoch.
+
+    Raises:
+        MissingFileError: If the folder holds no finished run or no trained weights, or its dataset is gone.
+        UserError: If the dataset has other items than the run's, the run is of another kind, or its model cannot serve
+            the other catalogue.
+    """
+    if not (folder / "metrics.json").is_file():
+        raise MissingFileError(f"{folder} holds no finished run: metrics.json is missing")
+    best = folder / "checkpoints" / "best.ckpt"
+    if find_checkpoint(best) is None:
+        raise MissingFileError(f"{best} does not exist: a run with --test_only trains nothing that could be served")
+    repair = "the run's folder is damaged: delete it and run it again"
+    metrics = read_json_object(folder / "metrics.json", repair, {"family": str, "protocol": dict})
+    name = check_family(f"{folder}/metrics.json: family", metrics["family"], ROOT)
+    family: Any = importlib.import_module(f"{name}.finetune")
+    settings = read_json_object(folder / "config.json", repair)
+    try:
+        read = tyro.cli(
+            family.Config,
+            args=as_flags(settings),
+            config=(tyro.conf.OmitArgPrefixes,),
+            use_underscores=True,
+            console_outputs=False,
+        )
+    except SystemExit as error:
+        raise UserError(
+            f"{folder}/config.json is not of {name}/finetune.py as it is now: a pretraining is converted "
+            "and finetuned first, and a run of an earlier version has to be run again"
+        ) from error
+    config = from_root(read)
+    dataset = find_dataset(None, data_path) if data_path is not None else find_dataset(config.dataset, config.data_path)
+    if dataset.item_ids_sha256 != metrics["protocol"].get("item_ids_sha256"):
+        raise UserError(f"{dataset.path} has other items than {folder} was trained on: give the run's own --data_path")
+    grown = None
+    if catalogue is not None:
+        grown, dataset = Grown(dataset, folder), find_dataset(None, catalogue)
+    try:
+        recommender: Recommender = family.restore(config, dataset, load_state(best), grown)
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise UserError(f"{best} holds the weights of another model than {folder}/config.json: {repair}") from error
+    recommender.module.eval()
+    return dataset, recommender
+
+
+def as_flags(settings: dict[str, Any]) -> list[str]:
+    """Return the command line that a run's config.json is of."""
+    flags = []
+    for name, value in settings.items():
+        if value is None or name in (DATA, VECTORS):
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{name}" if value else f"--no_{name}")
+        else:
+            flags += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return flags

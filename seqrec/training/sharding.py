@@ -1,0 +1,213 @@
+"""Training whose state is shared out over processes, by DeepSpeed's ZeRO or by PyTorch's FSDP2, on GPUs and on CPUs.
+
+A checkpoint of DeepSpeed's is a folder with one part per process. It appears whole or not at all, and it is read as
+tensors and plain values only, though DeepSpeed's own reader would run whatever a file tells it to. One of FSDP2's is a
+file as any other.
+Sources: Rajbhandari et al. (2020), https://arxiv.org/abs/1910.02054; Zhao et al. (2023),
+https://arxiv.org/abs/2304.11277.
+"""
+
+import io
+import os
+import pickle
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_fabric.utilities.seed import reset_seed
+from pytorch_lightning.accelerators import CPUAccelerator
+from pytorch_lightning.strategies import DeepSpeedStrategy, ModelParallelStrategy, Strategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+from seqrec.basics.errors import UserError
+
+StrategyName = Literal[
+    "auto",
+    "ddp",
+    "fsdp",
+    "deepspeed_stage_2",
+    "deepspeed_stage_2_offload",
+    "deepspeed_stage_3",
+    "deepspeed_stage_3_offload",
+]
+
+
+def is_sharded(name: StrategyName) -> bool:
+    """Return whether a strategy shares out the training's state, and leaves a module in pieces."""
+    return name not in ("auto", "ddp")
+
+
+def writes_files(name: StrategyName) -> bool:
+    """Return whether a strategy's checkpoints are files, and not folders."""
+    return not name.startswith("deepspeed")
+
+
+def make_strategy(name: StrategyName) -> str | Strategy:
+    """Return what a Trainer takes for the strategy of that name."""
+    if not is_sharded(name):
+        return name
+    if name == "fsdp":
+        return FullyShardedStrategy(tensor_parallel_size=1, save_distributed_checkpoint=False)
+    offload = name.endswith("_offload")
+    return ZeroStrategy(
+        stage=3 if "stage_3" in name else 2,
+        offload_optimizer=offload,
+        offload_parameters=offload and "stage_3" in name,
+        logging_batch_size_per_gpu=1,  # batches are cut by the sampler: there is no one size to find out
+    )
+
+
+class FullyShardedStrategy(ModelParallelStrategy):
+    """FSDP2 over all processes; a module shares itself out in `configure_model`, see `share_out`."""
+
+    strategy_name = "fsdp"
+
+    def setup_environment(self) -> None:
+        """Join the processes, each of which holds a share of every weight."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    @staticmethod
+    def share_out(module: nn.Module, mesh: DeviceMesh, entries: tuple[str, ...]) -> None:
+        """Share out a module's weights block by block, which are gathered when they are needed.
+
+        Args:
+            module: Of which each `ModuleList` holds blocks that run one after another.
+            mesh: The processes.
+            entries: Methods that use weights and are called from outside.
+        """
+        lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
+        for block in [block for blocks in lists for block in blocks]:
+            fully_shard(block, mesh=mesh)
+        fully_shard(module, mesh=mesh)
+        for name in entries:
+            register_fsdp_forward_method(module, name)
+
+
+class ZeroStrategy(DeepSpeedStrategy):
+    """DeepSpeed on CUDA and on the CPU, with checkpoints that are whole or absent."""
+
+    strategy_name = "zero"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # The optimiser is the module's own, also where its state is offloaded to the CPU.
+        self.config["zero_force_ds_cpu_optimizer"] = False  # type: ignore[index]
+
+    @property
+    def root_device(self) -> torch.device:
+        """Return the device of this process; DeepSpeed wants an index, and every CPU has number 0."""
+        device: torch.device = super().root_device
+        return torch.device("cpu", 0) if device.type == "cpu" else device
+
+    def setup_environment(self) -> None:
+        """Set up the processes; Lightning's own check for CUDA has no ground in DeepSpeed."""
+        # Lightning would cast a batch's floats, and rebuild its parts for it: batches hold ids, and parts are frozen.
+        self.precision_plugin.convert_input = lambda data: data  # type: ignore[method-assign]
+        if isinstance(self.accelerator, CPUAccelerator):
+            super(DeepSpeedStrategy, self).setup_environment()
+        else:
+            super().setup_environment()
+
+    def setup_distributed(self) -> None:
+        """Join the processes; Lightning's own check of device numbers has no ground on CPUs."""
+        if self.root_device.type != "cpu":
+            super().setup_distributed()
+            return
+        import deepspeed
+
+        # Gloo does what DeepSpeed would compile an extension for, with tools that need not be there.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        reset_seed()
+        self.set_world_ranks()
+        self._init_deepspeed_distributed()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint beside its place and rename it when all processes have written theirs."""
+        target = Path(self.broadcast(filepath))
+        fresh, old = target.with_name(f".{target.name}.new"), _old(target)
+        if self.is_global_zero:
+            shutil.rmtree(fresh, ignore_errors=True)
+        self.barrier()
+        super().save_checkpoint(checkpoint, fresh, storage_options)
+        self.barrier()
+        if self.is_global_zero:
+            shutil.rmtree(old, ignore_errors=True)
+            if target.exists():
+                target.rename(old)
+            fresh.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        self.barrier()
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load a checkpoint of this training."""
+        with _tensors_only():
+            state: dict[str, Any] = super().load_checkpoint(checkpoint_path)
+        return state
+
+
+@contextmanager
+def whole_weights(module: nn.Module) -> Iterator[bool]:
+    """Hold a module's weights whole where DeepSpeed keeps them in pieces, and say whether it does.
+
+    Within a forward pass DeepSpeed does so itself.
+    """
+    parts = [parameter for parameter in module.parameters() if hasattr(parameter, "ds_id")]
+    if not parts:
+        yield False
+        return
+    from deepspeed.runtime.zero import GatheredParameters
+
+    with GatheredParameters(parts):
+        yield True
+
+
+def find_checkpoint(path: Path) -> Path | None:
+    """Return a checkpoint, or the one before it if a kill came between two renames; None if there is none."""
+    return next((place for place in (path, _old(path)) if place.exists()), None)
+
+
+def consolidate(folder: Path) -> dict[str, Tensor]:
+    """Return the weights of a DeepSpeed checkpoint by name, whole and in float32.
+
+    Raises:
+        UserError: If the folder is no complete DeepSpeed checkpoint, or holds more than tensors and plain values.
+    """
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    try:
+        with _tensors_only(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            state: dict[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(folder))
+    except (ValueError, FileNotFoundError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{folder} is no complete DeepSpeed checkpoint ({str(error).splitlines()[0][:120]}): give the folder that "
+            "has the file `latest`"
+        ) from error
+    return state
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Let `torch.load` read tensors, plain values and DeepSpeed's few own types, whatever its caller asks for."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    name, before = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    os.environ[name] = "1"
+    try:
+        with torch.serialization.safe_globals([LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]):
+            yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
