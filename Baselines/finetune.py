@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-import pytorch_lightning as pl
+import pytorch_lightning as lightning
 import torch
 import tyro
 from numpy.typing import NDArray
@@ -25,10 +25,10 @@ from seqrec.basics.paths import ROOT
 from seqrec.basics.progress import progress
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories, find_dataset
-from seqrec.data.protocol import Protocol
+from seqrec.data.protocol import EvaluationProtocol
 from seqrec.training.batches import BatchModule
-from seqrec.training.folder import Run
-from seqrec.training.module import Grown, Recommender
+from seqrec.training.folder import RunFolder
+from seqrec.training.module import Recommender, TrainedOn
 from seqrec.training.options import TrainingConfig
 from seqrec.training.record import RunRecord
 from seqrec.training.trainer import report, test
@@ -64,7 +64,7 @@ class Config:
     """Delete an earlier run of that name first."""
     progress_bar: bool = True
     """Show one."""
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
 
     def __post_init__(self) -> None:
         if self.half_life is not None and self.baseline != "recency":
@@ -91,7 +91,7 @@ def choose_half_life(
 ) -> tuple[float | None, dict[str, float]]:
     """Return the half-life under which validation targets rank best, None of popularity, and how well they do."""
     is_open = config.baseline == "recency" and config.half_life is None
-    trainer = pl.Trainer(
+    trainer = lightning.Trainer(
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -117,28 +117,30 @@ def count_tokens(histories: Histories) -> NDArray[np.int64]:
     return np.ones(len(histories), dtype=np.int64)
 
 
-def read(histories: Histories, rows: NDArray[np.int64]) -> Tensor:
+def make_inputs(histories: Histories, rows: NDArray[np.int64]) -> Tensor:
     """Return (B,) rows: nothing of a history is read."""
     return torch.from_numpy(rows)
 
 
-def restore(config: Config, dataset: Dataset, state: dict[str, Tensor], grown: Grown | None = None) -> Recommender:
+def restore(
+    config: Config, dataset: Dataset, state: dict[str, Tensor], trained: TrainedOn | None = None
+) -> Recommender:
     """Return a baseline for use.
 
     Raises:
-        UserError: If it is to serve another catalogue than that it counted.
+        UserError: If it is to serve a catalogue other than the one it counted.
     """
-    if grown is not None:
+    if trained is not None:
         raise UserError("a new item has not occurred yet: a baseline has no score for it")
     module = SameForAll(dataset.num_items, config.protocol.metric_ks)
     module.load_state_dict(state)
-    return Recommender(module, read, count_tokens)
+    return Recommender(module, make_inputs, count_tokens)
 
 
 def main(config: Config) -> None:
     """Count, test, and write the run folder."""
     dataset = find_dataset(config.dataset, config.data_path)
-    run = Run("Baselines", dataset, config.baseline, config.training, config.protocol)
+    run = RunFolder("Baselines", dataset, config.baseline, config.training, config.protocol)
     split = config.protocol.hold_out(dataset)
     if not run.open(config):
         return
@@ -149,7 +151,7 @@ def main(config: Config) -> None:
         config.protocol,
         TensorDataset(torch.zeros(0)),
         RowSampler(np.zeros(0, dtype=np.int64), batch_size=1, shuffle=False),
-        read,
+        make_inputs,
         eval_lengths=count_tokens,
         eval_max_tokens=USERS_PER_BATCH,
     )

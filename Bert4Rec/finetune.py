@@ -6,15 +6,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from Bert4Rec.data import Inputs, TrainBatch, TrainDataset, make_inputs
 from Bert4Rec.model import Bert4Rec, Bert4RecConfig
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
-from seqrec.data.dataset import Dataset
-from seqrec.training.id_model import IdFamily, IdModelConfig, IdModule, restore_id_model, train_id_model
-from seqrec.training.module import Grown, Recommender
+from seqrec.data.dataset import Dataset, Histories
+from seqrec.nn.item_table import GivenVectors
+from seqrec.training.id_model import IdModelConfig, IdModule, restore_id_model, train_id_model
+from seqrec.training.module import Recommender, TrainedOn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,28 @@ class Config(IdModelConfig):
 class Bert4RecModule(IdModule):
     """Hidden events of a training sequence are predicted; in use, one appended after the history is."""
 
+    family = "Bert4Rec"
+    config: Config
+
+    @classmethod
+    def training_data(cls, config: Config, train: Histories, num_items: int) -> TrainDataset:
+        """Return the training histories in batches of inputs with hidden items, targets and negatives."""
+        hidden = config.mask_prob, config.last_only_prob
+        return TrainDataset(train, num_items, config.model.maxlen, *hidden, config.objective, config.training.seed)
+
+    def build_model(self, num_items: int, given: GivenVectors | None) -> Bert4Rec:
+        """Return the model for a catalogue."""
+        return Bert4Rec(num_items, self.config.model, given)
+
+    @property
+    def maxlen(self) -> int:
+        """Most recent events that the model reads."""
+        return self.config.model.maxlen
+
+    def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs:
+        """Return the latest events of some histories, and after each a hidden one."""
+        return make_inputs(histories, rows, self.maxlen)
+
     def _asked(self, inputs: Inputs, table: Tensor | None = None) -> Tensor:
         hidden: Tensor = self.model(
             inputs.items, inputs.masked, inputs.positions, inputs.layout, inputs.asked, inputs.asked_layout, table
@@ -56,29 +81,16 @@ class Bert4RecModule(IdModule):
         return self._asked(inputs)[inputs.order]
 
 
-def family(config: Config) -> IdFamily:
-    """Return what BERT4Rec brings to a run."""
-    maxlen, seed = config.model.maxlen, config.training.seed
-    return IdFamily(
-        "Bert4Rec",
-        maxlen,
-        make_model=lambda num_items, start: Bert4Rec(num_items, config.model, start),
-        make_module=Bert4RecModule,
-        make_train=lambda train, n: TrainDataset(
-            train, n, maxlen, config.mask_prob, config.last_only_prob, config.objective, seed
-        ),
-        make_inputs=make_inputs,
-    )
-
-
-def restore(config: Config, dataset: Dataset, state: dict[str, Tensor], grown: Grown | None = None) -> Recommender:
+def restore(
+    config: Config, dataset: Dataset, state: dict[str, Tensor], trained: TrainedOn | None = None
+) -> Recommender:
     """Return a trained BERT4Rec for use, see `restore_id_model`."""
-    return restore_id_model(config, family(config), dataset, state, grown)
+    return restore_id_model(Bert4RecModule, config, dataset, state, trained)
 
 
 def main(config: Config) -> None:
     """Run one BERT4Rec."""
-    train_id_model(config, family(config))
+    train_id_model(Bert4RecModule, config)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from seqrec.nn.blocks import AttentionBlock, check_sizes
 from seqrec.nn.dropout import Dropout
-from seqrec.nn.item_table import ItemTable, Start
+from seqrec.nn.item_table import GivenVectors, ItemTable
 from seqrec.nn.ragged import Layout
 
 
@@ -41,7 +41,7 @@ class Bert4RecConfig:
         check_sizes(self, least_length=2)  # one event and the asked one
 
 
-class Block(AttentionBlock):
+class BidirectionalBlock(AttentionBlock):
     """Bidirectional self-attention and a feed-forward network, each followed by dropout, residual and norm."""
 
     def __init__(self, config: Bert4RecConfig) -> None:
@@ -69,23 +69,23 @@ class Block(AttentionBlock):
 class Bert4Rec(nn.Module):
     """Item table, a vector for "masked", positions and blocks."""
 
-    def __init__(self, num_items: int, config: Bert4RecConfig, start: Start | None = None) -> None:
+    def __init__(self, num_items: int, config: Bert4RecConfig, given: GivenVectors | None = None) -> None:
         """Start from random item vectors, or from given ones.
 
         Args:
             num_items: N.
             config: The architecture.
-            start: Given item vectors.
+            given: Given item vectors.
         """
         super().__init__()
         self.config = config
         width = config.hidden_units
-        self.item_embedding = ItemTable(num_items, width, 0.02, start)
+        self.item_embedding = ItemTable(num_items, width, 0.02, given)
         self.mask_embedding = nn.Parameter(torch.empty(width))
         self.position_embedding = nn.Embedding(config.maxlen, width)
         self.input_norm = nn.LayerNorm(width)
         self.dropout = Dropout(config.dropout_rate)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
+        self.blocks = nn.ModuleList(BidirectionalBlock(config) for _ in range(config.num_blocks))
         self.output = nn.Linear(width, width)
         self.output_norm = nn.LayerNorm(width)
         if config.untied_output:

@@ -16,8 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
-import pytorch_lightning as pl
+import pytorch_lightning as lightning
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,18 +32,18 @@ from seqrec.basics.errors import UserError
 from seqrec.basics.paths import ROOT
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, find_dataset
-from seqrec.data.protocol import Protocol
+from seqrec.data.protocol import EvaluationProtocol
 from seqrec.data.splits import Split
 from seqrec.nn.losses import full_softmax, sampled_softmax
-from seqrec.text.encoding import encode_items, encode_some, own_device
+from seqrec.text.encoding import encode_items, own_device
 from seqrec.text.options import EncoderOptions, LearningOptions
 from seqrec.text.sequences import HistoryReader, TokenBatch
 from seqrec.text.tokens import ItemTokens, load_item_tokens
 from seqrec.training.batches import BatchModule
 from seqrec.training.checkpoints import load_state
 from seqrec.training.encoder_module import EncoderModule
-from seqrec.training.folder import Run, is_first_process
-from seqrec.training.module import Grown, Recommender, share_of_mean
+from seqrec.training.folder import RunFolder, is_first_process
+from seqrec.training.module import Recommender, TrainedOn, share_of_mean
 from seqrec.training.options import TrainingConfig
 from seqrec.training.record import RunRecord
 from seqrec.training.trainer import fit, report, test
@@ -81,7 +80,7 @@ class Config:
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     learning: LearningOptions = field(default_factory=lambda: LearningOptions(warmup_steps=100))
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(num_epochs=16, patience=5))
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "batch_size", "eval_max_tokens")
@@ -210,7 +209,7 @@ def load_start(config: Config, model: RecformerModel, init_type: str) -> None:
 
 
 def run_stage(
-    module: RecformerModule, data: BatchModule, run: Run, stage: int, to_beat: float = -math.inf
+    module: RecformerModule, data: BatchModule, run: RunFolder, stage: int, to_beat: float = -math.inf
 ) -> tuple[RecformerModule, RunRecord]:
     """Train one stage in its own folder; return a module with its best weights and their item vectors."""
     module.refresh_items = stage == 1 and module.config.item_refresh != "never"
@@ -218,13 +217,13 @@ def run_stage(
     config = run.training
     if stage == 2 and module.config.second_stage_epochs:
         config = replace(config, num_epochs=module.config.second_stage_epochs)
-    pl.seed_everything(config.seed + stage, verbose=False)
+    lightning.seed_everything(config.seed + stage, verbose=False)
     refresh = module.config.item_refresh if module.refresh_items else "never"
     log.info("stage %d: items encoded anew: %s", stage, refresh)
     return fit(module, data, config, run.folder / f"stage{stage}", to_beat)
 
 
-def train(module: RecformerModule, data: BatchModule, run: Run) -> tuple[RecformerModule, RunRecord]:
+def train(module: RecformerModule, data: BatchModule, run: RunFolder) -> tuple[RecformerModule, RunRecord]:
     """Run both stages, export `finetune`, and return a module with the better stage's best weights."""
     module, first = run_stage(module, data, run, 1)
     if module.config.item_refresh == "never":
@@ -248,7 +247,7 @@ def train(module: RecformerModule, data: BatchModule, run: Run) -> tuple[Recform
     return module, second
 
 
-def link_best(run: Run, stage: int) -> None:
+def link_best(run: RunFolder, stage: int) -> None:
     """Let `checkpoints/best.ckpt` of the run be that of one of its stages."""
     link = run.folder / "checkpoints" / "best.ckpt"
     if is_first_process():
@@ -263,7 +262,7 @@ def main(config: Config) -> None:
     """Export the untouched vectors, train both stages, test once, and write the run folder."""
     dataset = find_dataset(config.dataset, config.data_path)
     start = config.starts[-1]
-    run = Run(
+    run = RunFolder(
         "Recformer", dataset, f"{start}-zeroshot" if config.test_only else start, config.training, config.protocol
     )
     split, exports = config.protocol.hold_out(dataset), config.exports(dataset)
@@ -271,7 +270,7 @@ def main(config: Config) -> None:
         check_exports(config, exports)
     if not run.open(config):
         return
-    pl.seed_everything(config.training.seed, verbose=False)
+    lightning.seed_everything(config.training.seed, verbose=False)
     model, items = load_encoder(config, dataset)
 
     def encode() -> Tensor:
@@ -297,43 +296,43 @@ def load_encoder(config: Config, dataset: Dataset) -> tuple[RecformerModel, Item
     return model, load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
 
 
-def restore(config: Config, dataset: Dataset, state: dict[str, Tensor], grown: Grown | None = None) -> Recommender:
+def restore(
+    config: Config, dataset: Dataset, state: dict[str, Tensor], trained: TrainedOn | None = None
+) -> Recommender:
     """Return a finetuned Recformer for use; its item vectors are those that the weights were chosen with.
 
-    Another catalogue's, where it has `grown` since training, are encoded by the weights that made those.
+    For a catalogue other than the one it was `trained` on, items are encoded by the weights that made those vectors.
 
     Raises:
-        UserError: If no weights of the run are those.
+        UserError: If those weights are gone.
     """
     model, items = load_encoder(config, dataset)
-    if config.pretrain_ckpt is not None and (config.learning.lora_r or grown is not None):
+    if config.pretrain_ckpt is not None and (config.learning.lora_r or trained is not None):
         load_weights(model, config.pretrain_ckpt)  # what the run began with: no checkpoint of updates has it
     module = RecformerModule(model, items, config)
-    if grown is not None:
-        state = state | {"item_table": encode_anew(module, state, grown)}
+    if trained is not None:
+        state = state | {"item_table": encode_new_catalogue(module, state, trained)}
     module.load_state_dict(state)
     module.refresh_items = False
     reader = HistoryReader(items, config.encoder.max_token_num)
     return Recommender(module, reader, reader.count_tokens)
 
 
-def encode_anew(module: RecformerModule, state: dict[str, Tensor], grown: Grown) -> Tensor:
-    """Return the (N'+1, D) vectors of a module's items by those weights of a run that made its item vectors.
+def encode_new_catalogue(module: RecformerModule, state: dict[str, Tensor], trained: TrainedOn) -> Tensor:
+    """Return the (N'+1, D) vectors of a module's items by the weights that made a run's item table.
 
-    They are its best weights; or where stage 2 has those, stage 1's; or the ones that finetuning began with.
+    Those are the best ones of stage 1, which stage 2 keeps the table of; with `--item_refresh never`, the first ones.
+
+    Raises:
+        UserError: If the table is not of these weights.
     """
-    _, known = load_encoder(module.config, grown.trained_on)
-    some = np.arange(1, min(known.num_items, 8) + 1)
-    first = grown.run / "stage1" / "checkpoints" / "best.ckpt"
-    beginning = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    tokens, precision = module.config.eval_max_tokens, module.config.training.precision
-    tolerance = 1e-3 if precision == "32-true" else 3e-2  # batches of other shapes are rounded otherwise
-    for weights in (state, load_state(first), beginning):
-        module.load_state_dict(weights | {"item_table": module.item_table})
-        made = encode_some(module.model, known, some, tokens, precision)
-        if torch.allclose(made, state["item_table"][some], rtol=tolerance, atol=tolerance / 10):
-            return encode_items(module.model, module.items, tokens, precision)
-    raise UserError(f"the item vectors of {grown.run} are of none of its weights: was {grown.trained_on.path} changed?")
+    if module.config.item_refresh != "never":
+        stage = trained.run / "stage1" / "checkpoints" / "best.ckpt"
+        first = load_state(stage)
+        if not torch.equal(first["item_table"], state["item_table"]):
+            raise UserError(f"{stage} did not make the item vectors of {trained.run}: restore the file, or train again")
+        module.load_state_dict(first | {"item_table": module.item_table})
+    return encode_items(module.model, module.items, module.config.eval_max_tokens, module.config.training.precision)
 
 
 def make_batches(config: Config, dataset: Dataset, split: Split, items: ItemTokens) -> BatchModule:

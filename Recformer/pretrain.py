@@ -13,7 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-import pytorch_lightning as pl
+import pytorch_lightning as lightning
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
 from seqrec.data.batches import Rounds, RowSampler
 from seqrec.data.dataset import Dataset, find_dataset
-from seqrec.data.protocol import Protocol
+from seqrec.data.protocol import EvaluationProtocol
 from seqrec.text.encoding import encode_items
 from seqrec.text.masking import WordMasker
 from seqrec.text.options import EncoderOptions, LearningOptions
@@ -34,7 +34,7 @@ from seqrec.text.sequences import HistoryReader, TokenBatch
 from seqrec.text.tokens import ItemTokens, load_item_tokens
 from seqrec.training.batches import BatchModule
 from seqrec.training.encoder_module import EncoderModule
-from seqrec.training.folder import Run
+from seqrec.training.folder import RunFolder
 from seqrec.training.options import TrainingConfig
 from seqrec.training.trainer import fit, report, test
 
@@ -81,7 +81,7 @@ class Config:
             strategy="deepspeed_stage_2" if torch.cuda.is_available() else "auto",
         )
     )
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
 
     def __post_init__(self) -> None:
         if self.valid_dataset is None and self.valid_path is None:
@@ -228,10 +228,10 @@ def main(config: Config) -> None:
     valid = find_dataset(config.valid_dataset, config.valid_path)
     if corpus.item_ids_sha256 == valid.item_ids_sha256:
         raise UserError(f"{corpus.name} and {valid.name} have the same items: validate on a domain that is not read")
-    run = Run("Recformer", valid, f"pretraining-on-{corpus.name}", config.training, config.protocol)
+    run = RunFolder("Recformer", valid, f"pretraining-on-{corpus.name}", config.training, config.protocol)
     if not run.open(config, corpus):
         return
-    pl.seed_everything(config.training.seed, verbose=False)
+    lightning.seed_everything(config.training.seed, verbose=False)
     encoder = config.encoder
     model, tokenizer = load_pretraining(*encoder.source, config.mlm_pass, **encoder.changes)
     limits = encoder.max_attr_num, encoder.max_attr_length

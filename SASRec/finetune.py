@@ -2,19 +2,21 @@
 
 import sys
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from SASRec.data import Inputs, TrainBatch, TrainDataset, make_inputs
 from SASRec.model import SASRec, SASRecConfig
 from seqrec.basics.command import run_command
-from seqrec.data.dataset import Dataset
-from seqrec.training.id_model import IdFamily, IdModelConfig, IdModule, restore_id_model, train_id_model
-from seqrec.training.module import Grown, Recommender
+from seqrec.data.dataset import Dataset, Histories
+from seqrec.nn.item_table import GivenVectors
+from seqrec.training.id_model import IdModelConfig, IdModule, restore_id_model, train_id_model
+from seqrec.training.module import Recommender, TrainedOn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,28 @@ class Config(IdModelConfig):
 class SASRecModule(IdModule):
     """Every event of a training sequence predicts the next; in use, the last one does."""
 
+    family = "SASRec"
+    config: Config
+
+    @classmethod
+    def training_data(cls, config: Config, train: Histories, num_items: int) -> TrainDataset:
+        """Return the training histories in batches of inputs, targets and negatives."""
+        model = config.model
+        return TrainDataset(train, num_items, model.maxlen, config.objective, config.training.seed, model.relative_time)
+
+    def build_model(self, num_items: int, given: GivenVectors | None) -> SASRec:
+        """Return the model for a catalogue."""
+        return SASRec(num_items, self.config.model, given)
+
+    @property
+    def maxlen(self) -> int:
+        """Most recent events that the model reads."""
+        return self.config.model.maxlen
+
+    def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs:
+        """Return the latest events of some histories."""
+        return make_inputs(histories, rows, self.maxlen, self.config.model.relative_time)
+
     def predict(self, batch: TrainBatch, items: Tensor, table: Tensor) -> Tensor:
         """Return the output of every event, (T, D)."""
         hidden: Tensor = self.model(items, batch.positions, batch.layout, table=table, seconds=batch.seconds)
@@ -38,27 +62,16 @@ class SASRecModule(IdModule):
         return hidden[inputs.order]
 
 
-def family(config: Config) -> IdFamily:
-    """Return what SASRec brings to a run."""
-    maxlen, seed, timed = config.model.maxlen, config.training.seed, config.model.relative_time
-    return IdFamily(
-        "SASRec",
-        maxlen,
-        make_model=lambda num_items, start: SASRec(num_items, config.model, start),
-        make_module=SASRecModule,
-        make_train=lambda train, n: TrainDataset(train, n, maxlen, config.objective, seed, timed),
-        make_inputs=partial(make_inputs, timed=timed),
-    )
-
-
-def restore(config: Config, dataset: Dataset, state: dict[str, Tensor], grown: Grown | None = None) -> Recommender:
+def restore(
+    config: Config, dataset: Dataset, state: dict[str, Tensor], trained: TrainedOn | None = None
+) -> Recommender:
     """Return a trained SASRec for use, see `restore_id_model`."""
-    return restore_id_model(config, family(config), dataset, state, grown)
+    return restore_id_model(SASRecModule, config, dataset, state, trained)
 
 
 def main(config: Config) -> None:
     """Run one SASRec."""
-    train_id_model(config, family(config))
+    train_id_model(SASRecModule, config)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqrec.basics.errors import UserError
-from seqrec.nn.blocks import Block, LigrBlock, check_sizes
+from seqrec.nn.blocks import CausalBlock, LigrBlock, check_sizes
 from seqrec.nn.dropout import Dropout
-from seqrec.nn.item_table import ItemTable, Start
+from seqrec.nn.item_table import GivenVectors, ItemTable
 from seqrec.nn.ragged import Layout
 from seqrec.nn.rotation import turn_by_time
 
@@ -50,22 +50,22 @@ class SASRecConfig:
 class SASRec(nn.Module):
     """Item table, positions and blocks; scores are dot products with the item table."""
 
-    def __init__(self, num_items: int, config: SASRecConfig, start: Start | None = None) -> None:
+    def __init__(self, num_items: int, config: SASRecConfig, given: GivenVectors | None = None) -> None:
         """Start from random item vectors, or from given ones.
 
         Args:
             num_items: N.
             config: The architecture.
-            start: Given item vectors.
+            given: Given item vectors.
         """
         super().__init__()
         self.config = config
         width = config.hidden_units
         # Xavier's deviation, as of all matrices here.
-        self.item_embedding = ItemTable(num_items, width, (2 / (num_items + 1 + width)) ** 0.5, start)
+        self.item_embedding = ItemTable(num_items, width, (2 / (num_items + 1 + width)) ** 0.5, given)
         self.position_embedding = nn.Embedding(config.maxlen, width)
         self.dropout = Dropout(config.dropout_rate)
-        make_block = Block if config.block == "sasrec" else LigrBlock
+        make_block = CausalBlock if config.block == "sasrec" else LigrBlock
         sizes = width, config.num_heads, config.dropout_rate
         self.blocks = nn.ModuleList(make_block(*sizes) for _ in range(config.num_blocks))
         self.last_norm = nn.LayerNorm(width, eps=1e-8)

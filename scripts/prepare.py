@@ -22,12 +22,12 @@ from seqrec.data.sources.atomic import Atomic
 from seqrec.data.sources.cold import Cold
 from seqrec.data.sources.corpus import Corpus
 from seqrec.data.sources.demo import Demo
-from seqrec.data.sources.histories import Histories
+from seqrec.data.sources.histories import HistoryFiles
 from seqrec.data.sources.movielens import MovieLens
 from seqrec.data.sources.pickled import Pickled
 from seqrec.data.sources.recformer import Recformer
 from seqrec.data.sources.sequences import Sequences
-from seqrec.data.sources.table import Table
+from seqrec.data.sources.table import TableFile
 
 Source = (
     Annotated[Demo, subcommand(Demo.kind)]
@@ -36,8 +36,8 @@ Source = (
     | Annotated[Amazon, subcommand(Amazon.kind)]
     | Annotated[MovieLens, subcommand(MovieLens.kind)]
     | Annotated[Sequences, subcommand(Sequences.kind)]
-    | Annotated[Histories, subcommand(Histories.kind)]
-    | Annotated[Table, subcommand(Table.kind)]
+    | Annotated[HistoryFiles, subcommand(HistoryFiles.kind)]
+    | Annotated[TableFile, subcommand(TableFile.kind)]
     | Annotated[Pickled, subcommand(Pickled.kind)]
     | Annotated[Corpus, subcommand(Corpus.kind)]
     | Annotated[Cold, subcommand(Cold.kind)]

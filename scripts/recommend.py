@@ -111,7 +111,7 @@ def recommend(
     with torch.inference_mode():
         catalogue = module.item_vectors().float()
         for rows in progress(batches, desc="recommending", unit="batch"):
-            inputs = module.transfer_batch_to_device(recommender.read(histories, rows), torch.device(device), 0)
+            inputs = module.transfer_batch_to_device(recommender.make_inputs(histories, rows), torch.device(device), 0)
             users = module.user_vectors(inputs).float()
             seen = None
             if not include_seen:

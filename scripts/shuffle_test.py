@@ -27,7 +27,7 @@ from seqrec.comparison.intervals import compare_means
 from seqrec.comparison.results import name_run, user_metric
 from seqrec.data.batches import BatchKey, RowSampler
 from seqrec.data.dataset import Dataset, Histories
-from seqrec.data.protocol import Protocol
+from seqrec.data.protocol import EvaluationProtocol
 from seqrec.evaluation.metrics import mean_by_user
 from seqrec.evaluation.ranking import rank_targets
 from seqrec.training.batches import HeldOutDataset
@@ -79,11 +79,16 @@ def shuffle_histories(histories: Histories, generator: np.random.Generator, keep
 
 
 def rank_histories(
-    dataset: Dataset, recommender: Recommender, histories: Histories, protocol: Protocol, max_tokens: int, device: str
+    dataset: Dataset,
+    recommender: Recommender,
+    histories: Histories,
+    protocol: EvaluationProtocol,
+    max_tokens: int,
+    device: str,
 ) -> NDArray[np.int64]:
     """Return (n,) the 0-based rank of each history's target."""
     module = recommender.module.to(device)
-    data = HeldOutDataset(dataset, histories, protocol, recommender.read)
+    data = HeldOutDataset(dataset, histories, protocol, recommender.make_inputs)
     ranks = np.zeros(len(histories), dtype=np.int64)
     sampler = RowSampler(recommender.count_tokens(histories), max_tokens=max_tokens, shuffle=False)
     with torch.inference_mode():
@@ -99,7 +104,7 @@ def rank_histories(
 def compare_orders(config: Config, folder: Path) -> str:
     """Return a run's line: in order, shuffled, difference with its interval."""
     dataset, recommender = load_run(folder, config.data_path)
-    protocol = Protocol.of(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["protocol"])
+    protocol = EvaluationProtocol.of(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["protocol"])
     histories = protocol.hold_out(dataset).test
     generator = np.random.default_rng(config.seed)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from scripts.benchmarks import quality, sides, speed
-from scripts.benchmarks.sides import Comparison, flatten
+from scripts.benchmarks.sides import SideTimes, flatten
 from scripts.benchmarks.speed import Bert4RecBenchmark, IdBenchmark, RecformerBenchmark, SASRecBenchmark
 from seqrec.basics.paths import ROOT
 from seqrec.data.dataset import Dataset, Histories, load_dataset
@@ -36,11 +36,11 @@ def dataset(tmp_path: Path) -> Dataset:
 
 def test_a_ratio_is_of_medians_and_its_range_of_all_pairs() -> None:
     # Medians 2 and 20; the least favourable pair is 10 against 4, the most favourable 30 against 1.
-    comparison = Comparison("epoch", ours=[1, 2, 4], peer=[10, 20, 30])
+    comparison = SideTimes("epoch", ours=[1, 2, 4], peer=[10, 20, 30])
     assert comparison.ratio == (20 / 2, 10 / 4, 30 / 1)
     assert comparison.line().split() == ["epoch", "2", "s", "20", "s", "10.0", "[2.5,", "30.0]"]
     # 100 items in 2 s are 50 a second.
-    assert Comparison("items", [2.0], [4.0], count=100).line().split() == [
+    assert SideTimes("items", [2.0], [4.0], count=100).line().split() == [
         "items",
         "50/s",
         "25/s",

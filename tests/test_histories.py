@@ -10,14 +10,14 @@ import pytest
 
 from seqrec.basics.errors import UserError
 from seqrec.data.preparation import prepare
-from seqrec.data.sources.histories import Histories
+from seqrec.data.sources.histories import HistoryFiles
 from tests.test_sources import read, real, where, write
 
 WANTED = {"u": ["3", "1", "3"], "v": ["2"]}
 
 
 def users(tmp_path: Path, path: Path, **options: Any) -> dict[str, list[str]]:
-    return read(Histories(**where(tmp_path), input=path, overwrite=True, **options))[0]
+    return read(HistoryFiles(**where(tmp_path), input=path, overwrite=True, **options))[0]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_lists_in_the_cells_of_a_parquet(tmp_path: Path, kind: Any) -> None:
 def test_json(tmp_path: Path, lists: dict[str, list[Any]]) -> None:
     assert users(tmp_path, write(tmp_path / "h.json", json.dumps(lists))) == WANTED
     items = write(tmp_path / "items.json", json.dumps({"1": {"title": "One"}, "2": {"title": "Two"}, "3": {}}))
-    config = Histories(
+    config = HistoryFiles(
         **where(tmp_path), input=tmp_path / "h.json", items=items, on_missing_text="item_id", overwrite=True
     )
     assert read(config)[2].rows() == [(1, "3", "3"), (2, "1", "One"), (3, "2", "Two")]
@@ -175,7 +175,7 @@ def test_real_histories(tmp_path: Path) -> None:
     assert max(map(len, danish.values())) == 700
     with pytest.raises(UserError, match="items have no text"):
         prepare(
-            Histories(
+            HistoryFiles(
                 **where(tmp_path), input=behaviors, header=mind, user_column="user",
                 items=folder / "MINDsmall_train" / "news.tsv", attributes="title,abstract",
                 items_header=("id", "category", "subcategory", "title", "abstract", "url", "entities", "more"),

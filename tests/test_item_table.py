@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seqrec.nn.item_table import ExpertMixture, ItemTable, Start, TableOptions
+from seqrec.nn.item_table import ExpertMixture, GivenVectors, ItemTable, TableOptions
 
 VECTORS = np.random.default_rng(0).normal(size=(31, 12)).astype(np.float32)
 VECTORS[0] = 0
@@ -17,7 +17,7 @@ ITEMS = torch.tensor([3, 30, 3, 7])
 def make(width: int = 8, **options: Any) -> ItemTable:
     options = {"init_transform": ("none",)} | options
     torch.manual_seed(0)
-    return ItemTable(30, width, 0.02, Start(VECTORS, np.ones(31, dtype=bool), TableOptions(**options)))
+    return ItemTable(30, width, 0.02, GivenVectors(VECTORS, np.ones(31, dtype=bool), TableOptions(**options)))
 
 
 def test_random_vectors() -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Histories
-from seqrec.nn.losses import LossOptions, Source
+from seqrec.nn.losses import LossOptions, NegativeSource
 from seqrec.nn.negatives import Negatives, NegativeSampler
 
 LISTS = [[1, 2, 2], [4], [3, 5, 6, 7, 8]]
@@ -53,7 +53,7 @@ def test_a_sampled_softmax_shares_distinct_items() -> None:
 
 
 @pytest.mark.parametrize("source", ["uniform", "popularity", "in_batch", "mixed"])
-def test_the_chance_is_how_often_an_item_is_among_them(source: Source) -> None:
+def test_the_chance_is_how_often_an_item_is_among_them(source: NegativeSource) -> None:
     generator, events = np.random.default_rng(5), SEQUENCES.items
     three: dict[str, Any] = {} if source == "in_batch" else {"num_negatives": 3}
     found, trials, chance = np.zeros(11), np.zeros(11), np.zeros(11)

@@ -40,7 +40,7 @@ def test_a_group_begins_in_its_epoch() -> None:
 def test_weights_decay_and_biases_and_norms_do_not(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     finetune = importlib.import_module(f"{family}.finetune")
     config = finetune.Config(weight_decay=0.5, lr=0.1)
-    module = finetune.family(config).make_module(finetune.family(config).make_model(5, None), config)
+    module = getattr(finetune, f"{family}Module")(config, 5, None)
     trainer = SimpleNamespace(estimated_stepping_batches=20, max_epochs=4, gradient_clip_val=None)
     monkeypatch.setattr(type(module), "trainer", trainer)
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}

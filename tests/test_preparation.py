@@ -21,7 +21,7 @@ from seqrec.data.card import describe
 from seqrec.data.dataset import load_dataset
 from seqrec.data.item_text import clean_text
 from seqrec.data.preparation import Events, keep_core, prepare
-from seqrec.data.sources.table import Table
+from seqrec.data.sources.table import TableFile
 
 ROWS = [  # user, item, time, rating
     ("ann", "tea", 30, 5),
@@ -46,7 +46,7 @@ def write_items(folder: Path, titles: dict[str, str]) -> Path:
     return path
 
 
-def config(folder: Path, **options: object) -> Table:
+def config(folder: Path, **options: object) -> TableFile:
     defaults = {
         "name": "shop",
         "data_dir": folder / "data",
@@ -54,7 +54,7 @@ def config(folder: Path, **options: object) -> Table:
         "timestamp_column": "time",
         "rating_column": "stars",
     }
-    return Table(**{**defaults, **options})  # type: ignore[arg-type]
+    return TableFile(**{**defaults, **options})  # type: ignore[arg-type]
 
 
 def sequences(path: Path) -> dict[str, list[str]]:

@@ -23,7 +23,7 @@ from seqrec.data.sources.movielens import MovieLens
 from seqrec.data.sources.pickled import load_plain_pickle
 from seqrec.data.sources.recformer import Recformer
 from seqrec.data.sources.sequences import Sequences
-from seqrec.data.sources.table import Table
+from seqrec.data.sources.table import TableFile
 
 
 def where(folder: Path) -> dict[str, Any]:
@@ -44,8 +44,8 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def table(folder: Path, content: str | bytes, **options: Any) -> Table:
-    return Table(**where(folder), input=write(folder / "in" / "t.csv", content), **options)
+def table(folder: Path, content: str | bytes, **options: Any) -> TableFile:
+    return TableFile(**where(folder), input=write(folder / "in" / "t.csv", content), **options)
 
 
 # --- ids that would become others
@@ -81,7 +81,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_id(tmp_path: Path, zipped: bo
     lines = with_mark("s.txt", "u1 a b\nu1 c\n")
     assert read(Sequences(**where(tmp_path), input=lines)) == {"u1": ["a", "b", "c"]}
     csv = with_mark("c.csv", "user_id,item_id\nu1,a\n")
-    assert read(Table(**{**where(tmp_path), "name": "c"}, input=csv)) == {"u1": ["a"]}
+    assert read(TableFile(**{**where(tmp_path), "name": "c"}, input=csv)) == {"u1": ["a"]}
     reviews = with_mark("r.json", '{"reviewerID":"u1","asin":"a","unixReviewTime":1,"overall":5}\n')
     meta = with_mark("m.json", '{"asin":"a","title":"A"}\n')
     assert read(Amazon(**{**where(tmp_path), "name": "a"}, reviews=reviews, meta=meta)) == {"u1": ["a"]}
@@ -93,10 +93,10 @@ def test_blank_ids_are_missing(tmp_path: Path) -> None:
     frame = pl.DataFrame({"user_id": ["u", "u"], "item_id": ["", "b"]})
     frame.write_parquet(tmp_path / "t.parquet")
     with pytest.raises(UserError, match=r"t\.parquet, row 1: no valid item"):
-        prepare(Table(**where(tmp_path), input=tmp_path / "t.parquet"))
+        prepare(TableFile(**where(tmp_path), input=tmp_path / "t.parquet"))
     pl.DataFrame({"user_id": [1, 2], "item_id": [3.0, float("nan")]}).write_parquet(tmp_path / "t.parquet")
     with pytest.raises(UserError, match=r"t\.parquet, row 2: no valid item"):
-        prepare(Table(**where(tmp_path), input=tmp_path / "t.parquet"))
+        prepare(TableFile(**where(tmp_path), input=tmp_path / "t.parquet"))
 
 
 def test_ids_that_are_objects_are_refused(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_ids_that_are_objects_are_refused(tmp_path: Path) -> None:
         prepare(Amazon(**where(tmp_path), input=tmp_path))
     pl.DataFrame({"user_id": [{"a": 1}], "item_id": ["b"]}).write_parquet(tmp_path / "t.parquet")
     with pytest.raises(UserError, match="ids in 'user_id' are Struct"):
-        prepare(Table(**where(tmp_path), input=tmp_path / "t.parquet"))
+        prepare(TableFile(**where(tmp_path), input=tmp_path / "t.parquet"))
 
 
 def write_recformer(folder: Path, **files: Any) -> Recformer:
@@ -203,14 +203,14 @@ def test_parquet_that_is_none_or_cut_off(tmp_path: Path) -> None:
     whole = path.read_bytes()
     write(path, whole[:-20])
     with pytest.raises(UserError, match=r"t\.parquet can't be read \(.*is the file whole"):
-        prepare(Table(**where(tmp_path), input=path))
+        prepare(TableFile(**where(tmp_path), input=path))
     for at in range(4, len(whole), 31):  # no bit that flips is a traceback
         write(path, whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
         with suppress(UserError):
-            prepare(Table(**where(tmp_path), overwrite=True, input=path))
+            prepare(TableFile(**where(tmp_path), overwrite=True, input=path))
     write(path, "user_id,item_id\n")
     with pytest.raises(UserError, match=r"t\.parquet is no Parquet file, it begins with b'user_id"):
-        prepare(Table(**where(tmp_path), input=path))
+        prepare(TableFile(**where(tmp_path), input=path))
 
 
 def test_a_corpus_of_nothing(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_no_path_is_a_pattern(tmp_path: Path) -> None:
     write(folder / "x*.csv", "user_id,item_id\nu,a\n")
     write(folder / "xy.csv", "user_id,item_id\nu,b\n")
     write(folder / "i?.csv", "id,title\na,A\n")
-    config = Table(name="a[b]", data_dir=folder / "d*", input=folder / "x*.csv", items=folder / "i?.csv")
+    config = TableFile(name="a[b]", data_dir=folder / "d*", input=folder / "x*.csv", items=folder / "i?.csv")
     assert read(config) == {"u": ["a"]}
     write(folder / "s[1].txt", "u a b\n")
     assert read(Sequences(name="s", data_dir=folder / "d*", input=folder / "s[1].txt")) == {"u": ["a", "b"]}
@@ -234,7 +234,7 @@ def test_no_path_is_a_pattern(tmp_path: Path) -> None:
     write(folder / "meta_r.json", '{"asin":"a","title":"A"}\n')
     assert read(Amazon(name="r", data_dir=folder / "d*", input=folder)) == {"u": ["a"]}
     pl.DataFrame({"user_id": ["u"], "item_id": ["a"]}).write_parquet(folder / "p[1].parquet")
-    assert read(Table(name="p", data_dir=folder / "d*", input=folder / "p[1].parquet")) == {"u": ["a"]}
+    assert read(TableFile(name="p", data_dir=folder / "d*", input=folder / "p[1].parquet")) == {"u": ["a"]}
 
 
 # --- times
@@ -331,17 +331,17 @@ def test_seconds_given_as_milliseconds_are_warned_of(tmp_path: Path, caplog: pyt
 def test_columns_that_hold_no_times(tmp_path: Path, column: pl.Series, unit: str, message: str) -> None:
     pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "t": column}).write_parquet(tmp_path / "t.parquet")
     with pytest.raises(UserError, match=message):
-        prepare(Table(**where(tmp_path), input=tmp_path / "t.parquet", timestamp_column="t", time_unit=unit))  # type: ignore[arg-type]
+        prepare(TableFile(**where(tmp_path), input=tmp_path / "t.parquet", timestamp_column="t", time_unit=unit))  # type: ignore[arg-type]
     if unit == "s" and column.dtype != pl.Int64:
         with pytest.raises(UserError, match=f"{message}.*, expected numbers as ratings"):
-            prepare(Table(**where(tmp_path), input=tmp_path / "t.parquet", rating_column="t"))
+            prepare(TableFile(**where(tmp_path), input=tmp_path / "t.parquet", rating_column="t"))
 
 
 def test_columns_of_dates_keep_their_resolution_and_zone(tmp_path: Path) -> None:
     hours = [datetime(2024, 5, 1, 12, 0, 0, part) for part in (900, 100)]
     times = pl.Series(hours).cast(pl.Datetime("ns")).dt.replace_time_zone("Asia/Kolkata")
     pl.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "b"], "t": times}).write_parquet(tmp_path / "t.parquet")
-    assert read(Table(**where(tmp_path), input=tmp_path / "t.parquet", timestamp_column="t")) == {"u": ["b", "a"]}
+    assert read(TableFile(**where(tmp_path), input=tmp_path / "t.parquet", timestamp_column="t")) == {"u": ["b", "a"]}
     stored = load_dataset(tmp_path / "data" / "x").timestamps
     assert stored is not None
     assert stored[0] == datetime(2024, 5, 1, 6, 30, tzinfo=UTC).timestamp()

@@ -16,7 +16,7 @@ from seqrec.data.sources.atomic import Atomic
 from seqrec.data.sources.movielens import MovieLens
 from seqrec.data.sources.recformer import Recformer
 from seqrec.data.sources.sequences import Sequences
-from seqrec.data.sources.table import Table
+from seqrec.data.sources.table import TableFile
 
 REAL = ROOT.parent / "shared" / "data"
 
@@ -213,7 +213,7 @@ def test_table_formats_agree(tmp_path: Path, ending: str) -> None:
         text = frame.write_csv(separator="\t" if ending == "tsv" else ",").encode()
         path.write_bytes(gzip.compress(text) if ending.endswith("gz") else text)
     columns = {"user_column": "who", "item_column": "what", "timestamp_column": "when"}
-    users, items, _ = read(Table(**where(tmp_path), input=path, time_unit="ms", **columns))  # type: ignore[arg-type]
+    users, items, _ = read(TableFile(**where(tmp_path), input=path, time_unit="ms", **columns))  # type: ignore[arg-type]
     assert users == {"b": ["1", "2"], "a": ["1"]}
     assert items == ["2", "1"]
     assert np.load(tmp_path / "data" / "x" / "sequences" / "timestamps.npy").tolist() == [2, 3, 1]
@@ -221,10 +221,10 @@ def test_table_formats_agree(tmp_path: Path, ending: str) -> None:
 
 def test_table_dates(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "user_id,item_id,when\na,x,1970-01-02 00:00:01\na,y,1970-01-01 00:00:05\n")
-    prepare(Table(**where(tmp_path), input=path, timestamp_column="when", time_unit="iso"))
+    prepare(TableFile(**where(tmp_path), input=path, timestamp_column="when", time_unit="iso"))
     assert np.load(tmp_path / "data" / "x" / "sequences" / "timestamps.npy").tolist() == [5, 86401]
     pl.read_csv(path, try_parse_dates=True).write_parquet(tmp_path / "t.parquet")
-    config = Table(name="y", data_dir=tmp_path / "data", input=tmp_path / "t.parquet", timestamp_column="when")
+    config = TableFile(name="y", data_dir=tmp_path / "data", input=tmp_path / "t.parquet", timestamp_column="when")
     prepare(config)
     assert np.load(tmp_path / "data" / "y" / "sequences" / "timestamps.npy").tolist() == [5, 86401]
 
@@ -232,20 +232,20 @@ def test_table_dates(tmp_path: Path) -> None:
 def test_table_faults(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "user,item\na,x\n")
     with pytest.raises(ValueError, match=r"t\.csv has no column 'user_id', 'item_id'; it has 'user', 'item'"):
-        prepare(Table(**where(tmp_path), input=path))
+        prepare(TableFile(**where(tmp_path), input=path))
     with pytest.raises(
         ValueError, match=r"expected \.csv, \.tsv, \.txt \(tabs\) or \.parquet, perhaps \.gz, got '\.xls'"
     ):
-        prepare(Table(**where(tmp_path), input=write(tmp_path / "t.xls", "")))
+        prepare(TableFile(**where(tmp_path), input=write(tmp_path / "t.xls", "")))
     with pytest.raises(FileNotFoundError, match=r"--input: .*none\.csv is not a file \(in "):
-        prepare(Table(**where(tmp_path), input=tmp_path / "none.csv"))
+        prepare(TableFile(**where(tmp_path), input=tmp_path / "none.csv"))
     wide = write(tmp_path / "w.csv", 'user_id,item_id\n"a, b",x\na,x,y\n')
     with pytest.raises(ValueError, match=r"w\.csv, line 3: 3 fields, the first line has 2"):
-        prepare(Table(**where(tmp_path), input=wide))
+        prepare(TableFile(**where(tmp_path), input=wide))
     with pytest.raises(ValueError, match="holds no interactions"):
-        prepare(Table(**where(tmp_path), input=write(tmp_path / "e.csv", "user_id,item_id\n")))
+        prepare(TableFile(**where(tmp_path), input=write(tmp_path / "e.csv", "user_id,item_id\n")))
     items = write(tmp_path / "i.csv", "id,title\nx,One\nx,Two\n")
-    config = Table(**where(tmp_path), input=path, items=items, user_column="user", item_column="item")
+    config = TableFile(**where(tmp_path), input=path, items=items, user_column="user", item_column="item")
     with pytest.raises(ValueError, match=r"i\.csv, lines 2 and 3: item id 'x' occurs twice"):
         prepare(config)
 

@@ -14,7 +14,7 @@ from seqrec.data.dataset import load_dataset
 from seqrec.data.preparation import prepare
 from seqrec.data.sources.atomic import Atomic
 from seqrec.data.sources.sequences import Sequences
-from seqrec.data.sources.table import Table
+from seqrec.data.sources.table import TableFile
 from seqrec.data.sources.tabular import read_items
 from tests.test_sources import read, real, where, write
 
@@ -56,7 +56,7 @@ def test_a_table_and_lines_take_the_same_items(tmp_path: Path) -> None:
     lines = write(tmp_path / "lines.txt", "a 7 12\n")
     for path in write_forms(tmp_path).values():
         expected = [(1, "7", "Tea, green"), (2, "12", "Cup")]
-        assert read(Table(**where(tmp_path), input=rows, items=path, overwrite=True))[2].rows() == expected
+        assert read(TableFile(**where(tmp_path), input=rows, items=path, overwrite=True))[2].rows() == expected
         assert read(Sequences(**where(tmp_path), input=lines, items=path, overwrite=True))[2].rows() == expected
 
 
@@ -128,15 +128,15 @@ def test_faulty_items(tmp_path: Path, name: str, content: str, message: str) -> 
 def test_items_without_text_are_refused_by_a_table_too(tmp_path: Path) -> None:
     rows = write(tmp_path / "rows.csv", "user_id,item_id\na,7\n")
     with pytest.raises(UserError, match="expected an id column and at least one of text, it has id"):
-        prepare(Table(**where(tmp_path), input=rows, items=write(tmp_path / "i.csv", "id\n7\n")))
+        prepare(TableFile(**where(tmp_path), input=rows, items=write(tmp_path / "i.csv", "id\n7\n")))
 
 
 def test_an_attribute_with_the_name_of_a_datasets_column(tmp_path: Path) -> None:
     rows = write(tmp_path / "rows.csv", "user_id,item_id\na,7\n")
     options: Any = {"input": rows, "items": write(tmp_path / "i.csv", "id,item,title\n7,x,Tea\n"), **where(tmp_path)}
     with pytest.raises(UserError, match=r"an attribute called 'item'.*--attributes"):
-        prepare(Table(**options))
-    assert read(Table(**options, attributes="title"))[2].rows() == [(1, "7", "Tea")]
+        prepare(TableFile(**options))
+    assert read(TableFile(**options, attributes="title"))[2].rows() == [(1, "7", "Tea")]
 
 
 def test_atomic_files_take_items_in_any_form_too(tmp_path: Path) -> None:
@@ -159,10 +159,10 @@ A6,22752,12,0.0,13047.0,France
 """
 
 
-def retail(folder: Path, **options: Any) -> Table:
+def retail(folder: Path, **options: Any) -> TableFile:
     path = write(folder / "retail.csv", RETAIL)
     columns = {"user_column": "CustomerID", "item_column": "StockCode"}
-    return Table(**where(folder), input=path, overwrite=True, **columns, **options)  # type: ignore[arg-type]
+    return TableFile(**where(folder), input=path, overwrite=True, **columns, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -216,13 +216,13 @@ def test_a_parquet_of_floats_with_gaps(tmp_path: Path) -> None:
     frame = pl.DataFrame({"user_id": [17850.0, None, float("nan"), 13047.0], "item_id": ["x", "y", "z", " "]})
     frame.write_parquet(path)
     with pytest.raises(UserError, match=r"t\.parquet, .* 2: no valid user"):
-        prepare(Table(**where(tmp_path), input=path))
-    assert read(Table(**where(tmp_path), input=path, drop_incomplete=True))[0] == {"17850": ["x"]}
+        prepare(TableFile(**where(tmp_path), input=path))
+    assert read(TableFile(**where(tmp_path), input=path, drop_incomplete=True))[0] == {"17850": ["x"]}
 
 
 def test_a_headerless_table(tmp_path: Path) -> None:
     path = write(tmp_path / "u.tsv", "a\tx\t5\na\ty\t1\n")
-    config = Table(
+    config = TableFile(
         **where(tmp_path), input=path, header=("user", "item", "stars"), user_column="user", item_column="item"
     )
     assert read(config)[0] == {"a": ["x", "y"]}
@@ -230,7 +230,7 @@ def test_a_headerless_table(tmp_path: Path) -> None:
 
 def test_real_tables(tmp_path: Path) -> None:
     folder = real("hm-week")
-    config = Table(
+    config = TableFile(
         **where(tmp_path), input=folder / "interactions.parquet", items=folder / "items.parquet",
         timestamp_column="timestamp", attributes="title,description", where="sales_channel_id = 2",
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
+import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
@@ -23,11 +23,11 @@ from seqrec.comparison.results import read_run
 from seqrec.comparison.tables import compare_runs
 from seqrec.data.batches import BatchKey, RowSampler
 from seqrec.data.dataset import Dataset, load_dataset
-from seqrec.data.protocol import Protocol
+from seqrec.data.protocol import EvaluationProtocol
 from seqrec.data.splits import leave_one_out
 from seqrec.training.batches import BatchModule
 from seqrec.training.checkpoints import AtomicCheckpointIO, load_state
-from seqrec.training.folder import Run, from_root
+from seqrec.training.folder import RunFolder, from_root
 from seqrec.training.module import NextItemModule
 from seqrec.training.options import TrainingConfig
 from seqrec.training.record import RunRecord
@@ -37,22 +37,22 @@ from tests.conftest import write_dataset
 
 
 @pytest.fixture
-def run(tiny: Dataset, tmp_path: Path) -> Run:
-    return Run("Some", tiny, "none", TrainingConfig(runs_dir=tmp_path), Protocol())
+def run(tiny: Dataset, tmp_path: Path) -> RunFolder:
+    return RunFolder("Some", tiny, "none", TrainingConfig(runs_dir=tmp_path), EvaluationProtocol())
 
 
-def again(run: Run, **changes: Any) -> Run:
+def again(run: RunFolder, **changes: Any) -> RunFolder:
     return replace(run, training=replace(run.training, **changes))
 
 
-def test_a_folder_by_hand(run: Run, tmp_path: Path) -> None:
+def test_a_folder_by_hand(run: RunFolder, tmp_path: Path) -> None:
     assert run.folder == tmp_path / "Some" / "tiny" / "none-seed42"
     assert run.group == "none"
     named = again(run, run_name="wide-seed7", seed=7)
     assert (named.name, named.group) == ("wide-seed7", "wide")
 
 
-def test_first_run_and_resume_without_an_earlier_one(run: Run) -> None:
+def test_first_run_and_resume_without_an_earlier_one(run: RunFolder) -> None:
     for fresh in (run, again(run, resume=True, seed=1)):
         assert fresh.open(fresh.training)
         assert json.loads((fresh.folder / "config.json").read_text())["seed"] == fresh.training.seed
@@ -61,13 +61,13 @@ def test_first_run_and_resume_without_an_earlier_one(run: Run) -> None:
 def test_the_metric_that_chooses_is_measured(tiny: Dataset, tmp_path: Path) -> None:
     config = TrainingConfig(runs_dir=tmp_path, best_metric="NDCG@3")
     with pytest.raises(ValueError, match=r"best_metric must be one of .*'NDCG@10'.* got 'NDCG@3'"):
-        Run("Some", tiny, "none", config, Protocol()).open(config)
+        RunFolder("Some", tiny, "none", config, EvaluationProtocol()).open(config)
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"metric_ks must .* hold 10.*got \(5,\)"):
-        Protocol(metric_ks=(5,))
+        EvaluationProtocol(metric_ks=(5,))
 
 
-def test_an_earlier_run_needs_a_decision(run: Run) -> None:
+def test_an_earlier_run_needs_a_decision(run: RunFolder) -> None:
     assert run.open(run.training)
     with pytest.raises(ValueError, match=r"holds an earlier run: add --resume .* --overwrite .* or --run_name NAME"):
         run.open(run.training)
@@ -80,7 +80,7 @@ def test_an_earlier_run_needs_a_decision(run: Run) -> None:
     assert not (run.folder / "leftover").exists()
 
 
-def test_only_a_run_is_overwritten(run: Run, tmp_path: Path) -> None:
+def test_only_a_run_is_overwritten(run: RunFolder, tmp_path: Path) -> None:
     model, link, file = (run.folder.with_name(name) for name in ("model", "link", "file"))
     model.mkdir(parents=True)
     (model / "config.json").write_text('{"model_type": "bert"}')
@@ -102,7 +102,7 @@ def test_only_a_run_is_overwritten(run: Run, tmp_path: Path) -> None:
             again(run, run_name=name)
 
 
-def test_one_process_at_a_time_is_at_a_run(run: Run, tmp_path: Path) -> None:
+def test_one_process_at_a_time_is_at_a_run(run: RunFolder, tmp_path: Path) -> None:
     run.folder.mkdir(parents=True)
     other = forked.start(hold_and_wait, run.folder / ".lock", tmp_path / "ready")
     while not (tmp_path / "ready").exists():
@@ -125,7 +125,7 @@ def hold_and_wait(lock: Path, ready: Path) -> None:
     time.sleep(600)
 
 
-def test_a_run_goes_on_where_the_project_has_moved(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_where_the_project_has_moved(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     outside = run.folder.parent / "vectors"
 
     @dataclass
@@ -190,7 +190,9 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: str, monkeypatc
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_kill_while_a_run_is_overwritten_leaves_it_unfinished(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_while_a_run_is_overwritten_leaves_it_unfinished(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run.open(run.training)
     (run.folder / "checkpoints").mkdir()
     (run.folder / "metrics.json").write_text("{}")
@@ -209,7 +211,7 @@ def test_a_kill_while_a_run_is_overwritten_leaves_it_unfinished(run: Run, monkey
     assert not (run.folder / "checkpoints").exists()
 
 
-def test_other_flags_are_no_resume(run: Run) -> None:
+def test_other_flags_are_no_resume(run: RunFolder) -> None:
     assert run.open(run.training)
     changed = again(run, resume=True, patience=3, run_name="none-seed42")
     with pytest.raises(
@@ -218,7 +220,7 @@ def test_other_flags_are_no_resume(run: Run) -> None:
         changed.open(changed.training)
 
 
-def test_other_data_is_no_resume(run: Run, tmp_path: Path) -> None:
+def test_other_data_is_no_resume(run: RunFolder, tmp_path: Path) -> None:
     assert run.open(run.training)
     resumed = again(run, resume=True)
     assert resumed.open(resumed.training)
@@ -229,7 +231,7 @@ def test_other_data_is_no_resume(run: Run, tmp_path: Path) -> None:
         resumed.open(resumed.training, replace(run.dataset, name="more"))
 
 
-def test_other_item_vectors_are_no_resume(run: Run) -> None:
+def test_other_item_vectors_are_no_resume(run: RunFolder) -> None:
     first = replace(run, vectors_sha256="a" * 64)
     assert first.open(first.training)
     resumed = replace(again(first, resume=True), vectors_sha256="b" * 64)
@@ -239,14 +241,14 @@ def test_other_item_vectors_are_no_resume(run: Run) -> None:
     assert resumed.open(resumed.training)
 
 
-def test_a_finished_run_is_left_as_it_is(run: Run) -> None:
+def test_a_finished_run_is_left_as_it_is(run: RunFolder) -> None:
     assert run.open(run.training)
     (run.folder / "metrics.json").write_text("{}")
     resumed = again(run, resume=True)
     assert not resumed.open(resumed.training)
 
 
-def test_other_processes_leave_the_folder_to_the_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_processes_leave_the_folder_to_the_first(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.open(run.training)
     monkeypatch.setattr("seqrec.training.folder.is_first_process", lambda: False)
     second = again(run, overwrite=True)
@@ -282,13 +284,13 @@ def test_contradictions() -> None:
     with pytest.raises(ValueError, match="--resume keeps an earlier run and --overwrite deletes it"):
         TrainingConfig(resume=True, overwrite=True)
     with pytest.raises(ValueError, match="--sample_size must be K > 0 negatives, or -1 for all items, got 0"):
-        Protocol(sample_size=0)
+        EvaluationProtocol(sample_size=0)
     with pytest.raises(ValueError, match=r"--sample_size must be .* got -5"):
-        Protocol(sample_size=-5)
+        EvaluationProtocol(sample_size=-5)
     with pytest.raises(ValueError, match="--candidate_seed is for --sample_size K"):
-        Protocol(candidate_seed=1)
+        EvaluationProtocol(candidate_seed=1)
     with pytest.raises(ValueError, match="--filter_seen is for full ranking"):
-        Protocol(sample_size=10, filter_seen=True)
+        EvaluationProtocol(sample_size=10, filter_seen=True)
 
 
 def test_weights_that_are_not_there(tmp_path: Path) -> None:
@@ -329,7 +331,7 @@ class Keys(torch.utils.data.Dataset[BatchKey]):
         return key
 
 
-def make(run: Run, good_epochs: set[int]) -> tuple[Moody, BatchModule]:
+def make(run: RunFolder, good_epochs: set[int]) -> tuple[Moody, BatchModule]:
     split = run.protocol.hold_out(run.dataset)
     sampler = RowSampler(split.train.lengths, batch_size=32, shuffle=True)
     lengths = lambda histories: histories.lengths  # noqa: E731
@@ -346,7 +348,7 @@ def make(run: Run, good_epochs: set[int]) -> tuple[Moody, BatchModule]:
     return Moody(torch.from_numpy(split.valid.targets), good_epochs), data
 
 
-def test_the_best_epoch_is_chosen_and_tested(run: Run) -> None:
+def test_the_best_epoch_is_chosen_and_tested(run: RunFolder) -> None:
     run = again(run, num_epochs=9, patience=3, accelerator="cpu", progress_bar=False)
     module, data = make(run, good_epochs={2})
     complete(run, module, data)
@@ -374,7 +376,7 @@ class Scored(Moody):
             self.log("valid/NDCG@10", self.results["NDCG@10"])
 
 
-def test_the_number_that_keeps_a_checkpoint_chooses_the_epoch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_that_keeps_a_checkpoint_chooses_the_epoch(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     # float64 tells the first two scores apart, and float32, in which Lightning keeps a checkpoint, does not.
     assert np.float32(Scored.scores[0]) == np.float32(Scored.scores[1])
     run = again(run, num_epochs=3, accelerator="cpu", progress_bar=False)
@@ -385,7 +387,7 @@ def test_the_number_that_keeps_a_checkpoint_chooses_the_epoch(run: Run, monkeypa
     assert int(module.trained) == 0  # the weights of the epoch that was chosen
 
 
-def test_a_run_that_counted_epochs_from_0_is_not_resumed(run: Run) -> None:
+def test_a_run_that_counted_epochs_from_0_is_not_resumed(run: RunFolder) -> None:
     record = RunRecord(run.folder, run.training)
     record.load_state_dict(record.state_dict())
     earlier = {key: value for key, value in record.state_dict().items() if key != "best_score"}
@@ -393,7 +395,7 @@ def test_a_run_that_counted_epochs_from_0_is_not_resumed(run: Run) -> None:
         record.load_state_dict(earlier)
 
 
-def test_a_score_to_beat_and_rare_validation(run: Run) -> None:
+def test_a_score_to_beat_and_rare_validation(run: RunFolder) -> None:
     config = replace(run.training, num_epochs=8, eval_every=2, patience=2, accelerator="cpu", progress_bar=False)
     module, data = make(run, good_epochs=set())
     module, record = fit(module, data, config, run.folder, to_beat=0.5)
@@ -404,15 +406,15 @@ def test_a_score_to_beat_and_rare_validation(run: Run) -> None:
     assert [("valid/NDCG@10" in row) for row in record.history] == [False, True, False, True]
 
 
-def test_sampled_candidates_and_seen_items_reach_the_ranking(run: Run) -> None:
-    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+def test_sampled_candidates_and_seen_items_reach_the_ranking(run: RunFolder) -> None:
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
     view = leave_one_out(run.dataset).valid
     histories = [set(view.items[a:b].tolist()) for a, b in zip(view.starts, view.ends, strict=True)]
     unseen = [40 - len(seen - {target}) for seen, target in zip(histories, view.targets.tolist(), strict=True)]
     for protocol, expected in (
-        (Protocol(), [40] * 90),
-        (Protocol(filter_seen=True), unseen),
-        (Protocol(sample_size=7), [8] * 90),
+        (EvaluationProtocol(), [40] * 90),
+        (EvaluationProtocol(filter_seen=True), unseen),
+        (EvaluationProtocol(sample_size=7), [8] * 90),
     ):
         module, data = make(replace(run, protocol=protocol), set())
         trainer.validate(module, datamodule=data, verbose=False)
@@ -424,9 +426,9 @@ def test_every_event_after_a_moment_is_ranked_and_every_user_counts_once(tmp_pat
     times = [np.sort(generator.integers(0, 100, size=9)).tolist() for _ in range(30)]
     histories = [generator.integers(1, 41, size=9).tolist() for _ in times]
     dataset = load_dataset(write_dataset(tmp_path / "timed", histories, 40, times))
-    protocol = Protocol(split="global_time", time_target="successive")
+    protocol = EvaluationProtocol(split="global_time", time_target="successive")
     training = TrainingConfig(num_epochs=1, accelerator="cpu", progress_bar=False, runs_dir=tmp_path / "runs")
-    run = Run("Some", dataset, "none", training, protocol)
+    run = RunFolder("Some", dataset, "none", training, protocol)
     module, data = make(run, good_epochs=set())
     assert run.open(training)
     complete(run, module, data)
@@ -442,14 +444,14 @@ def test_every_event_after_a_moment_is_ranked_and_every_user_counts_once(tmp_pat
     assert "each item of every user's after one moment" in format_text(comparison)
 
 
-def train(run: Run) -> None:
+def train(run: RunFolder) -> None:
     """Train and test, alone or as one of the processes that share out each batch."""
     module, data = make(run, good_epochs={1})
     assert run.open(run.training)
     complete(run, module, data)
 
 
-def test_two_processes_test_as_one(run: Run, tmp_path: Path) -> None:
+def test_two_processes_test_as_one(run: RunFolder, tmp_path: Path) -> None:
     run = again(run, num_epochs=3, accelerator="cpu", progress_bar=False)
     both = again(run, devices=2, strategy="ddp", run_name="both")
     forked.run_pair(train, both, folder=tmp_path)
@@ -461,15 +463,18 @@ def test_two_processes_test_as_one(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_protocol_says_all_that_decides_it(tiny: Dataset) -> None:
-    plain, timed = Protocol(filter_seen=True), Protocol(split="global_time", split_quantile=0.8, time_target="first")
+    plain, timed = (
+        EvaluationProtocol(filter_seen=True),
+        EvaluationProtocol(split="global_time", split_quantile=0.8, time_target="first"),
+    )
     assert plain.record == {"split": "leave_one_out", "sample_size": -1, "filter_seen": True}
-    assert Protocol(candidate_seed=1, sample_size=9).record != Protocol(sample_size=9).record
+    assert EvaluationProtocol(candidate_seed=1, sample_size=9).record != EvaluationProtocol(sample_size=9).record
     assert (timed.record["split_quantile"], timed.record["time_target"]) == (0.8, "first")
-    assert [Protocol.of(protocol.record) for protocol in (plain, timed)] == [plain, timed]
+    assert [EvaluationProtocol.of(protocol.record) for protocol in (plain, timed)] == [plain, timed]
     assert np.array_equal(plain.hold_out(tiny).test.targets, leave_one_out(tiny).test.targets)
     with pytest.raises(ValueError, match="has no timestamps"):
         timed.hold_out(tiny)
     with pytest.raises(ValueError, match="are for --split global_time"):
-        Protocol(time_target="first")
+        EvaluationProtocol(time_target="first")
     with pytest.raises(ValueError, match=r"--split_quantile must lie in \(0, 1\), got 1"):
-        Protocol(split="global_time", split_quantile=1)
+        EvaluationProtocol(split="global_time", split_quantile=1)

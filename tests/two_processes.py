@@ -39,10 +39,10 @@ def id_steps(rank: int, world_size: int, family: str) -> Steps:
     histories = as_histories(random_lists(LENGTHS))
     for options in LOSSES:
         config = finetune.Config(objective=LossOptions(**options))
-        parts = finetune.family(config)
+        module_class = getattr(finetune, f"{family}Module")
         torch.manual_seed(0)
-        module = parts.make_module(parts.make_model(30, None), config).eval()
-        train = parts.make_train(histories, 30)
+        module = module_class(config, 30, None).eval()
+        train = module_class.training_data(config, histories, 30)
         for key in split_batches(train.lengths, rank, world_size):
             yield module, train[key]
 

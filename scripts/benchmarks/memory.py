@@ -50,7 +50,7 @@ class Softmax(Common):
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking(Common):
+class RankingMemory(Common):
     """Ranking users' targets among a large catalogue, and what all users would take."""
 
     num_users: int = 1_000_000
@@ -85,7 +85,7 @@ def measure_softmax(config: Softmax) -> str:
     )
 
 
-def measure_ranking(config: Ranking) -> str:
+def measure_ranking(config: RankingMemory) -> str:
     """Return what ranking took, and would take for all users."""
     torch.manual_seed(config.seed)
     before = peak_memory()
@@ -106,12 +106,14 @@ def measure_ranking(config: Ranking) -> str:
     )
 
 
-def main(config: Softmax | Ranking) -> None:
+def main(config: Softmax | RankingMemory) -> None:
     """Measure and print a sentence."""
     print(measure_softmax(config) if isinstance(config, Softmax) else measure_ranking(config))
 
 
-Command = Annotated[Softmax, tyro.conf.subcommand("softmax")] | Annotated[Ranking, tyro.conf.subcommand("ranking")]
+Command = (
+    Annotated[Softmax, tyro.conf.subcommand("softmax")] | Annotated[RankingMemory, tyro.conf.subcommand("ranking")]
+)
 
 if __name__ == "__main__":
     run_command(main, Command)

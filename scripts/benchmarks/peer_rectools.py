@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-not-found, import-untyped, unused-ignore]
-import pytorch_lightning as pl
+import pytorch_lightning as lightning
 import torch
 from numpy.typing import NDArray
 from rectools import Columns
@@ -23,7 +23,7 @@ from rectools.dataset import Dataset
 from rectools.models import BERT4RecModel, SASRecModel
 
 
-class EpochTimer(pl.Callback):
+class EpochTimer(lightning.Callback):
     """Seconds and mean loss of every epoch, timed as the project's own trainer times them."""
 
     def __init__(self) -> None:
@@ -31,11 +31,11 @@ class EpochTimer(pl.Callback):
         self.losses: list[float] = []
         self._since = 0.0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock."""
         self._since = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Note the epoch."""
         now = time.perf_counter()
         self.seconds.append(now - self._since)
@@ -71,8 +71,8 @@ def ndcg(top: pd.DataFrame, users: NDArray[np.int64], targets: NDArray[np.int64]
 def make_model(settings: dict[str, Any]) -> BERT4RecModel | SASRecModel:
     """Return RecTools' model of those settings, with its own trainer and a clock."""
 
-    def make_trainer() -> pl.Trainer:
-        return pl.Trainer(
+    def make_trainer() -> lightning.Trainer:
+        return lightning.Trainer(
             max_epochs=settings["epochs"],
             min_epochs=settings["epochs"],
             enable_progress_bar=False,
@@ -110,7 +110,7 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
         users = np.unique(arrays["test_users"])
         valid_histories = make_dataset(arrays["valid_users"], arrays["valid_items"])
         valid_users, valid_targets = np.unique(arrays["valid_users"]), arrays["valid_targets"]
-    pl.seed_everything(settings["seed"], verbose=False)
+    lightning.seed_everything(settings["seed"], verbose=False)
     scores, validation_seconds = [], []
     if settings["validate"]:
         for _ in range(settings["epochs"]):

@@ -18,7 +18,7 @@ from seqrec.data.dataset import Histories
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class SideTimes:
     """Seconds that the two sides took for the same thing, each at least once."""
 
     name: str
@@ -102,14 +102,14 @@ def flatten(histories: Histories) -> tuple[np.ndarray[Any, Any], np.ndarray[Any,
     return np.repeat(histories.users, np.diff(offsets)), items
 
 
-def print_table(peer: str, comparisons: Sequence[Comparison]) -> None:
+def print_table(peer: str, comparisons: Sequence[SideTimes]) -> None:
     """Print one line per comparison."""
     print(f"{'':<34}{'ours':>12}{peer:>12}{'ratio':>9} [min, max]")
     for comparison in comparisons:
         print(comparison.line())
 
 
-def summarise(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+def summarise(comparisons: Sequence[SideTimes]) -> list[dict[str, Any]]:
     """Return the comparisons with their ratios, as JSON holds them."""
     return [asdict(c) | {"ratio": dict(zip(("median", "min", "max"), c.ratio, strict=True))} for c in comparisons]
 

@@ -31,7 +31,7 @@ import tyro
 
 from scripts.benchmarks.quality import draw_quality, print_quality, time_to_best
 from scripts.benchmarks.sides import (
-    Comparison,
+    SideTimes,
     find_peer,
     flatten,
     launch,
@@ -270,9 +270,9 @@ def benchmark_id_model(config: IdBenchmark, dataset: Dataset) -> dict[str, Any]:
     summary = {}
     for peer in config.peers:
         comparisons = [
-            Comparison("preparing the dataset", preparing["ours"], preparing[peer]),
-            Comparison("training epoch", epochs["ours"], epochs[peer]),
-            Comparison("ranking all users", ranking["ours"], ranking[peer]),
+            SideTimes("preparing the dataset", preparing["ours"], preparing[peer]),
+            SideTimes("training epoch", epochs["ours"], epochs[peer]),
+            SideTimes("ranking all users", ranking["ours"], ranking[peer]),
         ]
         print_table(peer, comparisons)
         for name, show in (("peak_memory_bytes", size), ("loss", "{:.4f}".format), ("threads", str)):
@@ -304,7 +304,7 @@ def benchmark_recformer(config: RecformerBenchmark, dataset: Dataset) -> dict[st
             lambda line: bar.update() if line.startswith("turn ") else None,
         )
     comparisons = [
-        Comparison(name, measured[what]["ours"], measured[what]["peer"], measured[count])
+        SideTimes(name, measured[what]["ours"], measured[what]["peer"], measured[count])
         for name, what, count in (
             ("item encoding, items", "encoding", "items"),
             ("finetuning step, sequences", "training", "sequences"),
@@ -312,7 +312,7 @@ def benchmark_recformer(config: RecformerBenchmark, dataset: Dataset) -> dict[st
         )
     ]
     pretraining = measured["pretraining"]
-    shared = Comparison("  the same in one pass", pretraining["shared"], pretraining["peer"], measured["sequences"])
+    shared = SideTimes("  the same in one pass", pretraining["shared"], pretraining["peer"], measured["sequences"])
     comparisons.append(shared)
     print_table("Longformer", comparisons)
     print(f"largest difference of a vector's component between the two: {measured['difference']:.1e}")

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from seqrec.basics.formatting import number, percent
 from seqrec.comparison.style import colour_of, describe_protocol
-from seqrec.comparison.tables import BASELINE, Comparison, Group, Table
+from seqrec.comparison.tables import BASELINE, Comparison, GroupResult, ResultTable
 
 INK, FAINT, RULE, WARNING = "#22252b", "#6b7280", "#e5e7eb", "#b3401f"
 ROW_INCHES = 0.34
@@ -35,7 +35,7 @@ def draw_chart(comparison: Comparison) -> bytes:
     return file.getvalue()
 
 
-def _rows(table: Table) -> list[tuple[Group, float]]:
+def _rows(table: ResultTable) -> list[tuple[GroupResult, float]]:
     """Return each group with its height on the axis, a gap before every family but the first."""
     rows, height, family = [], -1.0, table.groups[0].family
     for group in table.groups:
@@ -45,7 +45,7 @@ def _rows(table: Table) -> list[tuple[Group, float]]:
     return rows
 
 
-def _draw_means(axes: Axes, table: Table, metric: str) -> None:
+def _draw_means(axes: Axes, table: ResultTable, metric: str) -> None:
     marked = {(doubt.run.family, doubt.run.group, doubt.run.seed) for doubt in table.doubts}
     for group, height in _rows(table):
         colour = colour_of(group.group, table)
@@ -74,7 +74,7 @@ def _draw_means(axes: Axes, table: Table, metric: str) -> None:
     _style(axes, f"{metric}: mean, and each seed{note}", sign=False)
 
 
-def _draw_differences(axes: Axes, table: Table, metric: str) -> None:
+def _draw_differences(axes: Axes, table: ResultTable, metric: str) -> None:
     axes.axvline(0, color=FAINT, lw=1)
     for group, height in _rows(table):
         difference = table.difference(group.family, group.group)

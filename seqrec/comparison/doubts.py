@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from seqrec.comparison.results import Run
+from seqrec.comparison.results import FinishedRun
 
 FLOORS = ("popularity", "recency")
 """The names of runs that any trained model should beat."""
@@ -22,12 +22,12 @@ Key = tuple[str, str]
 class Doubt:
     """A finished run with the reason to look at it."""
 
-    run: Run
+    run: FinishedRun
     reason: str
 
 
 def find_doubts(
-    groups: Mapping[Key, list[Run]], values: Mapping[Key, NDArray[np.float64]], metric: str
+    groups: Mapping[Key, list[FinishedRun]], values: Mapping[Key, NDArray[np.float64]], metric: str
 ) -> tuple[Doubt, ...]:
     """Return the runs whose best epoch was the first, that are below a baseline, or that are far from their group.
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from seqrec.basics import formatting
 from seqrec.comparison import style
 from seqrec.comparison.results import name_run
-from seqrec.comparison.tables import BASELINE, Comparison, Difference, Group, Slicing, Table
+from seqrec.comparison.tables import BASELINE, Comparison, Difference, GroupResult, ResultTable, Slicing
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -34,8 +34,8 @@ class Finding:
     """What the page says first about one family."""
 
     family: str
-    best: Group
-    baseline: Group | None
+    best: GroupResult
+    baseline: GroupResult | None
     difference: Difference | None
 
 
@@ -66,12 +66,12 @@ def render_page(template: Path, **values: Any) -> str:
     return environment.get_template(template.name).render()
 
 
-def mean_scale(table: Table, metric: str) -> Scale:
+def mean_scale(table: ResultTable, metric: str) -> Scale:
     """Return the axis of the means, wide enough for every seed."""
     return _scale([value for row in table.groups for value in row.by_seed[metric]])
 
 
-def difference_scale(table: Table) -> Scale:
+def difference_scale(table: ResultTable) -> Scale:
     """Return the axis of the differences, zero included."""
     return _scale([0.0, *(end for d in table.differences for end in (d.low, d.high))])
 
@@ -90,7 +90,7 @@ def _scale(values: Sequence[float]) -> Scale:
     return Scale(low, high, tuple(tick for tick in ticks if low < tick < high))
 
 
-def find_best(table: Table, metric: str) -> list[Finding]:
+def find_best(table: ResultTable, metric: str) -> list[Finding]:
     """Return each family's best group with its difference to the family's baseline."""
     findings = []
     for family in table.families:

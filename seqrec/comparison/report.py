@@ -22,7 +22,7 @@ from seqrec.comparison.chart import draw_chart
 from seqrec.comparison.page import render_html
 from seqrec.comparison.results import name_run
 from seqrec.comparison.style import data_mark, describe_protocol
-from seqrec.comparison.tables import BASELINE, SIGNIFICANT, Comparison, Group, Table
+from seqrec.comparison.tables import BASELINE, SIGNIFICANT, Comparison, GroupResult, ResultTable
 
 
 def write_report(comparison: Comparison, folder: Path) -> dict[str, Path]:
@@ -49,7 +49,7 @@ def as_record(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _table_record(table: Table) -> dict[str, Any]:
+def _table_record(table: ResultTable) -> dict[str, Any]:
     return {
         "protocol": table.protocol,
         "users": table.users,
@@ -102,7 +102,7 @@ def format_text(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _main_text(table: Table, comparison: Comparison) -> str:
+def _main_text(table: ResultTable, comparison: Comparison) -> str:
     rows = []
     for row in table.groups:
         means = [
@@ -116,14 +116,14 @@ def _main_text(table: Table, comparison: Comparison) -> str:
     return align_rows(title, header, rows)
 
 
-def _doubts_text(table: Table) -> list[str]:
+def _doubts_text(table: ResultTable) -> list[str]:
     if not table.doubts:
         return []
     lines = [f"  {name_run(doubt.run.folder)}: {doubt.reason}" for doubt in table.doubts]
     return ["\n".join(["Warning. Look at these runs before you believe their group, or --leave_out them:", *lines])]
 
 
-def _to_baseline(table: Table, row: Group) -> str:
+def _to_baseline(table: ResultTable, row: GroupResult) -> str:
     if row.group == BASELINE:
         return ""
     difference = table.difference(row.family, row.group)
@@ -132,7 +132,7 @@ def _to_baseline(table: Table, row: Group) -> str:
     return f"{number(difference.mean, sign=True)}{'*' if difference.is_clear else ' '}"
 
 
-def _differences_text(table: Table, comparison: Comparison) -> str:
+def _differences_text(table: ResultTable, comparison: Comparison) -> str:
     if not table.differences:
         return "No differences: no family has two groups that are compared."
     rows = [
@@ -159,7 +159,7 @@ def _differences_text(table: Table, comparison: Comparison) -> str:
     return align_rows(title, header, rows)
 
 
-def _slices_text(table: Table, comparison: Comparison) -> list[str]:
+def _slices_text(table: ResultTable, comparison: Comparison) -> list[str]:
     if not table.slicings:
         return [table.slices_note[:1].upper() + table.slices_note[1:] + "."]
     parts = []
@@ -176,7 +176,7 @@ def _slices_text(table: Table, comparison: Comparison) -> list[str]:
     return parts
 
 
-def _cost_text(table: Table) -> str:
+def _cost_text(table: ResultTable) -> str:
     rows = [
         [
             row.family,

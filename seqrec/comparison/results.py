@@ -54,7 +54,7 @@ _PER_USER = {"NDCG": ndcg_at_k, "Recall": recall_at_k}
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class FinishedRun:
     """One finished run folder, `runs/<family>/<dataset>/<name>/`."""
 
     folder: Path
@@ -139,7 +139,7 @@ def find_run_folders(runs_dir: Path, dataset: str) -> tuple[list[Path], list[Pat
     return finished, unfinished
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> FinishedRun:
     """Return one finished run, its ranks checked against its own metrics.
 
     Raises:
@@ -155,7 +155,7 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"{file}: 'split' is {record['protocol']['split']!r}, expected {known}: {repair}")
     _check_fields(record["test"], dict.fromkeys(record["test"], _NUMBER), file)
     _check_fields(dict.fromkeys(COST_KEYS) | record["cost"], dict.fromkeys(COST_KEYS, _NUMBER + _NONE), file)
-    run = Run(
+    run = FinishedRun(
         folder=folder,
         family=record["family"],
         group=record["group"],
@@ -179,7 +179,7 @@ def read_run(folder: Path) -> Run:
     return run
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
+def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
     """Return finished runs after checking that they can stand in one comparison.
 
     Raises:
@@ -188,10 +188,10 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
             users.
     """
     runs = [read_run(folder) for folder in folders]
-    seen: dict[tuple[str, ...], Run] = {}
-    first: dict[str, Run] = {}
-    first_seed: dict[tuple[str, ...], Run] = {}
-    first_vectors: dict[tuple[str, ...], Run] = {}
+    seen: dict[tuple[str, ...], FinishedRun] = {}
+    first: dict[str, FinishedRun] = {}
+    first_seed: dict[tuple[str, ...], FinishedRun] = {}
+    first_vectors: dict[tuple[str, ...], FinishedRun] = {}
     for run in runs:
         protocol = json.dumps(run.protocol, sort_keys=True)
         twin = seen.setdefault((protocol, run.family, run.group, str(run.seed)), run)
@@ -213,7 +213,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     return runs
 
 
-def _check_settings(one: Run, other: Run) -> None:
+def _check_settings(one: FinishedRun, other: FinishedRun) -> None:
     """Refuse runs that would count as seeds of one group and were run with different flags."""
     # An earlier version may have lacked a flag.
     differing = [key for key in one.settings.keys() & other.settings.keys() if one.settings[key] != other.settings[key]]
@@ -234,7 +234,7 @@ def _check_fields(values: dict[str, Any], kinds: Kinds, file: Path) -> None:
             raise UserError(f"{file}: {key!r} is a number of {len(str(values[key]))} digits: {repair}")
 
 
-def _check_vectors(one: Run, other: Run) -> None:
+def _check_vectors(one: FinishedRun, other: FinishedRun) -> None:
     """Refuse runs that would count as seeds of one group and started from different item vectors."""
     if one.vectors != other.vectors:
         said = [f"sha256 {run.vectors[:12]}" if run.vectors else "none" for run in (one, other)]
@@ -263,7 +263,7 @@ def _read_settings(file: Path) -> dict[str, Any]:
     }
 
 
-def _same_targets(run: Run, other: Run) -> bool:
+def _same_targets(run: FinishedRun, other: FinishedRun) -> bool:
     """Return whether two runs ranked targets of the same users."""
     if run.owners is None or other.owners is None:
         return run.owners is other.owners and np.array_equal(run.ranks < 0, other.ranks < 0)
@@ -278,7 +278,7 @@ def _read_numbers(file: Path) -> NDArray[np.int64]:
     return numbers
 
 
-def _check_ranks(run: Run) -> None:
+def _check_ranks(run: FinishedRun) -> None:
     """Refuse ranks outside [0, candidates), runs without a tested user, and users that are not the ranks'."""
     sampled = int(run.protocol["sample_size"])
     candidates = sampled + 1 if sampled > 0 else int(run.protocol["num_items"])
@@ -295,7 +295,7 @@ def _check_ranks(run: Run) -> None:
         )
 
 
-def _check_metrics(run: Run) -> None:
+def _check_metrics(run: FinishedRun) -> None:
     """Refuse metrics.json if it contradicts the ranks or itself."""
     file = run.folder / "metrics.json"
     recorded = {k: v for k, v in run.test.items() if k == "MRR" or re.fullmatch(r"(NDCG|Recall)@\d+", k)}

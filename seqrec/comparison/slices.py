@@ -9,9 +9,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from seqrec.comparison.results import Run
+from seqrec.comparison.results import FinishedRun
 from seqrec.data.dataset import Dataset
-from seqrec.data.protocol import Protocol
+from seqrec.data.protocol import EvaluationProtocol
 
 TARGET_BINS = (0, 1, 6, 21)
 """Lower ends of the bins of a target's training count: 0, 1-5, 6-20, more."""
@@ -20,7 +20,7 @@ MIN_TAIL_SHARE = 0.01
 """The bins of history length double (1-3, 4-7, ...); an outer bin with fewer of the users joins the next."""
 
 
-def cut_users(run: Run, dataset: Dataset) -> tuple[list[tuple[str, tuple[str, ...], NDArray[np.int64]]], str]:
+def cut_users(run: FinishedRun, dataset: Dataset) -> tuple[list[tuple[str, tuple[str, ...], NDArray[np.int64]]], str]:
     """Return the ways to cut the tested users (title, S labels, slice of each (U,)), or why there are none.
 
     Args:
@@ -30,7 +30,7 @@ def cut_users(run: Run, dataset: Dataset) -> tuple[list[tuple[str, tuple[str, ..
     protocol = run.protocol
     if run.owners is not None:
         return [], "no slices: a user's several targets lie in different ones"
-    split = Protocol.of(protocol).hold_out(dataset)
+    split = EvaluationProtocol.of(protocol).hold_out(dataset)
     order = np.argsort(split.test.users, kind="stable")
     if not np.array_equal(split.test.users[order], run.users):
         return [], f"no slices: the runs tested other users than {protocol['split']} of {dataset.name} gives"

@@ -1,13 +1,13 @@
 """How a comparison's numbers, names and colours are written, the same in text, chart and page."""
 
-from seqrec.comparison.tables import Table
+from seqrec.comparison.tables import ResultTable
 
 COLOURS = {"none": "#8a8f98", "longformer": "#0072b2", "pretrain": "#e69f00", "finetune": "#009e73"}
 OTHER_COLOURS = ("#cc79a7", "#56b4e9", "#d55e00")
 """Source: Okabe & Ito's palette, told apart by people with any common form of colour blindness."""
 
 
-def describe_protocol(table: Table) -> str:
+def describe_protocol(table: ResultTable) -> str:
     """Return in one sentence what was ranked against what, for whom."""
     protocol = table.protocol
     split = {
@@ -23,13 +23,13 @@ def describe_protocol(table: Table) -> str:
     return f"{table.users:,} users; {split} is ranked against {against}."
 
 
-def data_mark(table: Table) -> str:
+def data_mark(table: ResultTable) -> str:
     """Return the first digits of the hashes that fix the data."""
     protocol = table.protocol
     return f"items {protocol['item_ids_sha256'][:8]}, sequences {protocol['sequences_sha256'][:8]}"
 
 
-def colour_of(group: str, table: Table) -> str:
+def colour_of(group: str, table: ResultTable) -> str:
     """Return a group's colour, the same in every family."""
     if group in COLOURS:
         return COLOURS[group]

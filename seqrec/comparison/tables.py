@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from seqrec.basics.errors import UserError
 from seqrec.comparison.doubts import Doubt, find_doubts
 from seqrec.comparison.intervals import Interval, compare_means, holm
-from seqrec.comparison.results import COST_KEYS, Run, find_run_folders, name_run, read_runs, user_metric
+from seqrec.comparison.results import COST_KEYS, FinishedRun, find_run_folders, name_run, read_runs, user_metric
 from seqrec.comparison.slices import cut_users
 from seqrec.data.dataset import Dataset, load_dataset
 
@@ -49,7 +49,7 @@ class Difference(Interval):
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class GroupResult:
     """One row: a family with one way to start."""
 
     family: str
@@ -103,13 +103,13 @@ class Slicing:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ResultTable:
     """Everything said about the runs of one protocol."""
 
     protocol: dict[str, Any]
     metrics: tuple[str, ...]
     users: int
-    groups: tuple[Group, ...]
+    groups: tuple[GroupResult, ...]
     differences: tuple[Difference, ...]
     """Every group against its family's baseline, then against the one before it in `ORDER`; one test each."""
     slicings: tuple[Slicing, ...]
@@ -117,7 +117,7 @@ class Table:
     """Why there are no slices; empty where there are."""
     doubts: tuple[Doubt, ...]
     """Runs to look at before their group is believed."""
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
 
     def difference(self, family: str, group: str, baseline: str = BASELINE) -> Difference | None:
         """Return the difference of two groups, None where it was not tested."""
@@ -137,7 +137,7 @@ class Comparison:
     dataset: str
     metric: str
     """The metric of the differences and of the slices."""
-    tables: tuple[Table, ...]
+    tables: tuple[ResultTable, ...]
     unfinished: tuple[str, ...]
     """Names of runs that are not in any table because they did not end."""
     left_out: tuple[str, ...]
@@ -180,7 +180,7 @@ def compare_runs(
         for run in runs:
             _check_dataset(run, prepared)
     missing = f"no slices: {data_dir.name}/{dataset} does not exist"
-    protocols: dict[str, list[Run]] = {}
+    protocols: dict[str, list[FinishedRun]] = {}
     for run in sorted(runs, key=_row_order):
         protocols.setdefault(json.dumps(run.protocol, sort_keys=True), []).append(run)
     tables = [_build_table(protocols[key], prepared, missing, metric) for key in sorted(protocols)]
@@ -188,12 +188,12 @@ def compare_runs(
     return Comparison(dataset, metric, tuple(tables), tuple(map(name_run, unfinished)), left_out)
 
 
-def _row_order(run: Run) -> tuple[str, int, str, int]:
+def _row_order(run: FinishedRun) -> tuple[str, int, str, int]:
     known = ORDER.index(run.group) if run.group in ORDER else len(ORDER)
     return run.family, known, run.group, run.seed
 
 
-def _filter_runs(runs: list[Run], families: Sequence[str], groups: Sequence[str]) -> list[Run]:
+def _filter_runs(runs: list[FinishedRun], families: Sequence[str], groups: Sequence[str]) -> list[FinishedRun]:
     for flag, wanted, there in (
         ("--families", families, {run.family for run in runs}),
         ("--groups", groups, {run.group for run in runs}),
@@ -209,7 +209,7 @@ def _filter_runs(runs: list[Run], families: Sequence[str], groups: Sequence[str]
     return kept
 
 
-def _check_dataset(run: Run, dataset: Dataset) -> None:
+def _check_dataset(run: FinishedRun, dataset: Dataset) -> None:
     """Refuse a run that was made on other data than what lies in the dataset's folder now."""
     for key in ("item_ids_sha256", "sequences_sha256"):
         if run.protocol[key] != (now := getattr(dataset, key)):
@@ -226,8 +226,8 @@ def _check_dataset(run: Run, dataset: Dataset) -> None:
         )
 
 
-def _build_table(runs: list[Run], dataset: Dataset | None, note: str, metric: str) -> Table:
-    by_group: dict[tuple[str, str], list[Run]] = {}
+def _build_table(runs: list[FinishedRun], dataset: Dataset | None, note: str, metric: str) -> ResultTable:
+    by_group: dict[tuple[str, str], list[FinishedRun]] = {}
     for run in runs:
         by_group.setdefault((run.family, run.group), []).append(run)
     metrics = METRICS if metric in METRICS else (*METRICS, metric)
@@ -240,7 +240,7 @@ def _build_table(runs: list[Run], dataset: Dataset | None, note: str, metric: st
     if dataset is not None:
         cuts, note = cut_users(runs[0], dataset)
         slicings = tuple(_fill_slices(*cut, values) for cut in cuts)
-    return Table(
+    return ResultTable(
         protocol=runs[0].protocol,
         metrics=metrics,
         users=len(runs[0].users),
@@ -253,10 +253,10 @@ def _build_table(runs: list[Run], dataset: Dataset | None, note: str, metric: st
     )
 
 
-def _summarise(runs: list[Run], metrics: tuple[str, ...]) -> Group:
+def _summarise(runs: list[FinishedRun], metrics: tuple[str, ...]) -> GroupResult:
     by_seed = {name: tuple(float(run.by_user(name).mean()) for run in runs) for name in metrics}
     recorded = {key: [float(c) for run in runs if (c := run.cost.get(key)) is not None] for key in COST_KEYS}
-    return Group(
+    return GroupResult(
         family=runs[0].family,
         group=runs[0].group,
         seeds=tuple(run.seed for run in runs),

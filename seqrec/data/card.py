@@ -34,7 +34,7 @@ class DatasetCard:
     """Interactions per item: mean and quantiles."""
     repeats: float
     """Share of interactions with an item that the user has had before."""
-    times: "Times | None"
+    times: "TimeSummary | None"
     """None without timestamps."""
     coverage: dict[str, float]
     """Share of items that have the attribute."""
@@ -60,7 +60,7 @@ class DatasetCard:
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class TimeSummary:
     """Figures of a dataset's timestamps, which are whole seconds. Evaluated users are those of 3 or more events."""
 
     first_day: str
@@ -114,14 +114,14 @@ def describe(dataset: Dataset) -> DatasetCard:
     )
 
 
-def _times(dataset: Dataset, users: NDArray[np.int64], times: NDArray[np.int64]) -> Times:
+def _times(dataset: Dataset, users: NDArray[np.int64], times: NDArray[np.int64]) -> TimeSummary:
     """Return the figures of a dataset's (E,) times; users is (E,) whose events they are."""
     equal = np.concatenate(([False], (users[1:] == users[:-1]) & (times[1:] == times[:-1])))  # (E,)
     events = pl.DataFrame({"user": users, "time": np.asarray(times), "item": np.asarray(dataset.items)})
     repeated = (~events.select(pl.struct(pl.all()).is_first_distinct()).to_series()).to_numpy()  # (E,)
     # As a target is a user's last event, an equal one among those before it is an equal one before it in the history.
     last = dataset.offsets[1:][np.diff(dataset.offsets) >= 3] - 1
-    return Times(
+    return TimeSummary(
         first_day=_day(int(times.min())),
         last_day=_day(int(times.max())),
         equal=float(equal.sum() / len(users)),

@@ -13,7 +13,7 @@ KS = (1, 5, 10, 20, 50)
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
+class EvaluationProtocol:
     """What is held out and how it is ranked; the same for every family, and never a matter of the training loss."""
 
     split: SplitName = "leave_one_out"
@@ -72,7 +72,7 @@ class Protocol:
         }
 
     @classmethod
-    def of(cls, record: dict[str, Any]) -> "Protocol":
+    def of(cls, record: dict[str, Any]) -> "EvaluationProtocol":
         """Return the protocol that a run's record tells of."""
         names = ("split", "split_quantile", "time_target", "sample_size", "filter_seen", "candidate_seed")
         return cls(**{name: record[name] for name in names if name in record})

@@ -11,7 +11,7 @@ from seqrec.nn.dropout import Dropout
 from seqrec.nn.ragged import Layout, attend
 from seqrec.nn.rotation import Rotation, rotate
 
-Turns = tuple[Rotation, Rotation]
+Rotations = tuple[Rotation, Rotation]
 """What asked events and all events are turned by before they are compared."""
 
 
@@ -49,7 +49,7 @@ class AttentionBlock(nn.Module):
         asked_layout: Layout | None,
         *,
         causal: bool,
-        turns: Turns | None = None,
+        turns: Rotations | None = None,
     ) -> Tensor:
         """Return (Q, D), or (T, D) without an `asked_layout`: what asked events take from all events of their history.
 
@@ -82,7 +82,7 @@ class AttentionBlock(nn.Module):
         return rotate(x.view(len(x), self.num_heads, -1), turn).flatten(1)
 
 
-class Block(AttentionBlock):
+class CausalBlock(AttentionBlock):
     """Causal self-attention, then a point-wise feed-forward network. The residual of attention is the normed query."""
 
     def __init__(self, width: int, num_heads: int, dropout_rate: float) -> None:
@@ -97,7 +97,7 @@ class Block(AttentionBlock):
             Dropout(dropout_rate),
         )
 
-    def forward(self, x: Tensor, layout: Layout, last: Layout | None = None, turns: Turns | None = None) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, last: Layout | None = None, turns: Rotations | None = None) -> Tensor:
         """Return (T, D), or (B, D) where `last` asks for the last event of each history alone."""
         normed = self.attention_norm(x if last is None else x[layout.last])
         x = self.feed_forward_norm(normed + self.attention(normed, x, layout, last, causal=True, turns=turns))
@@ -118,7 +118,7 @@ class LigrBlock(AttentionBlock):
         self.feed_forward_gate = nn.Linear(width, width)
         self.dropout = Dropout(dropout_rate)
 
-    def forward(self, x: Tensor, layout: Layout, last: Layout | None = None, turns: Turns | None = None) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, last: Layout | None = None, turns: Rotations | None = None) -> Tensor:
         """Return (T, D), or (B, D) where `last` asks for the last event of each history alone."""
         events = asked = self.attention_norm(x)
         if last is not None:

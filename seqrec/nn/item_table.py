@@ -60,8 +60,8 @@ class TableOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Given vectors, and how they enter."""
+class GivenVectors:
+    """Item vectors that a model starts from, and how they enter it."""
 
     vectors: NDArray[np.float32]
     """(N+1, V), row 0 zero."""
@@ -73,32 +73,32 @@ class Start:
 class ItemTable(nn.Module):
     """N+1 item vectors of width D, by which events are read and scored."""
 
-    def __init__(self, num_items: int, width: int, std: float, start: Start | None = None) -> None:
+    def __init__(self, num_items: int, width: int, std: float, given: GivenVectors | None = None) -> None:
         """Start from random vectors, or from given ones.
 
         Args:
             num_items: N.
             width: D.
             std: Deviation of random vectors' entries.
-            start: Given vectors.
+            given: Given vectors.
         """
         super().__init__()
         self.num_items, self.std = num_items, std
         self.residual: nn.Parameter | None = None
         self.adapter: nn.Module = nn.Identity()
-        if start is None:
+        if given is None:
             weight = torch.randn(num_items + 1, width) * std
             weight[0] = 0
             self.weight = nn.Parameter(weight)
             return
-        options, everything = start.options, np.ones_like(start.in_training)
-        fitted = everything if options.fit_transform == "all" else start.in_training
-        given = transform_vectors(start.vectors, options.init_transform, fitted, width, std)
-        self.weight = nn.Parameter(torch.from_numpy(given), requires_grad=not options.is_frozen)
+        options, everything = given.options, np.ones_like(given.in_training)
+        fitted = everything if options.fit_transform == "all" else given.in_training
+        table = transform_vectors(given.vectors, options.init_transform, fitted, width, std)
+        self.weight = nn.Parameter(torch.from_numpy(table), requires_grad=not options.is_frozen)
         if options.mode == "adapter":
-            self.adapter = make_adapter(options.adapter or "linear", given.shape[1], width)
-        elif given.shape[1] != width:
-            self.adapter = nn.Linear(given.shape[1], width, bias=False)
+            self.adapter = make_adapter(options.adapter or "linear", table.shape[1], width)
+        elif table.shape[1] != width:
+            self.adapter = nn.Linear(table.shape[1], width, bias=False)
             nn.init.xavier_normal_(self.adapter.weight)
         if options.mode == "residual":
             self.residual = nn.Parameter(torch.zeros(num_items + 1, width))

@@ -16,7 +16,7 @@ from seqrec.basics.checks import require_above, require_at_least
 from seqrec.basics.errors import UserError
 
 Loss = Literal["ce", "sampled_softmax", "gbce", "bce"]
-Source = Literal["uniform", "popularity", "in_batch", "mixed"]
+NegativeSource = Literal["uniform", "popularity", "in_batch", "mixed"]
 BLOCK_ELEMENTS = 1 << 23
 """Logits held at one time: 32 MiB of float32."""
 _CACHED_ELEMENTS = 1 << 19
@@ -36,7 +36,7 @@ class LossOptions:
     """Softmax over all items, or over sampled ones; calibrated (gbce) or plain binary cross-entropy."""
     num_negatives: int = 256
     """Negatives that a batch shares, of sampled_softmax and gbce."""
-    negatives: Source = "uniform"
+    negatives: NegativeSource = "uniform"
     """How sampled_softmax draws them: uniform, by popularity, the batch's other targets, or those and uniform ones."""
     gbce_t: float = 0.75
     """Calibration of gbce: 0 is plain binary cross-entropy with several negatives, 1 undoes the sampling's bias."""

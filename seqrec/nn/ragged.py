@@ -19,7 +19,7 @@ _SHRINK, _SLACK = 0.6, 4
 """A block takes sequences down to 0.6 x its longest - 4 tokens."""
 
 
-class Block(NamedTuple):
+class Rectangle(NamedTuple):
     """n sequences of like length as a padded (n, L) rectangle."""
 
     shape: tuple[int, int]
@@ -34,7 +34,7 @@ class Layout(NamedTuple):
     """(B+1,) int64."""
     cells: Tensor | None
     """(T,) int64 cell of each token, the rectangles laid end to end; None where nothing is padding."""
-    blocks: list[Block]
+    blocks: list[Rectangle]
 
     @property
     def last(self) -> Tensor:
@@ -85,7 +85,7 @@ def make_layout(lengths: NDArray[np.int64], bounds: list[tuple[int, int]] | None
         width, n = int(part.max()), last - first
         padded = int(part.min()) < width
         mask = torch.from_numpy((np.arange(width) < part[:, None])[:, None, None]) if padded else None
-        blocks.append(Block((n, width), mask))
+        blocks.append(Rectangle((n, width), mask))
         starts[first:last] = total + np.arange(n) * width
         total += n * width
     cells = None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytorch_lightning as pl
+import pytorch_lightning as lightning
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from seqrec.data.batches import BatchKey, Rounds, RowSampler
 from seqrec.data.dataset import Dataset as PreparedDataset
 from seqrec.data.dataset import Histories
-from seqrec.data.protocol import Protocol
+from seqrec.data.protocol import EvaluationProtocol
 from seqrec.data.splits import Split
 from seqrec.evaluation.candidates import sample_negatives
 from seqrec.evaluation.ranking import seen_pairs
@@ -38,7 +38,7 @@ class HeldOutDataset(Dataset[HeldOut]):
         self,
         dataset: PreparedDataset,
         histories: Histories,
-        protocol: Protocol,
+        protocol: EvaluationProtocol,
         make_inputs: Callable[[Histories, NDArray[np.int64]], Any],
     ) -> None:
         self.dataset, self.histories, self.protocol, self.make_inputs = dataset, histories, protocol, make_inputs
@@ -60,14 +60,14 @@ class HeldOutDataset(Dataset[HeldOut]):
         )
 
 
-class BatchModule(pl.LightningDataModule):
+class BatchModule(lightning.LightningDataModule):
     """Training batches of a family beside evaluation batches of a split."""
 
     def __init__(
         self,
         dataset: PreparedDataset,
         split: Split,
-        protocol: Protocol,
+        protocol: EvaluationProtocol,
         train: Dataset[Any],
         train_sampler: RowSampler | Rounds,
         make_inputs: Callable[[Histories, NDArray[np.int64]], Any],

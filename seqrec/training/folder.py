@@ -19,7 +19,7 @@ from seqrec.basics.errors import UserError
 from seqrec.basics.files import hold, plain, write_atomically, write_json
 from seqrec.basics.paths import ROOT
 from seqrec.data.dataset import Dataset
-from seqrec.data.protocol import Protocol
+from seqrec.data.protocol import EvaluationProtocol
 from seqrec.training.module import NextItemModule
 from seqrec.training.options import TrainingConfig
 from seqrec.training.record import RunRecord, peak_memory
@@ -34,14 +34,14 @@ VECTORS = "vectors_sha256"
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunFolder:
     """One run folder and what identifies it."""
 
     family: str
     dataset: Dataset
     init_type: str
     training: TrainingConfig
-    protocol: Protocol
+    protocol: EvaluationProtocol
     vectors_sha256: str | None = None
     """Of the item vectors that the run starts from; None where there are none."""
 

@@ -4,13 +4,13 @@ A family brings a model with an `item_embedding` and `item_vectors()`, its batch
 Shapes: N items, B users, T targets of a batch, D width of the model.
 """
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import pytorch_lightning as pl
+import pytorch_lightning as lightning
 import torch
 import torch.nn.functional as F
 import tyro
@@ -22,14 +22,14 @@ from seqrec.basics.errors import UserError
 from seqrec.basics.paths import ROOT
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories, find_dataset
-from seqrec.data.protocol import Protocol
+from seqrec.data.protocol import EvaluationProtocol
 from seqrec.data.vectors import NONE, load_embeddings, name_of, vectors_sha256
-from seqrec.nn.item_table import Start, TableOptions
+from seqrec.nn.item_table import GivenVectors, TableOptions
 from seqrec.nn.losses import LossOptions, catalogue_loss
 from seqrec.nn.optimization import Schedule, can_fuse, decay_weights, schedule_rate
 from seqrec.training.batches import BatchModule
-from seqrec.training.folder import Run
-from seqrec.training.module import Grown, NextItemModule, Recommender, share_of_mean
+from seqrec.training.folder import RunFolder
+from seqrec.training.module import NextItemModule, Recommender, TrainedOn, share_of_mean
 from seqrec.training.new_items import ADVICE, read_new_items
 from seqrec.training.options import TrainingConfig
 from seqrec.training.sharding import whole_weights
@@ -68,7 +68,7 @@ class IdModelConfig:
     table: TableOptions = field(default_factory=TableOptions)
     objective: LossOptions = field(default_factory=LossOptions)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
 
     @property
     def table_lr(self) -> float:
@@ -95,14 +95,37 @@ class IdModelConfig:
         require_at_least(1, self, "batch_size")
 
 
-class IdModule(NextItemModule):
-    """A model over item ids with its loss and optimiser."""
+class IdModule(NextItemModule, ABC):
+    """A model over item ids with its loss and optimiser; a family says what is abstract here."""
 
-    def __init__(self, model: Any, config: IdModelConfig) -> None:
-        """Take a model with `item_embedding` and `item_vectors()`."""
+    family: ClassVar[str]
+    """Name of the family's folder."""
+
+    def __init__(self, config: IdModelConfig, num_items: int, given: GivenVectors | None) -> None:
+        """Build the model for a catalogue, with given item vectors or, without, with random ones."""
         super().__init__(config.protocol.metric_ks)
-        self.model, self.config = model, config
+        self.config = config
+        self.model: Any = self.build_model(num_items, given)
 
+    @classmethod
+    @abstractmethod
+    def training_data(cls, config: Any, train: Histories, num_items: int) -> Any:
+        """Return the training histories as a dataset of batches by `BatchKey`, with (n,) `lengths` of its sequences."""
+
+    @abstractmethod
+    def build_model(self, num_items: int, given: GivenVectors | None) -> nn.Module:
+        """Return the model: it has an `item_embedding` and `item_vectors()`."""
+
+    @property
+    @abstractmethod
+    def maxlen(self) -> int:
+        """Most recent events that the model reads."""
+
+    @abstractmethod
+    def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Any:
+        """Return what `user_vectors` takes of (B,) rows of a view."""
+
+    @abstractmethod
     def predict(self, batch: Any, items: Tensor, table: Tensor) -> Tensor:
         """Return what the targets of a training batch are predicted with, (T, D).
 
@@ -111,11 +134,14 @@ class IdModule(NextItemModule):
             items: int64 row of the table that each event is.
             table: (R, D) item vectors.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, inputs: Any) -> Tensor:
         """Return what the next item of each history is predicted with, (B, D)."""
-        raise NotImplementedError
+
+    def count_events(self, histories: Histories) -> NDArray[np.int64]:
+        """Return (n,) how many events of each history are read."""
+        return np.minimum(histories.lengths, self.maxlen)
 
     def user_vectors(self, inputs: Any) -> Tensor:
         """Return what scores the next item of each history, (B, D)."""
@@ -166,89 +192,67 @@ class IdModule(NextItemModule):
         return schedule_rate(optimizer, self, config.warmup_steps, config.schedule, starts)
 
 
-@dataclass(frozen=True, slots=True)
-class IdFamily:
-    """What a family brings to a run over item ids."""
-
-    name: str
-    """Of its folder."""
-    maxlen: int
-    """Most recent events that the model reads."""
-    make_model: Callable[[int, Start | None], nn.Module]
-    """From N and given item vectors, or None for random ones."""
-    make_module: Callable[[Any, Any], IdModule]
-    """From the model and the flags."""
-    make_train: Callable[[Histories, int], Any]
-    """From the training view and N: a dataset of batches by key, with the (n,) `lengths` of its sequences."""
-    make_inputs: Callable[[Histories, NDArray[np.int64], int], Any]
-    """From a view, (B,) rows and `maxlen`: what the module's `user_vectors` takes."""
-
-    def read(self, histories: Histories, rows: NDArray[np.int64]) -> Any:
-        """Return what `user_vectors` takes of some histories."""
-        return self.make_inputs(histories, rows, self.maxlen)
-
-    def count_tokens(self, histories: Histories) -> NDArray[np.int64]:
-        """Return (n,) how many events of each history are read."""
-        return np.minimum(histories.lengths, self.maxlen)
-
-
 def restore_id_model(
-    config: IdModelConfig, family: IdFamily, dataset: Dataset, state: dict[str, Tensor], grown: Grown | None = None
+    module_class: type[IdModule],
+    config: IdModelConfig,
+    dataset: Dataset,
+    state: dict[str, Tensor],
+    trained: TrainedOn | None = None,
 ) -> Recommender:
-    """Return a trained model for use, on the catalogue that it was trained on or, from there `grown`, on another.
+    """Return a trained model for use, on the catalogue that it was `trained` on or, with that given, on another one.
 
     Raises:
         UserError: If the model cannot serve the other catalogue.
     """
-    if grown is not None:
+    if trained is not None:
         with torch.device("meta"):
-            as_trained: Any = family.make_model(grown.trained_on.num_items, None)
+            as_trained = module_class(config, trained.dataset.num_items, None)
         table = read_new_items(
             config.table,
             lambda data: load_embeddings(config.init_type, data, config.embedding_dir),
-            config.protocol.hold_out(grown.trained_on).train.item_counts(grown.trained_on.num_items) > 0,
-            (grown.trained_on, dataset),
+            config.protocol.hold_out(trained.dataset).train.item_counts(trained.dataset.num_items) > 0,
+            (trained.dataset, dataset),
             state[TABLE],
-            as_trained.item_embedding,
+            as_trained.model.item_embedding,
         )
         state = state | {TABLE: table}
-    start = None
+    given = None
     if config.init_type != NONE:
         # What was given is in the state; the table has to be of its shape.
-        given = np.zeros(state[TABLE].shape, dtype=np.float32)
+        zeros = np.zeros(state[TABLE].shape, dtype=np.float32)
         plain = replace(config.table, init_transform=("none",), fit_transform="all")
-        start = Start(given, np.ones(len(given), dtype=bool), plain)
-    module = family.make_module(family.make_model(dataset.num_items, start), config)
+        given = GivenVectors(zeros, np.ones(len(zeros), dtype=bool), plain)
+    module = module_class(config, dataset.num_items, given)
     if own := [name for name, tensor in module.state_dict().items() if tensor.shape != state[name].shape]:
         raise UserError(f"{', '.join(own)} hold something of each item of the catalogue that was trained on: {ADVICE}")
     module.load_state_dict(state)
-    return Recommender(module, family.read, family.count_tokens)
+    return Recommender(module, module.make_inputs, module.count_events)
 
 
-def train_id_model(config: IdModelConfig, family: IdFamily) -> None:
+def train_id_model(module_class: type[IdModule], config: IdModelConfig) -> None:
     """Train, choose the best epoch on validation, test once, and write the run folder."""
     dataset = find_dataset(config.dataset, config.data_path)
     vectors = None if config.init_type == NONE else load_embeddings(config.init_type, dataset, config.embedding_dir)
-    read = None if vectors is None else vectors_sha256(vectors)
-    run = Run(family.name, dataset, name_of(config.init_type), config.training, config.protocol, read)
+    digest = None if vectors is None else vectors_sha256(vectors)
+    run = RunFolder(module_class.family, dataset, name_of(config.init_type), config.training, config.protocol, digest)
     split = config.protocol.hold_out(dataset)
-    train = family.make_train(split.train, dataset.num_items)
+    train = module_class.training_data(config, split.train, dataset.num_items)
     if not run.open(config):
         return
-    pl.seed_everything(config.training.seed, verbose=False)
+    lightning.seed_everything(config.training.seed, verbose=False)
     occurring = split.train.item_counts(dataset.num_items) > 0
-    start = None if vectors is None else Start(vectors, occurring, config.table)
-    model: Any = family.make_model(dataset.num_items, start)
+    given = None if vectors is None else GivenVectors(vectors, occurring, config.table)
+    module = module_class(config, dataset.num_items, given)
     data = BatchModule(
         dataset,
         split,
         config.protocol,
         train,
         RowSampler(train.lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
-        family.read,
-        eval_lengths=family.count_tokens,
+        module.make_inputs,
+        eval_lengths=module.count_events,
         eval_max_tokens=EVAL_TOKENS,
         valid_users=config.training.valid_users,
         num_workers=config.training.dataloader_num_workers,
     )
-    complete(run, family.make_module(model, config), data)
+    complete(run, module, data)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytorch_lightning as pl
+import pytorch_lightning as lightning
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ def share_of_mean(mean: Tensor, count: int) -> tuple[Tensor, int]:
     return mean * (count * dist.get_world_size() / int(total)), int(total)
 
 
-class NextItemModule(pl.LightningModule):
+class NextItemModule(lightning.LightningModule):
     """A recommender whose score is the dot product of a user vector and an item vector.
 
     A family implements `user_vectors`, `item_vectors` and `training_step`. Validation logs `valid/<metric>`, test keeps
@@ -112,15 +112,15 @@ class Recommender(NamedTuple):
     """A trained model for use; a family's `finetune.restore` makes one."""
 
     module: NextItemModule
-    read: Callable[[Histories, NDArray[np.int64]], Any]
+    make_inputs: Callable[[Histories, NDArray[np.int64]], Any]
     """From a view and (B,) rows: what `user_vectors` takes."""
     count_tokens: Callable[[Histories], NDArray[np.int64]]
     """From a view: (n,) how much of each history is read."""
 
 
-class Grown(NamedTuple):
-    """What a trained model comes from that is to serve another catalogue, such as a later one of the same shop."""
+class TrainedOn(NamedTuple):
+    """Where a model was trained, when it is to serve a different catalogue, such as a later one of the same shop."""
 
-    trained_on: PreparedDataset
+    dataset: PreparedDataset
     run: Path
-    """Its folder."""
+    """The folder of the run."""

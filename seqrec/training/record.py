@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
+import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
@@ -22,7 +22,7 @@ from seqrec.training.options import TrainingConfig
 log = logging.getLogger(__name__)
 
 
-class RunRecord(pl.Callback):
+class RunRecord(lightning.Callback):
     """Keeps what a run must remember over a kill: the best epoch, the curve, the time spent. Epochs count from 1."""
 
     def __init__(self, folder: Path, config: TrainingConfig) -> None:
@@ -57,14 +57,14 @@ class RunRecord(pl.Callback):
         self.best_score = state_dict["best_score"]
         self.history, self.seconds = state_dict["history"], state_dict["seconds"]
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Stop at once if the run that is continued was to stop."""
         stopping = trainer.early_stopping_callback
         if isinstance(stopping, EarlyStopping) and stopping.wait_count >= stopping.patience:
             trainer.should_stop = True
         self._since = time.perf_counter()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Seed dropout by (seed, epoch), so that an epoch is the same whatever ran before it in this process.
 
         Each further process of several has a seed of its own: they train on different users.
@@ -72,7 +72,7 @@ class RunRecord(pl.Callback):
         rank = (trainer.global_rank,) if trainer.global_rank else ()
         torch.manual_seed(hash((self.seed, trainer.current_epoch, *rank)) % 2**63)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Remember the epoch if it is the best so far."""
         assert isinstance(pl_module, NextItemModule)
         self._validated = True
@@ -81,7 +81,7 @@ class RunRecord(pl.Callback):
         if score > self.best_score:
             self.best, self.best_score, self.best_epoch = pl_module.results, score, trainer.current_epoch + 1
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Add one row to the curve and say one line."""
         now = time.perf_counter()
         spent, self._since = now - self._since, now

@@ -13,7 +13,7 @@ from seqrec.basics.paths import ROOT
 from seqrec.data.dataset import Dataset, find_dataset
 from seqrec.training.checkpoints import load_state
 from seqrec.training.folder import DATA, VECTORS, from_root
-from seqrec.training.module import Grown, Recommender
+from seqrec.training.module import Recommender, TrainedOn
 from seqrec.training.sharding import find_checkpoint
 
 
@@ -52,11 +52,11 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
     dataset = find_dataset(None, data_path) if data_path is not None else find_dataset(config.dataset, config.data_path)
     if dataset.item_ids_sha256 != metrics["protocol"].get("item_ids_sha256"):
         raise UserError(f"{dataset.path} has other items than {folder} was trained on: give the run's own --data_path")
-    grown = None
+    trained = None
     if catalogue is not None:
-        grown, dataset = Grown(dataset, folder), find_dataset(None, catalogue)
+        trained, dataset = TrainedOn(dataset, folder), find_dataset(None, catalogue)
     try:
-        recommender: Recommender = family.restore(config, dataset, load_state(best), grown)
+        recommender: Recommender = family.restore(config, dataset, load_state(best), trained)
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise

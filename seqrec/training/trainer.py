@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import pytorch_lightning as pl
+import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from seqrec.basics.errors import MissingFileError
 from seqrec.training.checkpoints import AtomicCheckpointIO, load_state
-from seqrec.training.folder import Run, is_first_process
+from seqrec.training.folder import RunFolder, is_first_process
 from seqrec.training.module import NextItemModule
 from seqrec.training.options import TrainingConfig
 from seqrec.training.record import RunRecord
@@ -27,13 +27,15 @@ log = logging.getLogger(__name__)
 Module = TypeVar("Module", bound=NextItemModule)
 
 
-def build_trainer(config: TrainingConfig, folder: Path, record: RunRecord, to_beat: float = -math.inf) -> pl.Trainer:
+def build_trainer(
+    config: TrainingConfig, folder: Path, record: RunRecord, to_beat: float = -math.inf
+) -> lightning.Trainer:
     """Return the Trainer that every family uses, writing into a run folder; see `fit`."""
     monitor = f"valid/{config.best_metric}"
     checkpoints = folder / "checkpoints"
     stopping = EarlyStopping(monitor, patience=config.patience, mode="max", check_on_train_epoch_end=False)
     stopping.best_score = torch.tensor(to_beat)
-    callbacks: list[pl.Callback] = [
+    callbacks: list[lightning.Callback] = [
         record,
         stopping,
         ModelCheckpoint(
@@ -49,7 +51,7 @@ def build_trainer(config: TrainingConfig, folder: Path, record: RunRecord, to_be
     ]
     if config.progress_bar:
         callbacks.append(TQDMProgressBar(refresh_rate=10, leave=False))
-    return pl.Trainer(
+    return lightning.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
@@ -72,7 +74,7 @@ def build_trainer(config: TrainingConfig, folder: Path, record: RunRecord, to_be
 
 def fit(
     module: Module,
-    data: pl.LightningDataModule,
+    data: lightning.LightningDataModule,
     config: TrainingConfig,
     folder: Path,
     to_beat: float = -math.inf,
@@ -104,7 +106,7 @@ def fit(
 
 
 @contextmanager
-def _ending_processes(trainer: pl.Trainer) -> Iterator[None]:
+def _ending_processes(trainer: lightning.Trainer) -> Iterator[None]:
     """End the further processes of a training where an error or a signal ends the first."""
     try:
         yield
@@ -114,9 +116,9 @@ def _ending_processes(trainer: pl.Trainer) -> Iterator[None]:
         raise
 
 
-def test(module: NextItemModule, data: pl.LightningDataModule, config: TrainingConfig) -> float:
+def test(module: NextItemModule, data: lightning.LightningDataModule, config: TrainingConfig) -> float:
     """Rank the test targets, leaving metrics and ranks in the module; return the seconds it took."""
-    trainer = pl.Trainer(
+    trainer = lightning.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
@@ -136,13 +138,13 @@ def test(module: NextItemModule, data: pl.LightningDataModule, config: TrainingC
     return time.perf_counter() - start
 
 
-def complete(run: Run, module: NextItemModule, data: pl.LightningDataModule) -> None:
+def complete(run: RunFolder, module: NextItemModule, data: lightning.LightningDataModule) -> None:
     """Train, choose the best epoch on validation, test once, and write the results into the run folder."""
     module, record = fit(module, data, run.training, run.folder)
     report(run, module, record, test(module, data, run.training))
 
 
-def report(run: Run, module: NextItemModule, record: RunRecord, test_seconds: float) -> None:
+def report(run: RunFolder, module: NextItemModule, record: RunRecord, test_seconds: float) -> None:
     """Write the results of a tested module into the run folder and say them."""
     if not is_first_process():
         return

@@ -14,7 +14,7 @@ from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset
 from seqrec.data.vectors import Producer, embedding_path, save_embeddings
 from seqrec.nn.geometry import transform_vectors
-from seqrec.nn.item_table import Start, TableOptions
+from seqrec.nn.item_table import GivenVectors, TableOptions
 from seqrec.nn.losses import Loss, LossOptions
 from seqrec.training.checkpoints import load_state
 from tests.conftest import write_dataset
@@ -135,9 +135,9 @@ def test_every_known_event_is_read(model: Bert4Rec) -> None:
     assert torch.equal(predict(model, [[1, 2, 3, *history]]), before)  # and none before the most recent ones
 
 
-def given_vectors(width: int) -> Start:
+def given_vectors(width: int) -> GivenVectors:
     vectors = np.random.default_rng(0).normal(size=(31, width)).astype(np.float32)
-    return Start(vectors, np.ones(31, dtype=bool), TableOptions())
+    return GivenVectors(vectors, np.ones(31, dtype=bool), TableOptions())
 
 
 def make_train(
@@ -242,7 +242,7 @@ def test_a_sampled_loss_reads_what_it_names(loss: Loss, untied: bool, monkeypatc
     objective = LossOptions(loss, 256 if loss == "bce" else 6)
     config = Config(objective=objective, model=Bert4RecConfig(8, dropout_rate=0.0, untied_output=untied))
     train = TrainDataset(as_histories(random_lists([9, 4, 2])), 30, MAXLEN, 0.4, 0.0, objective, seed=0)
-    batch, module = train[BatchKey(np.arange(3), 0, 0)], Bert4RecModule(Bert4Rec(30, config.model), config)
+    batch, module = train[BatchKey(np.arange(3), 0, 0)], Bert4RecModule(config, 30, None)
     assert_reads_what_it_names(module, batch, 30, monkeypatch)
 
 

@@ -113,7 +113,9 @@ def test_new_items_are_encoded_as_the_known_ones_were(
     views = tiny.whole_histories(), replace(whole, ends=whole.ends - 1)  # less the new item at the end
     rows = np.arange(7)
     with torch.no_grad():
-        users = [m.module.user_vectors(m.read(view, rows)) for m, view in zip((before, after), views, strict=True)]
+        users = [
+            m.module.user_vectors(m.make_inputs(view, rows)) for m, view in zip((before, after), views, strict=True)
+        ]
     torch.testing.assert_close(users[0], users[1], rtol=0, atol=1e-4)
 
 

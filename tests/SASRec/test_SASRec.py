@@ -18,7 +18,7 @@ from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset, load_dataset
 from seqrec.data.splits import leave_one_out
 from seqrec.data.vectors import Producer, embedding_path, save_embeddings
-from seqrec.nn.item_table import InitMode, Start, TableOptions
+from seqrec.nn.item_table import GivenVectors, InitMode, TableOptions
 from seqrec.nn.losses import Loss, LossOptions
 from seqrec.training.checkpoints import load_state
 from tests.conftest import write_dataset
@@ -180,7 +180,7 @@ def test_negatives_depend_on_the_batch_alone(loss: Loss) -> None:
 
 def test_given_vectors_are_read_and_score() -> None:
     vectors = np.random.default_rng(0).normal(size=(31, 12)).astype(np.float32)
-    start = Start(vectors, np.ones(31, dtype=bool), TableOptions(init_transform=("none",)))
+    start = GivenVectors(vectors, np.ones(31, dtype=bool), TableOptions(init_transform=("none",)))
     model = SASRec(30, SASRecConfig(hidden_units=12), start).eval()
     assert torch.equal(model.item_vectors()[1:], torch.from_numpy(vectors[1:]))
     hidden = predict(model, [[1, 2]])
@@ -191,7 +191,7 @@ def test_given_vectors_are_read_and_score() -> None:
 @pytest.mark.parametrize("mode", ["init", "residual", "adapter"])
 def test_a_table_at_hand_is_not_looked_up_again(mode: Any) -> None:
     vectors = np.random.default_rng(0).normal(size=(31, 20)).astype(np.float32)
-    start = Start(vectors, np.ones(31, dtype=bool), TableOptions(init_mode=mode))
+    start = GivenVectors(vectors, np.ones(31, dtype=bool), TableOptions(init_mode=mode))
     model = SASRec(30, SASRecConfig(hidden_units=12), start).eval()
     inputs = make_inputs(as_histories([[1, 2, 3], [4]]), np.arange(2), MAXLEN)
     arguments = inputs.items, inputs.positions, inputs.layout, inputs.last
@@ -218,7 +218,7 @@ def test_contradictions() -> None:
 def test_given_vectors_learn_slowly(monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any], expected: float) -> None:
     trainer = SimpleNamespace(estimated_stepping_batches=10, max_epochs=1, gradient_clip_val=None)
     monkeypatch.setattr(SASRecModule, "trainer", trainer)
-    module = SASRecModule(SASRec(5, SASRecConfig()), Config(lr=0.02, **flags))
+    module = SASRecModule(Config(lr=0.02, **flags), 5, None)
     *others, table = module.configure_optimizers()["optimizer"].param_groups
     assert ([group["lr"] for group in others], table["lr"]) == ([0.02] * 2, pytest.approx(expected))
     assert [id(parameter) for parameter in table["params"]] == [id(module.model.item_embedding.weight)]
@@ -226,7 +226,7 @@ def test_given_vectors_learn_slowly(monkeypatch: pytest.MonkeyPatch, flags: dict
 
 
 def test_a_temperature_makes_scores_cosines() -> None:
-    module = SASRecModule(SASRec(40, SASRecConfig()), Config(objective=LossOptions(temp=0.05))).eval()
+    module = SASRecModule(Config(objective=LossOptions(temp=0.05)), 40, None).eval()
     inputs = make_inputs(as_histories([[3, 4, 5], [9]]), np.arange(2), 50)
     with torch.no_grad():
         scores = module.user_vectors(inputs) @ module.item_vectors().T
@@ -239,10 +239,10 @@ def test_a_temperature_makes_scores_cosines() -> None:
 def test_a_sampled_loss_reads_what_it_names(loss: Loss, mode: InitMode, monkeypatch: pytest.MonkeyPatch) -> None:
     objective = LossOptions(loss, 256 if loss == "bce" else 6)
     vectors = np.random.default_rng(0).normal(size=(31, 12)).astype(np.float32)
-    start = Start(vectors, np.ones(31, dtype=bool), TableOptions(init_mode=mode))
+    start = GivenVectors(vectors, np.ones(31, dtype=bool), TableOptions(init_mode=mode))
     config = Config(objective=objective, init_type="mine", model=SASRecConfig(8, dropout_rate=0.0))
     batch = TrainDataset(as_histories(random_lists([9, 4, 2])), 30, 50, objective, seed=0)[BatchKey(np.arange(3), 0, 0)]
-    assert_reads_what_it_names(SASRecModule(SASRec(30, config.model, start), config), batch, 30, monkeypatch)
+    assert_reads_what_it_names(SASRecModule(config, 30, start), batch, 30, monkeypatch)
 
 
 class TestRuns(IdFamilyRuns):
@@ -273,7 +273,7 @@ def test_frozen_vectors_stay_and_the_projection_learns(tiny: Dataset, tmp_path: 
     command.run()
     state = load_state(command.folder / "checkpoints" / "last.ckpt")
     np.testing.assert_array_equal(state["model.item_embedding.weight"].numpy(), vectors)
-    start = Start(vectors, np.ones(41, dtype=bool), TableOptions(init_transform=("none",)))
+    start = GivenVectors(vectors, np.ones(41, dtype=bool), TableOptions(init_transform=("none",)))
     torch.manual_seed(42)
     untrained = SASRec(40, SASRecConfig(hidden_units=16), start).state_dict()
     assert not torch.equal(state["model.item_embedding.adapter.weight"], untrained["item_embedding.adapter.weight"])

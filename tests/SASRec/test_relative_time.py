@@ -13,7 +13,7 @@ from SASRec.model import SASRec, SASRecConfig
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.splits import leave_one_out
-from seqrec.nn.blocks import Block
+from seqrec.nn.blocks import CausalBlock
 from seqrec.nn.losses import LossOptions
 from seqrec.nn.ragged import make_layout
 from seqrec.nn.rotation import turn_by_time
@@ -58,7 +58,7 @@ def test_time_between_events_matters_and_nothing_else_of_time(model: SASRec) -> 
 
 def test_attention_is_that_of_the_equation() -> None:
     torch.manual_seed(0)
-    block, x = Block(8, 2, 0.0).eval().requires_grad_(False), torch.randn(5, 8)
+    block, x = CausalBlock(8, 2, 0.0).eval().requires_grad_(False), torch.randn(5, 8)
     seconds = torch.tensor([0, 40, 90000, 10**6, 10**8])
     turn = turn_by_time(seconds, 4)
     found = block.attention(x, x, make_layout(np.array([5])), None, causal=True, turns=(turn, turn))

@@ -19,8 +19,8 @@ from tests.hostile.trial import Check
 SOURCES: dict[str, type[Preparation]] = {
     source.kind: source
     for source in (
-        *(amazon.Amazon, atomic.Atomic, cold.Cold, corpus.Corpus, histories.Histories, movielens.MovieLens),
-        *(pickled.Pickled, recformer.Recformer, sequences.Sequences, table.Table),
+        *(amazon.Amazon, atomic.Atomic, cold.Cold, corpus.Corpus, histories.HistoryFiles, movielens.MovieLens),
+        *(pickled.Pickled, recformer.Recformer, sequences.Sequences, table.TableFile),
     )
 }
 

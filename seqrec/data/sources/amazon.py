@@ -20,7 +20,7 @@ from seqrec.data.sources.checks import interactions, items_by_id
 from seqrec.data.sources.json_text import first_object, scan_objects
 from seqrec.data.sources.reading import existing, only_match, place
 from seqrec.data.sources.tables import LINE, row_fault
-from seqrec.data.sources.times import Times
+from seqrec.data.sources.times import TimeColumn
 
 REVIEW_FIELDS = {
     2018: {"user": "reviewerID", "item": "asin", "timestamp": "unixReviewTime", "rating": "overall"},
@@ -75,7 +75,7 @@ class Amazon(Preparation):
         types = {"user": pl.String, "item": pl.String, "timestamp": pl.Float64, "rating": pl.Float64}
         frame = scan_objects(path, {names[name]: types[name] for name in types}, scratch)
         _check_ids(frame, [names["user"], names["item"]], path)
-        times = Times(names["timestamp"], "s" if year == 2018 else "ms")
+        times = TimeColumn(names["timestamp"], "s" if year == 2018 else "ms")
         return interactions(frame, path, names["user"], names["item"], times, names["rating"])
 
     def _read_meta(self, path: Path, scratch: Path) -> pl.DataFrame:

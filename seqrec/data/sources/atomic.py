@@ -23,7 +23,7 @@ from seqrec.data.sources.checks import interactions, items_by_id
 from seqrec.data.sources.reading import existing, place
 from seqrec.data.sources.tables import LINE, require_columns, require_distinct, scan_table
 from seqrec.data.sources.tabular import read_items
-from seqrec.data.sources.times import Times
+from seqrec.data.sources.times import TimeColumn
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
@@ -135,7 +135,7 @@ def _read_split(path: Path, rank: int, scratch: Path) -> pl.LazyFrame:
 def _read_rows(path: Path, scratch: Path) -> pl.LazyFrame:
     frame = _scan(path, ("user_id", "item_id"), scratch)
     names = frame.collect_schema().names()
-    times = Times("timestamp") if "timestamp" in names else None
+    times = TimeColumn("timestamp") if "timestamp" in names else None
     return interactions(frame, path, "user_id", "item_id", times, "rating" if "rating" in names else None)
 
 

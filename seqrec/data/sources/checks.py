@@ -10,7 +10,7 @@ import polars as pl
 from seqrec.basics.errors import UserError
 from seqrec.data.sources.reading import place
 from seqrec.data.sources.tables import LINE, row_fault
-from seqrec.data.sources.times import Times
+from seqrec.data.sources.times import TimeColumn
 
 log = logging.getLogger(__name__)
 EARLY = datetime(1980, 1, 1)
@@ -23,7 +23,7 @@ def interactions(
     path: Path,
     user: str = "user",
     item: str = "item",
-    times: Times | None = None,
+    times: TimeColumn | None = None,
     rating: str | None = None,
 ) -> pl.LazyFrame:
     """Return (user str, item str, timestamp Datetime in UTC, rating float64), the last two if asked for.

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Histories(Tabular):
+class HistoryFiles(Tabular):
     """Users and lists of their items, as JSON or in a table's cells."""
 
     kind: ClassVar[str] = "histories"

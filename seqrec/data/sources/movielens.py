@@ -15,7 +15,7 @@ from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.data.preparation import Preparation, RawData
 from seqrec.data.sources.checks import interactions, items_by_id
 from seqrec.data.sources.tables import LINE, require_columns, row_fault, scan_lines, scan_table
-from seqrec.data.sources.times import Times
+from seqrec.data.sources.times import TimeColumn
 
 U_ITEM_GENRES = [
     "unknown",
@@ -60,7 +60,7 @@ class MovieLens(Preparation):
         else:
             frame = scan_table(path, ",", scratch, quote=True)
             require_columns(frame, names, path)
-        events = interactions(frame, path, "userId", "movieId", Times("timestamp"), "rating")
+        events = interactions(frame, path, "userId", "movieId", TimeColumn("timestamp"), "rating")
         return RawData(events, read_movies(_either(self.input, "movies"), scratch), origin=str(path))
 
 

@@ -10,11 +10,11 @@ from seqrec.data.sources.checks import interactions
 from seqrec.data.sources.reading import existing
 from seqrec.data.sources.tables import require_columns
 from seqrec.data.sources.tabular import Tabular, scan_any
-from seqrec.data.sources.times import Times, Unit
+from seqrec.data.sources.times import TimeColumn, Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table(Tabular):
+class TableFile(Tabular):
     """A table of interactions and perhaps one of items."""
 
     kind: ClassVar[str] = "table"
@@ -43,7 +43,7 @@ class Table(Tabular):
         require_columns(frame, [name for name in given if name], path)
         times = None
         if self.timestamp_column is not None:
-            times = Times(self.timestamp_column, self.time_unit, self.time_format, can_choose=True)
+            times = TimeColumn(self.timestamp_column, self.time_unit, self.time_format, can_choose=True)
         frame = self.choose_rows(frame, path, [self.user_column, self.item_column])
         for name in (self.user_column, self.item_column):
             frame = plain_ids(frame, name, str(path))

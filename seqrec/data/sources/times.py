@@ -22,7 +22,7 @@ ISO = (
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class TimeColumn:
     """A column of times and how it is to be read."""
 
     column: str
