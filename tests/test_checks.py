@@ -36,7 +36,7 @@ def refuse(module: str, words: list[str], capsys: pytest.CaptureFixture[str]) ->
     """Return what a command says of its flags, which it must refuse."""
     found = importlib.import_module(module)
     with pytest.raises(SystemExit) as caught:
-        run_command(lambda _: None, found.Command if module == "scripts.benchmark" else found.Config, words)
+        run_command(lambda _: None, found.Command if module == "scripts.benchmarks.speed" else found.Config, words)
     assert caught.value.code
     told = capsys.readouterr().err if caught.value.code == 2 else str(caught.value.code)
     return " ".join(told.replace("│", " ").split())
@@ -77,7 +77,7 @@ def test_numbers_of_scripts(script: str, words: str, capsys: pytest.CaptureFixtu
     "words", ["sasrec --lr 0", "sasrec --dropout_rate nan", "bert4rec --seed -1", "recformer --threads 0"]
 )
 def test_numbers_of_the_benchmark(words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert f"{words.split()[-2]} must" in refuse("scripts.benchmark", words.split(), capsys)
+    assert f"{words.split()[-2]} must" in refuse("scripts.benchmarks.speed", words.split(), capsys)
 
 
 @pytest.mark.parametrize("script", ["recommend", "shuffle_test"])

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from seqrec import evaluation
 from seqrec.basics.errors import UserError
 from seqrec.data.dataset import Dataset
 from seqrec.data.splits import leave_one_out
+from seqrec.evaluation import ranking
 from seqrec.evaluation.metrics import measure
 from seqrec.evaluation.ranking import Ranking, rank_targets, seen_pairs, top_items
 from seqrec.evaluation.recorder import RankRecorder
@@ -138,7 +138,7 @@ def test_a_model_that_scores_all_alike_comes_last(constant: float) -> None:
 
 
 def test_many_near_scores_are_decided_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "CHUNK_ELEMENTS", 12)  # 4 pairs of width 3 at a time
+    monkeypatch.setattr(ranking, "CHUNK_ELEMENTS", 12)  # 4 pairs of width 3 at a time
     items = torch.full((30, 3), 0.1)
     items[7] *= 2
     assert rank_targets(torch.ones(2, 3), items, torch.tensor([3, 7])).ranks.tolist() == [28, 0]

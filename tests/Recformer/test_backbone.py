@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from Recformer import backbone
 from Recformer.backbone import load_backbone
 from Recformer.checkpoint import load_weights
 from Recformer.config import RecformerConfig, read_config
@@ -17,6 +16,7 @@ from Recformer.conversion import convert
 from Recformer.library import RecformerForSeqRec, load_recommender
 from Recformer.model import RecformerModel
 from Recformer.save_longformer_ckpt import Config, main
+from seqrec.text import backbones
 from seqrec.text.backbones import find_backbone, load_tokenizer
 from seqrec.text.sequences import TokenBatch
 from seqrec.text.weights import load_checkpoint, load_folder, save_checkpoint
@@ -206,6 +206,6 @@ def test_unknown_and_changed_backbones_are_refused(tmp_path: Path, monkeypatch: 
     with pytest.raises(FileNotFoundError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
         load_folder(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"changed")
-    monkeypatch.setattr(backbone, "_package_folder", lambda: tmp_path)
+    monkeypatch.setattr(backbones, "_package_folder", lambda: tmp_path)
     with pytest.raises(ValueError, match=r"expected 53aa51172d.*force-reinstall"):
         find_backbone("minilm")
