@@ -18,7 +18,7 @@ from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Histories
 from seqrec.nn.losses import LossOptions
 from seqrec.nn.negatives import Negatives, NegativeSampler
-from seqrec.nn.ragged import Layout, block_bounds, longest_first, make_layout
+from seqrec.nn.ragged import Layout, cut_by_length, longest_first, make_layout
 
 
 class Inputs(NamedTuple):
@@ -57,7 +57,7 @@ def _inputs(
     order: NDArray[np.int64],
 ) -> Inputs:
     lengths = np.diff(offsets)
-    bounds = block_bounds(lengths)
+    bounds = cut_by_length(lengths)
     positions = np.arange(offsets[-1]) - np.repeat(offsets[1:], lengths) + maxlen
     return Inputs(
         items=torch.from_numpy(items),

@@ -5,122 +5,21 @@ What a Longformer computes with its first token global, exactly: every token att
 tokens of its sequence, through the global projections. No score is computed for two tokens that are both
 further apart and not on the same short stretch, and none for padding.
 
-Sequences are sorted by length. Those of one length lie side by side, so a group of them is a view (b, L, ...)
-of the flat tokens, without padding or copies; that is the plan on a CPU, where a kernel's launch costs nothing.
-A GPU prefers few large kernels: there lengths are rounded up, and a group is padded.
-
-Shapes: T tokens, B sequences, D width, H heads, E = D / H; a group has b sequences of L tokens.
+Shapes: T tokens, B sequences, D width, H heads, E = D / H; a rectangle has b sequences of at most L tokens.
 Source: Beltagy et al. (2020), section 3, https://arxiv.org/abs/2004.05150.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from seqrec.nn.dropout import dropout
-from seqrec.nn.rotation import Rotation
+from seqrec.nn.ragged import Plan, Rectangle
 
 BLOCK = 64  # queries per block of the block-local form
 DENSE_LENGTH = 256  # up to here one masked (L, L) product is at least as fast as blocks
-CPU_GRANULARITY, GPU_GRANULARITY = 1, 64  # lengths are rounded up to a multiple; 1 pads nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """b neighbouring sequences as a rectangle (b, L)."""
-
-    count: int
-    """b."""
-    length: int
-    """L, the longest of the b sequences."""
-    tokens: int
-    """Rows of the flat tokens, at most b * L."""
-    rows: Tensor | None
-    """(b * L,) int64 row of each cell within the group, 0 in padding; None where nothing is padded."""
-    cells: Tensor | None
-    """(tokens,) int64 cell of each row; None where nothing is padded."""
-    real: Tensor | None
-    """(b, L) bool, False in padding; None where nothing is padded."""
-
-    def rectangle(self, flat: Tensor) -> Tensor:
-        """Return (b, L, ...) from the group's own (tokens, ...)."""
-        filled = flat if self.rows is None else flat.index_select(0, self.rows)
-        return filled.view(self.count, self.length, *flat.shape[1:])
-
-    def flatten(self, rectangle: Tensor) -> Tensor:
-        """Return the group's (tokens, ...) from (b, L, ...)."""
-        flat = rectangle.flatten(0, 1)
-        return flat if self.cells is None else flat.index_select(0, self.cells)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How one batch is laid out in the encoder: computed once, read by every layer."""
-
-    order: Tensor
-    """(B,) int64: place i of the encoder holds sequence order[i] of the batch; lengths ascend."""
-    token_order: Tensor
-    """(T,) int64: row t of the encoder is token token_order[t] of the batch."""
-    positions: Tensor
-    """(T,) int64 position of each row within its sequence, from 0."""
-    first: Tensor
-    """(B,) int64 row of each sequence's first token."""
-    lengths: Tensor
-    """(B,) int64 tokens of each sequence, ascending."""
-    groups: tuple[Group, ...]
-    masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    """What is added to scores, by (length, reach): 0 or -inf; filled when first needed."""
-    rotations: dict[float, Rotation] = field(default_factory=dict)
-    """Rotations by position, by base; filled when first needed."""
-
-    def rotation(self, theta: float, width: int) -> Rotation:
-        """Return what each row's heads of that width are turned by at its position."""
-        if theta not in self.rotations:
-            planes = torch.arange(0, width, 2, dtype=torch.float32, device=self.positions.device)
-            angles = self.positions[:, None] * theta ** (-planes / width)
-            self.rotations[theta] = Rotation(angles.cos(), angles.sin())
-        return self.rotations[theta]
-
-    def split(self, flat: Tensor) -> tuple[Tensor, ...]:
-        """Return each group's rows of a (T, ...) tensor."""
-        return torch.split(flat, [group.tokens for group in self.groups])
-
-
-def plan_batch(lengths: Tensor, device: torch.device) -> Plan:
-    """Return the layout of a batch.
-
-    Args:
-        lengths: (B,) int64 on the CPU, each at least 1.
-        device: Where the encoder runs.
-    """
-    granularity = CPU_GRANULARITY if device.type == "cpu" else GPU_GRANULARITY
-    order = lengths.argsort(stable=True)
-    sorted_lengths = lengths[order]
-    first = sorted_lengths.cumsum(0) - sorted_lengths
-    start = (lengths.cumsum(0) - lengths)[order]
-    total = int(lengths.sum())
-    positions = torch.arange(total) - first.repeat_interleave(sorted_lengths, output_size=total)
-    token_order = positions + start.repeat_interleave(sorted_lengths, output_size=total)
-    rounded = (sorted_lengths + granularity - 1) // granularity
-    groups, at = [], 0
-    for _, members in groupby(rounded.tolist()):
-        count = len(list(members))
-        groups.append(_make_group(sorted_lengths[at : at + count], device))
-        at += count
-    on_device = partial(torch.Tensor.to, device=device, non_blocking=True)
-    return Plan(
-        order=on_device(order),
-        token_order=on_device(token_order),
-        positions=on_device(positions),
-        first=on_device(first),
-        lengths=on_device(sorted_lengths),
-        groups=tuple(groups),
-    )
 
 
 def attend_locally(query: Tensor, key: Tensor, value: Tensor, plan: Plan, reach: int, drop: float) -> Tensor:
@@ -138,14 +37,14 @@ def attend_locally(query: Tensor, key: Tensor, value: Tensor, plan: Plan, reach:
         (T, H * E). The rows of first tokens are to be replaced by `attend_globally`.
     """
     pieces = []
-    for group, parts in _by_group(plan, query, key, value):
+    for rectangle, parts in _by_rectangle(plan, query, key, value):
         q, k, v = (part.transpose(1, 2) for part in parts)  # (b, H, L, E)
-        if group.length <= DENSE_LENGTH:
-            out = _weigh(q, k, v, _band_mask(plan, group, reach, q.device), drop)
+        if rectangle.shape[1] <= DENSE_LENGTH:
+            out = _weigh(q, k, v, _band_mask(plan, rectangle, reach), drop)
         else:
-            out = _blocked_attention(q, k, v, plan, group, reach, drop)
-        pieces.append(group.flatten(out.transpose(1, 2)))  # (tokens, H, E)
-    return torch.cat(pieces).flatten(1)
+            out = _blocked_attention(q, k, v, plan, rectangle, reach, drop)
+        pieces.append(out.transpose(1, 2).flatten(0, 1))  # (b * L, H, E)
+    return plan.layout.unpack(pieces).flatten(1)
 
 
 def attend_freely(query: Tensor, key: Tensor, value: Tensor, plan: Plan, reach: int | None, drop: float) -> Tensor:
@@ -154,17 +53,19 @@ def attend_freely(query: Tensor, key: Tensor, value: Tensor, plan: Plan, reach: 
     Arguments are those of `attend_locally`; the first token is one like any other.
     """
     pieces = []
-    for group, parts in _by_group(plan, query, key, value):
+    for rectangle, parts in _by_rectangle(plan, query, key, value):
         q, k, v = (part.transpose(1, 2) for part in parts)  # (b, H, L, E)
-        mask = None
-        if reach is not None and group.length > reach + 1:
-            at = torch.arange(group.length, device=q.device)
-            mask = _closed((at[:, None] - at).abs() > reach)
-        if group.real is not None:
-            padding = _closed(~group.real)[:, None, None, :]
-            mask = padding if mask is None else mask + padding
-        pieces.append(group.flatten(_weigh(q, k, v, mask, drop).transpose(1, 2)))
-    return torch.cat(pieces).flatten(1)
+        length, closed = rectangle.shape[1], None
+        at = torch.arange(length, device=q.device)
+        if reach is not None and length > reach + 1:
+            closed = (at[:, None] - at).abs() > reach
+        if rectangle.mask is not None:
+            # A query in padding sees itself: one that sees nothing has no softmax, and its gradient would be NaN.
+            padding = ~rectangle.mask & (at[:, None] != at)
+            closed = padding if closed is None else closed | padding
+        mask = None if closed is None else _closed(closed)
+        pieces.append(_weigh(q, k, v, mask, drop).transpose(1, 2).flatten(0, 1))
+    return plan.layout.unpack(pieces).flatten(1)
 
 
 def attend_globally(hidden: Tensor, probe: Tensor, bias: Tensor, plan: Plan, drop: float) -> tuple[Tensor, Tensor]:
@@ -185,12 +86,13 @@ def attend_globally(hidden: Tensor, probe: Tensor, bias: Tensor, plan: Plan, dro
         (B, H, D) weighted sums of `hidden`, and (B, H) the sums of the weights, 1 without dropout.
     """
     sums, masses = [], []
-    counts = [group.count for group in plan.groups]
-    per_group = zip(_by_group(plan, hidden), torch.split(probe, counts), torch.split(bias, counts), strict=True)
-    for (group, (x,)), u, c in per_group:  # x: (b, L, D)
+    # Split, never sliced: the backward of a slice writes a full-size gradient for every rectangle.
+    counts = [rectangle.shape[0] for rectangle in plan.layout.rectangles]
+    parts = zip(_by_rectangle(plan, hidden), torch.split(probe, counts), torch.split(bias, counts), strict=True)
+    for (rectangle, (x,)), u, c in parts:  # x: (b, L, D)
         scores = torch.baddbmm(c[:, :, None], u, x.transpose(1, 2))  # (b, H, L)
-        if group.real is not None:
-            scores = scores.masked_fill(~group.real[:, None], -torch.inf)
+        if rectangle.mask is not None:
+            scores = scores.masked_fill(~rectangle.mask[:, 0], -torch.inf)
         weights = dropout(scores.softmax(-1, dtype=torch.float32), drop)
         sums.append(weights.to(x.dtype) @ x)
         masses.append(weights.sum(-1))
@@ -199,29 +101,15 @@ def attend_globally(hidden: Tensor, probe: Tensor, bias: Tensor, plan: Plan, dro
 
 def average_tokens(hidden: Tensor, plan: Plan) -> Tensor:
     """Return (B, D), the mean of each sequence's rows of the (T, D) `hidden`."""
-    sums = []
-    for group, (x,) in _by_group(plan, hidden):
-        sums.append((x if group.real is None else x * group.real[:, :, None]).sum(1))
+    sums = [x.sum(1) for _, (x,) in _by_rectangle(plan, hidden)]  # padding is zero
     return torch.cat(sums) / plan.lengths[:, None]
 
 
-def _by_group(plan: Plan, *flats: Tensor) -> Iterator[tuple[Group, tuple[Tensor, ...]]]:
-    """Yield each group with its rows of the (T, ...) tensors, laid out as (b, L, ...)."""
-    # Split, never sliced: the backward of a slice writes a full-size gradient for every group.
-    for group, parts in zip(plan.groups, zip(*map(plan.split, flats), strict=True), strict=True):
-        yield group, tuple(map(group.rectangle, parts))
-
-
-def _make_group(lengths: Tensor, device: torch.device) -> Group:
-    """Return the group of some neighbouring sequences, from their (b,) ascending lengths."""
-    count, length, tokens = len(lengths), int(lengths[-1]), int(lengths.sum())
-    if count * length == tokens:
-        return Group(count, length, tokens, None, None, None)
-    real = torch.arange(length) < lengths[:, None]
-    cells = real.flatten().nonzero().flatten()
-    rows = torch.zeros(count * length, dtype=torch.int64)
-    rows[cells] = torch.arange(tokens)
-    return Group(count, length, tokens, rows.to(device), cells.to(device), real.to(device))
+def _by_rectangle(plan: Plan, *flats: Tensor) -> Iterator[tuple[Rectangle, tuple[Tensor, ...]]]:
+    """Yield each rectangle with its cells of the (T, ...) tensors, laid out as (b, L, ...)."""
+    layout = plan.layout
+    for rectangle, parts in zip(layout.rectangles, zip(*map(layout.pack, flats), strict=True), strict=True):
+        yield rectangle, tuple(part.view(*rectangle.shape, *part.shape[1:]) for part in parts)
 
 
 def _weigh(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, drop: float) -> Tensor:
@@ -240,20 +128,23 @@ def _closed(where: Tensor) -> Tensor:
     return torch.zeros(where.shape, device=where.device).masked_fill_(where, -torch.inf)
 
 
-def _band_mask(plan: Plan, group: Group, reach: int, device: torch.device) -> Tensor | None:
+def _band_mask(plan: Plan, rectangle: Rectangle, reach: int) -> Tensor | None:
     """Return the mask of a dense product: (L, L), (b, 1, L, L) with padding, None if all is seen."""
-    if group.real is None and group.length <= reach + 1:
+    length = rectangle.shape[1]
+    if rectangle.mask is None and length <= reach + 1:
         return None
-    mask = plan.masks.get((group.length, reach))
+    mask = plan.masks.get((length, reach))
     if mask is None:
-        at = torch.arange(group.length, device=device)
+        at = torch.arange(length, device=plan.positions.device)
         mask = _closed(((at[:, None] - at).abs() > reach) & (at > 0))
-        plan.masks[group.length, reach] = mask
-    return mask if group.real is None else mask + _closed(~group.real)[:, None, None, :]
+        plan.masks[length, reach] = mask
+    return mask if rectangle.mask is None else mask + _closed(~rectangle.mask)
 
 
-def _blocked_attention(q: Tensor, k: Tensor, v: Tensor, plan: Plan, group: Group, reach: int, drop: float) -> Tensor:
-    """Return the (b, H, L, E) attention of a long group: blocks of queries read the keys around them."""
+def _blocked_attention(
+    q: Tensor, k: Tensor, v: Tensor, plan: Plan, rectangle: Rectangle, reach: int, drop: float
+) -> Tensor:
+    """Return the (b, H, L, E) attention of a long rectangle: blocks of queries read the keys around them."""
     b, H, L, E = q.shape
     blocks = -(-L // BLOCK)
     width = BLOCK + 2 * reach
@@ -265,26 +156,26 @@ def _blocked_attention(q: Tensor, k: Tensor, v: Tensor, plan: Plan, group: Group
         around = F.pad(x, (0, 0, reach, right + reach)).unfold(2, width, BLOCK).transpose(-1, -2)
         return torch.cat([first, around], dim=3).transpose(1, 2).flatten(0, 1)  # (b * blocks, H, 1 + width, E)
 
-    mask = _block_mask(plan, group, reach, q.device)
+    mask = _block_mask(plan, rectangle, reach)
     q = q.transpose(1, 2).flatten(0, 1)  # (b * blocks, H, BLOCK, E)
     out = _weigh(q, neighbourhood(k), neighbourhood(v), mask, drop)
     return out.view(b, blocks, H, BLOCK, E).transpose(1, 2).reshape(b, H, blocks * BLOCK, E)[:, :, :L]
 
 
-def _block_mask(plan: Plan, group: Group, reach: int, device: torch.device) -> Tensor:
+def _block_mask(plan: Plan, rectangle: Rectangle, reach: int) -> Tensor:
     """Return (b * blocks, 1, BLOCK, 1 + BLOCK + 2 * reach): the first token, then the band around."""
-    L = group.length
+    count, L = rectangle.shape
     blocks = -(-L // BLOCK)
     mask = plan.masks.get((L, reach))
     if mask is None:
-        q_at = torch.arange(blocks * BLOCK, device=device).view(blocks, BLOCK, 1)
-        k_at = torch.arange(-reach, BLOCK + reach, device=device) + q_at[:, :1]  # (blocks, 1, width)
+        q_at = torch.arange(blocks * BLOCK, device=plan.positions.device).view(blocks, BLOCK, 1)
+        k_at = torch.arange(-reach, BLOCK + reach, device=plan.positions.device) + q_at[:, :1]  # (blocks, 1, width)
         band = ((q_at - k_at).abs() <= reach) & (k_at > 0) & (k_at < L)
         mask = _closed(F.pad(~band, (1, 0), value=False))[:, None]
         plan.masks[L, reach] = mask
-    mask = mask.expand(group.count, *mask.shape)
-    if group.real is not None:
+    mask = mask.expand(count, *mask.shape)
+    if rectangle.mask is not None:
         right = blocks * BLOCK - L
-        around = F.pad(group.real, (reach, right + reach)).unfold(1, BLOCK + 2 * reach, BLOCK)
+        around = F.pad(rectangle.mask[:, 0, 0], (reach, right + reach)).unfold(1, BLOCK + 2 * reach, BLOCK)
         mask = mask + _closed(F.pad(~around, (1, 0), value=False))[:, :, None, None, :]
     return mask.flatten(0, 1)

@@ -17,11 +17,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from Recformer.attention import Plan, attend_globally, attend_locally, average_tokens, plan_batch
+from Recformer.attention import attend_globally, attend_locally, average_tokens
 from Recformer.config import ACTIVATIONS, RecformerConfig
 from Recformer.modern import ModernEmbeddings, ModernLayer
 from seqrec.basics.errors import UserError
 from seqrec.nn.dropout import Dropout
+from seqrec.nn.ragged import Plan, plan_batch
 from seqrec.text.encoder import Encoded, TextEncoder
 from seqrec.text.lora import effective_weight
 from seqrec.text.sequences import TokenBatch

@@ -7,9 +7,10 @@ https://arxiv.org/abs/2104.09864. What is Recformer's own, token types and item 
 
 from torch import Tensor, nn
 
-from Recformer.attention import Plan, attend_freely
+from Recformer.attention import attend_freely
 from Recformer.config import ACTIVATIONS, RecformerConfig
 from seqrec.nn.dropout import Dropout
+from seqrec.nn.ragged import Plan
 from seqrec.nn.rotation import rotate
 from seqrec.text.sequences import TokenBatch
 

@@ -18,7 +18,7 @@ from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Histories
 from seqrec.nn.losses import LossOptions
 from seqrec.nn.negatives import Negatives, NegativeSampler
-from seqrec.nn.ragged import Layout, block_bounds, longest_first, make_layout
+from seqrec.nn.ragged import Layout, cut_by_length, longest_first, make_layout
 
 
 class Inputs(NamedTuple):
@@ -50,7 +50,7 @@ def make_inputs(histories: Histories, rows: NDArray[np.int64], maxlen: int, time
     order = longest_first(np.minimum(histories.lengths[rows], maxlen))
     items, offsets = histories.gather(rows[order], maxlen)
     lengths = np.diff(offsets)
-    bounds = block_bounds(lengths)
+    bounds = cut_by_length(lengths)
     return Inputs(
         items=torch.from_numpy(items),
         positions=torch.from_numpy(_positions(offsets, maxlen)),

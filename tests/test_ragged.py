@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqrec.data.batches import BatchKey, Rounds, RowSampler
-from seqrec.nn.ragged import attend, block_bounds, longest_first, make_layout
+from seqrec.nn.ragged import attend, cut_by_length, longest_first, make_layout
 
 Sees = Literal["past", "all"]
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=12)
@@ -66,7 +66,7 @@ def test_attention_of_some_tokens(lengths: list[int], data: st.DataObject) -> No
     _, key, value = (x.requires_grad_() for x in flat)
     query, asker = make_problem(asked_counts)
     asking = query[0].requires_grad_()
-    bounds = block_bounds(counts)
+    bounds = cut_by_length(counts)
     layout, asked = make_layout(counts, bounds), make_layout(asked_counts, bounds)
     ours = attend(asking, key, value, layout, num_heads=2, causal=True, query_layout=asked)
     expected = attend_densely(asking, key, value, owner, asker, 2)  # they see the whole sequence
@@ -77,7 +77,7 @@ def test_a_layout_by_hand() -> None:
     layout = make_layout(np.array([3, 2]))
     assert layout.offsets.tolist() == [0, 3, 5]
     assert layout.last.tolist() == [2, 4]
-    (block,) = layout.blocks
+    (block,) = layout.rectangles
     assert block.shape == (2, 3)
     assert block.mask is not None
     assert block.mask[:, 0, 0].tolist() == [[True, True, True], [True, True, False]]
@@ -88,7 +88,7 @@ def test_a_layout_by_hand() -> None:
     assert rows[:, 0].tolist() == [1, 2, 3, 4, 5, 0]
     assert layout.unpack([rows]).tolist() == tokens.tolist()
     full = make_layout(np.array([2, 2, 2]))
-    assert full.blocks[0].mask is None and full.cells is None  # nothing is padding
+    assert full.rectangles[0].mask is None and full.cells is None  # nothing is padding
 
 
 @given(LENGTHS)
@@ -101,14 +101,14 @@ def test_blocks_hold_every_token_once_and_little_padding(lengths: list[int]) -> 
     rectangles = layout.pack(tokens)
     assert layout.unpack(list(rectangles)).tolist() == tokens.tolist()
     assert sorted(cell for rows in rectangles for cell in rows[:, 0].tolist() if cell) == tokens[:, 0].tolist()
-    for block in layout.blocks:
+    for block in layout.rectangles:
         rows = block.mask.sum(dim=3) if block.mask is not None else torch.tensor([block.shape[1]])
         assert rows.min() >= 0.6 * block.shape[1] - 4
 
 
 def test_sequences_of_like_length_share_a_block() -> None:
     # 40 takes down to 0.6 x 40 - 4 = 20, and 19 begins another, which takes down to 7.4.
-    assert block_bounds(np.array([40, 39, 20, 19, 8, 7])) == [(0, 3), (3, 5), (5, 6)]
+    assert cut_by_length(np.array([40, 39, 20, 19, 8, 7])) == [(0, 3), (3, 5), (5, 6)]
 
 
 @given(

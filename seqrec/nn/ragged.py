@@ -1,10 +1,11 @@
 """Batches of sequences without padding. Shapes: B sequences, T tokens of all of them, L longest, D width, H heads.
 
 Tokens of all sequences lie one after another in flat (T, ...) tensors, so embeddings, linear layers and norms never
-see padding. Only attention is done on padded blocks, and those hold sequences of like length.
+see padding. Only attention works on padded rectangles, each of sequences of similar length.
 """
 
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqrec.nn.dropout import dropout as drop_weights
+from seqrec.nn.rotation import Rotation, turn_by_position
 
+CPU_GRANULARITY, GPU_GRANULARITY = 1, 64
+"""A plan's rectangles hold sequences whose lengths are equal once rounded up to a multiple; 1 pads nothing."""
 _SHRINK, _SLACK = 0.6, 4
-"""A block takes sequences down to 0.6 x its longest - 4 tokens."""
+"""A rectangle takes sequences down to 0.6 x its longest - 4 tokens."""
 
 
 class Rectangle(NamedTuple):
@@ -28,13 +32,13 @@ class Rectangle(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where each sequence's tokens lie, and the blocks that attention works on."""
+    """Where each sequence's tokens lie, and the rectangles that attention works on."""
 
     offsets: Tensor
     """(B+1,) int64."""
     cells: Tensor | None
     """(T,) int64 cell of each token, the rectangles laid end to end; None where nothing is padding."""
-    blocks: list[Rectangle]
+    rectangles: list[Rectangle]
 
     @property
     def last(self) -> Tensor:
@@ -42,15 +46,24 @@ class Layout(NamedTuple):
         return self.offsets[1:] - 1
 
     def pack(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return each block's rows, (n * L, D) with zeros in padding, from (T, D)."""
-        sizes = [n * length for n, length in (block.shape for block in self.blocks)]
+        """Return each rectangle's cells, (n * L, ...) with zeros in padding, from (T, ...)."""
+        sizes = [n * length for n, length in (rectangle.shape for rectangle in self.rectangles)]
         if self.cells is not None:
-            x = x.new_zeros(sum(sizes), x.shape[1]).index_copy_(0, self.cells, x)
+            x = x.new_zeros(sum(sizes), *x.shape[1:]).index_copy_(0, self.cells, x)
         rows: tuple[Tensor, ...] = x.split(sizes)
         return rows
 
+    def to(self, device: torch.device) -> "Layout":
+        """Return the layout on a device."""
+
+        def moved(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device, non_blocking=True)
+
+        rectangles = [Rectangle(rectangle.shape, moved(rectangle.mask)) for rectangle in self.rectangles]
+        return Layout(self.offsets.to(device, non_blocking=True), moved(self.cells), rectangles)
+
     def unpack(self, rows: list[Tensor]) -> Tensor:
-        """Return (T, D) from each block's rows."""
+        """Return (T, ...) from each rectangle's cells, (n * L, ...)."""
         x = rows[0] if len(rows) == 1 else torch.cat(rows)
         return x if self.cells is None else x.index_select(0, self.cells)
 
@@ -60,7 +73,7 @@ def longest_first(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.argsort(-lengths, kind="stable")
 
 
-def block_bounds(lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
+def cut_by_length(lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
     """Cut (B,) descending lengths into stretches of like length, as (first, one past the last) sequence."""
     bounds, first = [], 0
     while first < len(lengths):
@@ -76,22 +89,83 @@ def make_layout(lengths: NDArray[np.int64], bounds: list[tuple[int, int]] | None
 
     Args:
         lengths: (B,) tokens of each sequence, at least 1, descending unless bounds are given.
-        bounds: The blocks as stretches of sequences, so that two layouts (queries, keys) share them.
+        bounds: The rectangles as stretches of sequences, so that two layouts (queries, keys) share them.
     """
     offsets = np.concatenate(([0], np.cumsum(lengths)))
-    blocks, starts, total = [], np.empty(len(lengths), dtype=np.int64), 0
-    for first, last in block_bounds(lengths) if bounds is None else bounds:
+    rectangles, starts, total = [], np.empty(len(lengths), dtype=np.int64), 0
+    for first, last in cut_by_length(lengths) if bounds is None else bounds:
         part = lengths[first:last]
         width, n = int(part.max()), last - first
         padded = int(part.min()) < width
         mask = torch.from_numpy((np.arange(width) < part[:, None])[:, None, None]) if padded else None
-        blocks.append(Rectangle((n, width), mask))
+        rectangles.append(Rectangle((n, width), mask))
         starts[first:last] = total + np.arange(n) * width
         total += n * width
     cells = None
     if total > offsets[-1]:
         cells = torch.from_numpy(np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths))
-    return Layout(torch.from_numpy(offsets), cells, blocks)
+    return Layout(torch.from_numpy(offsets), cells, rectangles)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a batch of token sequences is laid out in an encoder: computed once, read by every layer.
+
+    Sequences of one length lie side by side, so on a CPU a rectangle is a view of the flat tokens, without padding or
+    copies. A GPU prefers few large kernels: there lengths are rounded up, and rectangles are padded.
+    """
+
+    order: Tensor
+    """(B,) int64: place i of the encoder holds sequence order[i] of the batch; lengths ascend."""
+    token_order: Tensor
+    """(T,) int64: row t of the encoder is token token_order[t] of the batch."""
+    positions: Tensor
+    """(T,) int64 position of each row within its sequence, from 0."""
+    first: Tensor
+    """(B,) int64 row of each sequence's first token."""
+    lengths: Tensor
+    """(B,) int64 tokens of each sequence, ascending."""
+    layout: Layout
+    """Where the sorted sequences lie, and the rectangles that attention works on."""
+    masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    """What is added to scores, by (length, reach): 0 or -inf; filled when first needed."""
+    rotations: dict[float, Rotation] = field(default_factory=dict)
+    """Rotations by position, by base; filled when first needed."""
+
+    def rotation(self, theta: float, width: int) -> Rotation:
+        """Return what each row's heads of that width are turned by at its position."""
+        if theta not in self.rotations:
+            self.rotations[theta] = turn_by_position(self.positions, theta, width)
+        return self.rotations[theta]
+
+
+def plan_batch(lengths: Tensor, device: torch.device) -> Plan:
+    """Return the layout of a batch.
+
+    Args:
+        lengths: (B,) int64 on the CPU, each at least 1.
+        device: Where the encoder runs.
+    """
+    granularity = CPU_GRANULARITY if device.type == "cpu" else GPU_GRANULARITY
+    order = lengths.argsort(stable=True)
+    sorted_lengths = lengths[order]
+    first = sorted_lengths.cumsum(0) - sorted_lengths
+    start = (lengths.cumsum(0) - lengths)[order]
+    total = int(lengths.sum())
+    positions = torch.arange(total) - first.repeat_interleave(sorted_lengths, output_size=total)
+    token_order = positions + start.repeat_interleave(sorted_lengths, output_size=total)
+    rounded = -(-sorted_lengths // granularity)
+    ends = np.cumsum(np.unique(rounded, return_counts=True)[1]).tolist()
+    layout = make_layout(sorted_lengths.numpy(), list(zip([0, *ends], ends, strict=False)))
+    on_device = partial(torch.Tensor.to, device=device, non_blocking=True)
+    return Plan(
+        order=on_device(order),
+        token_order=on_device(token_order),
+        positions=on_device(positions),
+        first=on_device(first),
+        lengths=on_device(sorted_lengths),
+        layout=layout.to(device),
+    )
 
 
 def attend(
@@ -115,7 +189,7 @@ def attend(
         num_heads: H, a divisor of D.
         causal: Whether a token sees only itself and those before it.
         dropout: Share of attention weights dropped.
-        query_layout: Where only some tokens ask: their layout, over the same blocks. They see the whole sequence.
+        query_layout: Where only some tokens ask: their layout, over the same sequences. They see the whole sequence.
 
     Returns:
         (T, D) or (Q, D), in the order of `query`.
@@ -123,13 +197,13 @@ def attend(
     asks = layout if query_layout is None else query_layout
     triangle = causal and query_layout is None
     width = query.shape[1]
-    rows = zip(asks.pack(query), layout.pack(key), layout.pack(value), asks.blocks, layout.blocks, strict=True)
+    rows = zip(asks.pack(query), layout.pack(key), layout.pack(value), asks.rectangles, layout.rectangles, strict=True)
     out = []
-    for q, k, v, ask, block in rows:
+    for q, k, v, ask, rectangle in rows:
         q = q.view(*ask.shape, num_heads, -1).transpose(1, 2)  # (n, H, L, E)
-        k, v = (x.view(*block.shape, num_heads, -1).transpose(1, 2) for x in (k, v))
+        k, v = (x.view(*rectangle.shape, num_heads, -1).transpose(1, 2) for x in (k, v))
         # Padding stands to the right of every token, so the causal mask hides it.
-        mixed = _mix(q, k, v, None if triangle else block.mask, triangle, dropout)
+        mixed = _mix(q, k, v, None if triangle else rectangle.mask, triangle, dropout)
         out.append(mixed.transpose(1, 2).reshape(-1, width))
     return asks.unpack(out)
 

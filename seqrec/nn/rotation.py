@@ -31,6 +31,13 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
 
 
+def turn_by_position(positions: Tensor, theta: float, width: int) -> Rotation:
+    """Return the rotation of tokens by their (T,) positions, for heads of a width and with a base theta."""
+    planes = torch.arange(0, width, 2, dtype=torch.float32, device=positions.device)
+    angles = positions[:, None] * theta ** (-planes / width)
+    return Rotation(angles.cos(), angles.sin())
+
+
 def turn_by_time(seconds: Tensor, width: int) -> Rotation:
     """Return the rotation of events by when they were: planes turn once a minute to once in twenty years.
 

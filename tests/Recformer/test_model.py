@@ -10,6 +10,7 @@ import Recformer.attention
 from Recformer.config import RecformerConfig
 from Recformer.library import RecformerForSeqRec
 from Recformer.model import Layer, RecformerModel
+from seqrec.nn import ragged
 from seqrec.nn.dropout import dropout
 from seqrec.text.sequences import TokenBatch
 
@@ -89,7 +90,7 @@ def test_equals_longformer_with_gradients(
 ) -> None:
     monkeypatch.setattr(Recformer.attention, "DENSE_LENGTH", dense)
     monkeypatch.setattr(Recformer.attention, "BLOCK", block)
-    monkeypatch.setattr(Recformer.attention, "CPU_GRANULARITY", granularity)
+    monkeypatch.setattr(ragged, "CPU_GRANULARITY", granularity)
     theirs, ours = make_pair()
     batch = make_batch(LENGTHS)
     expected = run_longformer(theirs, batch)
@@ -113,7 +114,7 @@ def test_equals_longformer_with_gradients(
 @pytest.mark.parametrize("pooler_type", ["cls", "mean"])
 @pytest.mark.parametrize("granularity", [1, 16])
 def test_a_sequence_does_not_see_its_batch(monkeypatch: pytest.MonkeyPatch, pooler_type: Any, granularity: int) -> None:
-    monkeypatch.setattr(Recformer.attention, "CPU_GRANULARITY", granularity)
+    monkeypatch.setattr(ragged, "CPU_GRANULARITY", granularity)
     model = RecformerModel(small_config(pooler_type=pooler_type)).eval()
     shake(model)
     batch = make_batch([9, 30, 3, 17, 9])
@@ -174,7 +175,7 @@ def test_dropout_averages_out_in_every_attention(monkeypatch: pytest.MonkeyPatch
     x = torch.randn(50, 24)
     for dense in (0, 64):
         monkeypatch.setattr(Recformer.attention, "DENSE_LENGTH", dense)
-        plan = Recformer.attention.plan_batch(torch.tensor([20, 30]), torch.device("cpu"))
+        plan = ragged.plan_batch(torch.tensor([20, 30]), torch.device("cpu"))
         expected = attention.eval()(x, plan)
         attention.train()
         drawn = torch.stack([attention(x, plan) for _ in range(200)])
@@ -233,7 +234,7 @@ def test_config_survives_json() -> None:
 
 @pytest.mark.parametrize("granularity", [1, 16])
 def test_autocast_stays_close_to_float32(monkeypatch: pytest.MonkeyPatch, granularity: int) -> None:
-    monkeypatch.setattr(Recformer.attention, "CPU_GRANULARITY", granularity)
+    monkeypatch.setattr(ragged, "CPU_GRANULARITY", granularity)
     monkeypatch.setattr(Recformer.attention, "DENSE_LENGTH", 20)
     model = RecformerModel(small_config(attention_probs_dropout_prob=0.1))
     batch = make_batch([9, 30, 3, 17, 9])

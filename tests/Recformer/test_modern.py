@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer, ModernBertConfig, ModernBertForMaskedLM
 
+from Recformer.attention import attend_freely, attend_locally
 from Recformer.backbone import load_backbone, load_pretraining
 from Recformer.modern import ModernLayer
+from seqrec.nn.ragged import plan_batch
 from seqrec.text.backbones import find_backbone
 from seqrec.text.sequences import TokenBatch
 from tests import forked
@@ -66,7 +69,7 @@ def test_equals_modernbert(
     granularity: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("Recformer.attention.CPU_GRANULARITY", granularity)  # above 1, groups are padded as on a GPU
+    monkeypatch.setattr("seqrec.nn.ragged.CPU_GRANULARITY", granularity)  # above 1, groups are padded as on a GPU
     model, _ = load_backbone(str(backbone), max_token_num=100, pooler_type=pooler_type)
     torch.nn.init.zeros_(model.embeddings.item_position_embeddings.weight)
     batch = batch_of([4, 5, 6, 1, 9, 40, 9, 70])
@@ -80,6 +83,17 @@ def test_equals_modernbert(
     means = (expected * real[:, :, None]).sum(1) / real.sum(1, keepdim=True)
     for found in (pooled, read.pooled):
         torch.testing.assert_close(found, expected[:, 0] if pooler_type == "cls" else means, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.1])
+@pytest.mark.parametrize("attend", [attend_freely, attend_locally])
+def test_padding_leaves_gradients_finite(attend: Any, drop: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query in padding may be further than the window from every token."""
+    monkeypatch.setattr("seqrec.nn.ragged.CPU_GRANULARITY", 64)
+    plan = plan_batch(torch.tensor([5, 60, 3]), torch.device("cpu"))
+    parts = [torch.randn(68, 2, 8, requires_grad=True) for _ in range(3)]
+    attend(*parts, plan, 4, drop).sum().backward()
+    assert all(part.grad is not None and part.grad.isfinite().all() for part in parts)
 
 
 def test_the_language_model_head_comes_along(source: ModernBertForMaskedLM, backbone: Path) -> None:
