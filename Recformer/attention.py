@@ -10,6 +10,7 @@ Source: Beltagy et al. (2020), section 3, https://arxiv.org/abs/2004.05150.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,13 +38,13 @@ def attend_locally(query: Tensor, key: Tensor, value: Tensor, plan: Plan, reach:
         (T, H * E). The rows of first tokens are to be replaced by `attend_globally`.
     """
     pieces = []
-    for rectangle, parts in _by_rectangle(plan, query, key, value):
+    for rectangle, *parts in _rectangles(plan, query, key, value):
         q, k, v = (part.transpose(1, 2) for part in parts)  # (b, H, L, E)
         if rectangle.shape[1] <= DENSE_LENGTH:
             out = _weigh(q, k, v, _band_mask(plan, rectangle, reach), drop)
         else:
             out = _blocked_attention(q, k, v, plan, rectangle, reach, drop)
-        pieces.append(out.transpose(1, 2).flatten(0, 1))  # (b * L, H, E)
+        pieces.append(out.transpose(1, 2))  # (b, L, H, E)
     return plan.layout.unpack(pieces).flatten(1)
 
 
@@ -53,7 +54,7 @@ def attend_freely(query: Tensor, key: Tensor, value: Tensor, plan: Plan, reach: 
     Arguments are those of `attend_locally`; the first token is one like any other.
     """
     pieces = []
-    for rectangle, parts in _by_rectangle(plan, query, key, value):
+    for rectangle, *parts in _rectangles(plan, query, key, value):
         q, k, v = (part.transpose(1, 2) for part in parts)  # (b, H, L, E)
         length, closed = rectangle.shape[1], None
         at = torch.arange(length, device=q.device)
@@ -64,7 +65,7 @@ def attend_freely(query: Tensor, key: Tensor, value: Tensor, plan: Plan, reach: 
             padding = ~rectangle.mask & (at[:, None] != at)
             closed = padding if closed is None else closed | padding
         mask = None if closed is None else _closed(closed)
-        pieces.append(_weigh(q, k, v, mask, drop).transpose(1, 2).flatten(0, 1))
+        pieces.append(_weigh(q, k, v, mask, drop).transpose(1, 2))
     return plan.layout.unpack(pieces).flatten(1)
 
 
@@ -86,10 +87,9 @@ def attend_globally(hidden: Tensor, probe: Tensor, bias: Tensor, plan: Plan, dro
         (B, H, D) weighted sums of `hidden`, and (B, H) the sums of the weights, 1 without dropout.
     """
     sums, masses = [], []
-    # Split, never sliced: the backward of a slice writes a full-size gradient for every rectangle.
     counts = [rectangle.shape[0] for rectangle in plan.layout.rectangles]
-    parts = zip(_by_rectangle(plan, hidden), torch.split(probe, counts), torch.split(bias, counts), strict=True)
-    for (rectangle, (x,)), u, c in parts:  # x: (b, L, D)
+    parts = zip(_rectangles(plan, hidden), torch.split(probe, counts), torch.split(bias, counts), strict=True)
+    for (rectangle, x), u, c in parts:  # x: (b, L, D)
         scores = torch.baddbmm(c[:, :, None], u, x.transpose(1, 2))  # (b, H, L)
         if rectangle.mask is not None:
             scores = scores.masked_fill(~rectangle.mask[:, 0], -torch.inf)
@@ -99,17 +99,9 @@ def attend_globally(hidden: Tensor, probe: Tensor, bias: Tensor, plan: Plan, dro
     return torch.cat(sums), torch.cat(masses)
 
 
-def average_tokens(hidden: Tensor, plan: Plan) -> Tensor:
-    """Return (B, D), the mean of each sequence's rows of the (T, D) `hidden`."""
-    sums = [x.sum(1) for _, (x,) in _by_rectangle(plan, hidden)]  # padding is zero
-    return torch.cat(sums) / plan.lengths[:, None]
-
-
-def _by_rectangle(plan: Plan, *flats: Tensor) -> Iterator[tuple[Rectangle, tuple[Tensor, ...]]]:
-    """Yield each rectangle with its cells of the (T, ...) tensors, laid out as (b, L, ...)."""
-    layout = plan.layout
-    for rectangle, parts in zip(layout.rectangles, zip(*map(layout.pack, flats), strict=True), strict=True):
-        yield rectangle, tuple(part.view(*rectangle.shape, *part.shape[1:]) for part in parts)
+def _rectangles(plan: Plan, *flats: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Return each rectangle with its (b, L, ...) tokens of (T, ...) tensors."""
+    return zip(plan.layout.rectangles, *map(plan.layout.pack, flats), strict=True)
 
 
 def _weigh(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, drop: float) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from seqrec.basics.errors import UserError
 from seqrec.basics.opening import check_field, read_json_object
 from seqrec.text.backbones import find_backbone, load_tokenizer
+from seqrec.text.options import Pooling
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -79,7 +80,7 @@ class RecformerConfig:
     max_attr_num: int = 3
     max_attr_length: int = 32
     """Tokens per attribute, name and value together."""
-    pooler_type: Literal["cls", "mean"] = "cls"
+    pooler_type: Pooling = "cls"
     """A sequence's vector: that of its first token, or the mean over all of its tokens."""
     temp: float = 0.05
     """Cosine similarities are divided by this."""
@@ -112,7 +113,7 @@ class RecformerConfig:
             )
         if not isinstance(self.hidden_act, str) or self.hidden_act not in ACTIVATIONS:
             raise UserError(f"hidden_act must be one of {sorted(ACTIVATIONS)}, got {self.hidden_act!r:.80}")
-        if self.pooler_type not in ("cls", "mean"):
+        if self.pooler_type not in get_args(Pooling):
             raise UserError(f"pooler_type must be 'cls' or 'mean', got {self.pooler_type!r:.80}")
         if self.architecture not in ("longformer", "modernbert"):
             raise UserError(f"architecture must be 'longformer' or 'modernbert', got {self.architecture!r:.80}")

@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from Recformer.attention import attend_globally, attend_locally, average_tokens
+from Recformer.attention import attend_globally, attend_locally
 from Recformer.config import ACTIVATIONS, RecformerConfig
 from Recformer.modern import ModernEmbeddings, ModernLayer
 from seqrec.basics.errors import UserError
@@ -25,6 +25,7 @@ from seqrec.nn.dropout import Dropout
 from seqrec.nn.ragged import Plan, plan_batch
 from seqrec.text.encoder import Encoded, TextEncoder
 from seqrec.text.lora import effective_weight
+from seqrec.text.pooling import pool_tokens
 from seqrec.text.sequences import TokenBatch
 from seqrec.text.weights import save_folder
 
@@ -207,7 +208,7 @@ class RecformerModel(TextEncoder):
         if self.config.pooler_type == "cls" and not all_tokens:
             return Encoded(_unsort(self.final_norm(last(x, plan, only_first=True)), plan.order), None)
         x = self.final_norm(last(x, plan))
-        pooled = x.index_select(0, plan.first) if self.config.pooler_type == "cls" else average_tokens(x, plan)
+        pooled = pool_tokens(x, plan, self.config.pooler_type)
         return Encoded(_unsort(pooled, plan.order), _unsort(x, plan.token_order) if all_tokens else None)
 
     def freeze_unread(self) -> None:

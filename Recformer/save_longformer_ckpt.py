@@ -8,7 +8,6 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -19,6 +18,7 @@ from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import write_json
 from seqrec.text.backbones import MINILM, find_backbone, load_tokenizer
+from seqrec.text.options import Pooling
 from seqrec.text.weights import load_folder, save_checkpoint
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Config:
     """Longest sequence; positions beyond the source's are repeated."""
     attention_window: int = 64
     """Tokens that a token sees, both sides together."""
-    pooler_type: Literal["cls", "mean"] | None = None
+    pooler_type: Pooling | None = None
     """A text's vector: its first token's, or the mean over its tokens. By default what the source was trained for."""
     seed: int = 42
     """Of the item positions."""

@@ -77,22 +77,22 @@ def test_a_layout_by_hand() -> None:
     layout = make_layout(np.array([3, 2]))
     assert layout.offsets.tolist() == [0, 3, 5]
     assert layout.last.tolist() == [2, 4]
-    (block,) = layout.rectangles
-    assert block.shape == (2, 3)
-    assert block.mask is not None
-    assert block.mask[:, 0, 0].tolist() == [[True, True, True], [True, True, False]]
+    (rectangle,) = layout.rectangles
+    assert rectangle.shape == (2, 3)
+    assert rectangle.mask is not None
+    assert rectangle.mask[:, 0, 0].tolist() == [[True, True, True], [True, True, False]]
     assert layout.cells is not None
     assert layout.cells.tolist() == [0, 1, 2, 3, 4]  # the sixth cell is padding
     tokens = torch.arange(1.0, 6.0)[:, None]
-    (rows,) = layout.pack(tokens)
-    assert rows[:, 0].tolist() == [1, 2, 3, 4, 5, 0]
-    assert layout.unpack([rows]).tolist() == tokens.tolist()
+    (part,) = layout.pack(tokens)
+    assert part[:, :, 0].tolist() == [[1, 2, 3], [4, 5, 0]]
+    assert layout.unpack([part]).tolist() == tokens.tolist()
     full = make_layout(np.array([2, 2, 2]))
     assert full.rectangles[0].mask is None and full.cells is None  # nothing is padding
 
 
 @given(LENGTHS)
-def test_blocks_hold_every_token_once_and_little_padding(lengths: list[int]) -> None:
+def test_rectangles_hold_every_token_once_and_little_padding(lengths: list[int]) -> None:
     order = longest_first(np.array(lengths))
     counts = np.array(lengths)[order]
     assert (np.diff(counts) <= 0).all()
@@ -100,13 +100,13 @@ def test_blocks_hold_every_token_once_and_little_padding(lengths: list[int]) -> 
     tokens = torch.arange(1.0, sum(lengths) + 1)[:, None]
     rectangles = layout.pack(tokens)
     assert layout.unpack(list(rectangles)).tolist() == tokens.tolist()
-    assert sorted(cell for rows in rectangles for cell in rows[:, 0].tolist() if cell) == tokens[:, 0].tolist()
-    for block in layout.rectangles:
-        rows = block.mask.sum(dim=3) if block.mask is not None else torch.tensor([block.shape[1]])
-        assert rows.min() >= 0.6 * block.shape[1] - 4
+    assert sorted(cell for rows in rectangles for cell in rows.flatten().tolist() if cell) == tokens[:, 0].tolist()
+    for rectangle in layout.rectangles:
+        rows = rectangle.mask.sum(dim=3) if rectangle.mask is not None else torch.tensor([rectangle.shape[1]])
+        assert rows.min() >= 0.6 * rectangle.shape[1] - 4
 
 
-def test_sequences_of_like_length_share_a_block() -> None:
+def test_sequences_of_similar_length_share_a_rectangle() -> None:
     # 40 takes down to 0.6 x 40 - 4 = 20, and 19 begins another, which takes down to 7.4.
     assert cut_by_length(np.array([40, 39, 20, 19, 8, 7])) == [(0, 3), (3, 5), (5, 6)]
 

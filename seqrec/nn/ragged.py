@@ -46,12 +46,13 @@ class Layout(NamedTuple):
         return self.offsets[1:] - 1
 
     def pack(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return each rectangle's cells, (n * L, ...) with zeros in padding, from (T, ...)."""
-        sizes = [n * length for n, length in (rectangle.shape for rectangle in self.rectangles)]
+        """Return each rectangle's tokens, (n, L, ...) with zeros in padding, from (T, ...)."""
+        shapes = [rectangle.shape for rectangle in self.rectangles]
+        sizes = [n * length for n, length in shapes]
         if self.cells is not None:
             x = x.new_zeros(sum(sizes), *x.shape[1:]).index_copy_(0, self.cells, x)
-        rows: tuple[Tensor, ...] = x.split(sizes)
-        return rows
+        # Split, never sliced: the backward of a slice writes a full-size gradient for every rectangle.
+        return tuple(part.view(*shape, *x.shape[1:]) for part, shape in zip(x.split(sizes), shapes, strict=True))
 
     def to(self, device: torch.device) -> "Layout":
         """Return the layout on a device."""
@@ -62,8 +63,9 @@ class Layout(NamedTuple):
         rectangles = [Rectangle(rectangle.shape, moved(rectangle.mask)) for rectangle in self.rectangles]
         return Layout(self.offsets.to(device, non_blocking=True), moved(self.cells), rectangles)
 
-    def unpack(self, rows: list[Tensor]) -> Tensor:
-        """Return (T, ...) from each rectangle's cells, (n * L, ...)."""
+    def unpack(self, parts: list[Tensor]) -> Tensor:
+        """Return (T, ...) from each rectangle's tokens, (n, L, ...)."""
+        rows = [part.flatten(0, 1) for part in parts]
         x = rows[0] if len(rows) == 1 else torch.cat(rows)
         return x if self.cells is None else x.index_select(0, self.cells)
 
@@ -196,15 +198,13 @@ def attend(
     """
     asks = layout if query_layout is None else query_layout
     triangle = causal and query_layout is None
-    width = query.shape[1]
-    rows = zip(asks.pack(query), layout.pack(key), layout.pack(value), asks.rectangles, layout.rectangles, strict=True)
+    rows = zip(asks.pack(query), layout.pack(key), layout.pack(value), layout.rectangles, strict=True)
     out = []
-    for q, k, v, ask, rectangle in rows:
-        q = q.view(*ask.shape, num_heads, -1).transpose(1, 2)  # (n, H, L, E)
-        k, v = (x.view(*rectangle.shape, num_heads, -1).transpose(1, 2) for x in (k, v))
+    for q, k, v, rectangle in rows:
+        q, k, v = (x.unflatten(2, (num_heads, -1)).transpose(1, 2) for x in (q, k, v))  # (n, H, L, E)
         # Padding stands to the right of every token, so the causal mask hides it.
         mixed = _mix(q, k, v, None if triangle else rectangle.mask, triangle, dropout)
-        out.append(mixed.transpose(1, 2).reshape(-1, width))
+        out.append(mixed.transpose(1, 2).flatten(2))
     return asks.unpack(out)
 
 

@@ -9,6 +9,9 @@ import tyro
 from seqrec.basics.checks import require_above, require_at_least, require_at_most
 from seqrec.basics.errors import UserError
 
+Pooling = Literal["cls", "mean"]
+"""A sequence's vector: that of its first token, or the mean over all of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderOptions:
@@ -26,7 +29,7 @@ class EncoderOptions:
     """Tokens of an attribute, name and value together."""
     attention_window: int | None = None
     """Tokens that a token sees, both sides together; by default 64, and in a ModernBERT what it was trained with."""
-    pooler_type: Literal["cls", "mean"] | None = None
+    pooler_type: Pooling | None = None
     """A text's vector: its first token's, or the mean over its tokens. By default what the backbone was trained for."""
     temp: float = 0.05
     """Cosine similarities are divided by this."""
