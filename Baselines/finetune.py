@@ -24,7 +24,8 @@ from seqrec.basics.files import write_atomically
 from seqrec.basics.paths import ROOT
 from seqrec.basics.progress import progress
 from seqrec.data.batches import RowSampler
-from seqrec.data.dataset import Dataset, Histories, find_dataset
+from seqrec.data.dataset import Dataset, Histories
+from seqrec.data.discovery import open_dataset
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.training.batches import BatchModule
 from seqrec.training.folder import RunFolder
@@ -47,7 +48,7 @@ class Config:
     dataset: Annotated[str | None, tyro.conf.arg(aliases=["--dataset_code"])] = None
     """Name of a prepared dataset in data/; demo, unless --data_path is given."""
     data_path: Path | None = None
-    """Folder of a prepared dataset elsewhere."""
+    """Folder of a prepared dataset elsewhere, or of raw data (dataset.pkl, train.json, *.inter): prepared once."""
     baseline: Literal["popularity", "recency"] = "popularity"
     """Rank items by how often they occur in training, or so that an event counts half after every half-life."""
     half_life: float | None = None
@@ -139,7 +140,7 @@ def restore(
 
 def main(config: Config) -> None:
     """Count, test, and write the run folder."""
-    dataset = find_dataset(config.dataset, config.data_path)
+    dataset = open_dataset(config.dataset, config.data_path)
     run = RunFolder("Baselines", dataset, config.baseline, config.training, config.protocol)
     split = config.protocol.hold_out(dataset)
     if not run.open(config):

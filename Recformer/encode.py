@@ -22,7 +22,7 @@ from seqrec.basics.errors import UserError
 from seqrec.basics.names import check_name
 from seqrec.basics.paths import ROOT
 from seqrec.basics.precision import Precision
-from seqrec.data.dataset import find_dataset
+from seqrec.data.discovery import open_dataset
 from seqrec.data.vectors import Producer, embedding_path, needs_saving
 from seqrec.text.encoding import own_device, weights_sha256, write_vectors
 from seqrec.text.options import EncoderOptions
@@ -40,7 +40,7 @@ class Config:
     dataset: str | None = None
     """Name of a prepared dataset in data/; demo, unless --data_path is given."""
     data_path: Path | None = None
-    """Folder of a prepared dataset elsewhere."""
+    """Folder of a prepared dataset elsewhere, or of raw data (dataset.pkl, train.json, *.inter): prepared once."""
     checkpoint: Path | None = None
     """Recformer weights to encode with, such as checkpoints/best.ckpt of a finetuning stage."""
     max_tokens: int = 8192
@@ -65,7 +65,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Encode all items and write their vectors."""
-    dataset = find_dataset(config.dataset, config.data_path)
+    dataset = open_dataset(config.dataset, config.data_path)
     model, tokenizer = load_backbone(*config.encoder.source, **config.encoder.changes)
     if config.checkpoint is not None:
         load_weights(model, config.checkpoint)

@@ -31,7 +31,8 @@ from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
 from seqrec.basics.paths import ROOT
 from seqrec.data.batches import RowSampler
-from seqrec.data.dataset import Dataset, find_dataset
+from seqrec.data.dataset import Dataset
+from seqrec.data.discovery import open_dataset
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.data.splits import Split
 from seqrec.nn.losses import full_softmax, sampled_softmax
@@ -58,7 +59,7 @@ class Config:
     dataset: str | None = None
     """Name of a prepared dataset in data/; demo, unless --data_path is given."""
     data_path: Path | None = None
-    """Folder of a prepared dataset elsewhere."""
+    """Folder of a prepared dataset elsewhere, or of raw data (dataset.pkl, train.json, *.inter): prepared once."""
     pretrain_ckpt: Path | None = None
     """Weights of a pretrained Recformer to start from; without it, finetuning starts from the backbone."""
     embedding_dir: Path = ROOT / "embedding"
@@ -260,7 +261,7 @@ def link_best(run: RunFolder, stage: int) -> None:
 
 def main(config: Config) -> None:
     """Export the untouched vectors, train both stages, test once, and write the run folder."""
-    dataset = find_dataset(config.dataset, config.data_path)
+    dataset = open_dataset(config.dataset, config.data_path)
     start = config.starts[-1]
     run = RunFolder(
         "Recformer", dataset, f"{start}-zeroshot" if config.test_only else start, config.training, config.protocol

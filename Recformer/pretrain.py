@@ -25,7 +25,8 @@ from seqrec.basics.checks import require_at_least
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
 from seqrec.data.batches import Rounds, RowSampler
-from seqrec.data.dataset import Dataset, find_dataset
+from seqrec.data.dataset import Dataset
+from seqrec.data.discovery import open_dataset
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.text.encoding import encode_items
 from seqrec.text.masking import WordMasker
@@ -224,8 +225,8 @@ def make_batches(
 
 def main(config: Config) -> None:
     """Pretrain, test the best weights on the held-out domain, and write the run folder."""
-    corpus = find_dataset(config.dataset, config.data_path)
-    valid = find_dataset(config.valid_dataset, config.valid_path)
+    corpus = open_dataset(config.dataset, config.data_path)
+    valid = open_dataset(config.valid_dataset, config.valid_path)
     if corpus.item_ids_sha256 == valid.item_ids_sha256:
         raise UserError(f"{corpus.name} and {valid.name} have the same items: validate on a domain that is not read")
     run = RunFolder("Recformer", valid, f"pretraining-on-{corpus.name}", config.training, config.protocol)

@@ -22,7 +22,8 @@ from seqrec.basics.files import write_atomically, write_json
 from seqrec.basics.paths import ROOT
 from seqrec.basics.progress import progress
 from seqrec.comparison.page import render_page
-from seqrec.data.dataset import Dataset, find_dataset
+from seqrec.data.dataset import Dataset
+from seqrec.data.discovery import open_dataset
 from seqrec.data.splits import leave_one_out
 from seqrec.data.vector_statistics import Statistics, describe_vectors, draw_transitions, nearest, unit_rows
 from seqrec.data.vectors import advise_export, load_embeddings, name_of
@@ -47,7 +48,7 @@ class Config:
     dataset: str | None = None
     """Name of a prepared dataset in data/; demo, unless --data_path is given."""
     data_path: Path | None = None
-    """Folder of a prepared dataset elsewhere."""
+    """Folder of a prepared dataset elsewhere, or of raw data (dataset.pkl, train.json, *.inter): prepared once."""
     init_types: tuple[str, ...] = ()
     """Item vectors: names in embedding/DATASET/ or files; all that lie there if not given."""
     transforms: tuple[Transform, ...] = ("none", "standardise", "whiten", "shrink")
@@ -162,7 +163,7 @@ def list_neighbours(config: Config, dataset: Dataset, vectors: dict[str, NDArray
 
 def main(config: Config) -> None:
     """Print the numbers and write the page."""
-    dataset = find_dataset(config.dataset, config.data_path)
+    dataset = open_dataset(config.dataset, config.data_path)
     init_types = config.init_types or list_vectors(dataset, config.embedding_dir)
     vectors = {name_of(name): load_embeddings(name, dataset, config.embedding_dir) for name in init_types}
     rows = measure(config, dataset, vectors)

@@ -25,14 +25,14 @@ from seqrec.data.sources.demo import Demo
 from seqrec.data.sources.histories import HistoryFiles
 from seqrec.data.sources.movielens import MovieLens
 from seqrec.data.sources.pickled import Pickled
-from seqrec.data.sources.recformer import Recformer
+from seqrec.data.sources.recformer import JsonSplits
 from seqrec.data.sources.sequences import Sequences
 from seqrec.data.sources.table import TableFile
 
 Source = (
     Annotated[Demo, subcommand(Demo.kind)]
     | Annotated[Atomic, subcommand(Atomic.kind)]
-    | Annotated[Recformer, subcommand(Recformer.kind)]
+    | Annotated[JsonSplits, subcommand(JsonSplits.kind)]
     | Annotated[Amazon, subcommand(Amazon.kind)]
     | Annotated[MovieLens, subcommand(MovieLens.kind)]
     | Annotated[Sequences, subcommand(Sequences.kind)]

@@ -161,19 +161,19 @@ def test_only_one_module_reads_and_writes_item_vectors() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_read_the_one_prepared_dataset(family: str) -> None:
-    finders = set()
+    finders, sources = set(), ("seqrec.data.discovery", "seqrec.training.id_model")
     for module in MODULES:
         if folder_of(module) != family:
             continue
         for node in ast.walk(tree_of(module)):
-            if isinstance(node, ast.ImportFrom) and node.module in ("seqrec.data.dataset", "seqrec.training.id_model"):
+            if isinstance(node, ast.ImportFrom) and node.module in sources:
                 finders |= {alias.name for alias in node.names}
             elif isinstance(node, ast.Attribute):
                 reads = node.attr.startswith(("read_", "scan_")) and ast.unparse(node.value) in {"pl", "pd", "polars"}
                 assert not reads, (
                     f"{module}:{node.lineno} reads a table of its own; take it from seqrec.data.dataset.Dataset"
                 )
-    assert finders & {"find_dataset", "train_id_model"}
+    assert finders & {"open_dataset", "train_id_model"}
 
 
 def test_every_module_imports() -> None:

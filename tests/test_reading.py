@@ -21,7 +21,7 @@ from seqrec.data.sources.atomic import Atomic
 from seqrec.data.sources.corpus import Corpus
 from seqrec.data.sources.movielens import MovieLens
 from seqrec.data.sources.pickled import load_plain_pickle
-from seqrec.data.sources.recformer import Recformer
+from seqrec.data.sources.recformer import JsonSplits
 from seqrec.data.sources.sequences import Sequences
 from seqrec.data.sources.table import TableFile
 
@@ -110,7 +110,7 @@ def test_ids_that_are_objects_are_refused(tmp_path: Path) -> None:
         prepare(TableFile(**where(tmp_path), input=tmp_path / "t.parquet"))
 
 
-def write_recformer(folder: Path, **files: Any) -> Recformer:
+def write_recformer(folder: Path, **files: Any) -> JsonSplits:
     content = {
         "train": {"0": [0, 1]},
         "val": {"0": [2]},
@@ -121,7 +121,7 @@ def write_recformer(folder: Path, **files: Any) -> Recformer:
     }
     for name, value in {**content, **files}.items():
         write(folder / f"{name}.json", value if isinstance(value, str) else json.dumps(value))
-    return Recformer(**where(folder), input=folder)
+    return JsonSplits(**where(folder), input=folder)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from seqrec.data.preparation import Preparation, prepare
 from seqrec.data.sources.amazon import Amazon
 from seqrec.data.sources.atomic import Atomic
 from seqrec.data.sources.movielens import MovieLens
-from seqrec.data.sources.recformer import Recformer
+from seqrec.data.sources.recformer import JsonSplits
 from seqrec.data.sources.sequences import Sequences
 from seqrec.data.sources.table import TableFile
 
@@ -273,7 +273,7 @@ def test_real_counts(tmp_path: Path) -> None:
             **where(tmp_path), input=lines, items=lines.with_name("movies.dat"), overwrite=True
         ),
         (22_363, 12_101, 198_502): Sequences(**where(tmp_path), input=folder / "s3rec" / "Beauty.txt", overwrite=True),
-        (10_962, 5_820, 66_164): Recformer(**where(tmp_path), input=split, resplit=True, overwrite=True),
+        (10_962, 5_820, 66_164): JsonSplits(**where(tmp_path), input=split, resplit=True, overwrite=True),
         (458, 148, 2_972): Amazon(**where(tmp_path), input=raw, overwrite=True),
     }
     for expected, config in configs.items():

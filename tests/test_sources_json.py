@@ -19,7 +19,7 @@ from seqrec.data.sources.corpus import Corpus
 from seqrec.data.sources.json_text import scan_objects
 from seqrec.data.sources.pickled import Pickled
 from seqrec.data.sources.reading import line_chunks
-from seqrec.data.sources.recformer import Recformer
+from seqrec.data.sources.recformer import JsonSplits
 from seqrec.data.sources.sequences import Sequences
 from seqrec.data.splits import leave_one_out
 
@@ -64,7 +64,7 @@ def write_recformer(folder: Path, base: int = 0, **changes: Any) -> dict[str, An
 @pytest.mark.parametrize("base", [0, 1])
 def test_recformer_keeps_the_split_for_either_base(tmp_path: Path, base: int) -> None:
     write_recformer(tmp_path, base)
-    users, items, table = read(Recformer(**where(tmp_path), input=tmp_path))
+    users, items, table = read(JsonSplits(**where(tmp_path), input=tmp_path))
     assert users == {"ann": ["b", "a", "c", "d"], "bob": ["c", "d", "a"]}
     assert items == ["a", "b", "c", "d"]
     assert table.columns == ["item", "raw_id", "title", "brand", "category"]
@@ -75,8 +75,8 @@ def test_recformer_titles_as_strings_and_nan(tmp_path: Path) -> None:
     meta = {"a": "A", "b": "B", "c": float("nan"), "d": "D"}
     write_recformer(tmp_path, meta_data=meta)
     with pytest.raises(ValueError, match="1 of 4 items have no text in title, for example c"):
-        prepare(Recformer(**where(tmp_path), input=tmp_path))
-    config = Recformer(**where(tmp_path), input=tmp_path, on_missing_text="item_id")
+        prepare(JsonSplits(**where(tmp_path), input=tmp_path))
+    config = JsonSplits(**where(tmp_path), input=tmp_path, on_missing_text="item_id")
     assert read(config)[2]["title"].to_list() == ["A", "B", "c", "D"]
 
 
@@ -84,8 +84,8 @@ def test_recformer_split_by_user_needs_resplit(tmp_path: Path) -> None:
     held = {"1": [2, 3, 0]}
     write_recformer(tmp_path, train={"0": [1, 0, 2, 3]}, val=held, test=held)
     with pytest.raises(ValueError, match="user '1' is in val but not in train; add --resplit"):
-        prepare(Recformer(**where(tmp_path), input=tmp_path))
-    users, _, _ = read(Recformer(**where(tmp_path), input=tmp_path, resplit=True))
+        prepare(JsonSplits(**where(tmp_path), input=tmp_path))
+    users, _, _ = read(JsonSplits(**where(tmp_path), input=tmp_path, resplit=True))
     assert users == {"ann": ["b", "a", "c", "d"], "bob": ["c", "d", "a"]}
 
 
@@ -107,23 +107,23 @@ def test_recformer_split_by_user_needs_resplit(tmp_path: Path) -> None:
 def test_recformer_faults(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     write_recformer(tmp_path, **changes)
     with pytest.raises(ValueError, match=message):
-        prepare(Recformer(**where(tmp_path), input=tmp_path))
+        prepare(JsonSplits(**where(tmp_path), input=tmp_path))
 
 
 def test_recformer_faulty_json(tmp_path: Path) -> None:
     write_recformer(tmp_path)
     write(tmp_path / "smap.json", '{"a": 0,\n"b": }')
     with pytest.raises(ValueError, match=r"smap\.json, line 2: not JSON"):
-        prepare(Recformer(**where(tmp_path), input=tmp_path))
+        prepare(JsonSplits(**where(tmp_path), input=tmp_path))
     write(tmp_path / "smap.json", '{"a": 0,\n"a": 1}')
     with pytest.raises(ValueError, match=r"smap\.json: the key 'a' occurs twice"):
-        prepare(Recformer(**where(tmp_path), input=tmp_path))
+        prepare(JsonSplits(**where(tmp_path), input=tmp_path))
     (tmp_path / "smap.json").write_bytes(b'{"a": 0,\n\n"\xe9": 1}')
     with pytest.raises(ValueError, match=r"smap\.json, line 3: not UTF-8 \(byte 0xe9\)"):
-        prepare(Recformer(**where(tmp_path), input=tmp_path))
+        prepare(JsonSplits(**where(tmp_path), input=tmp_path))
     (tmp_path / "smap.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"smap\.json is not a file \(in .*train\.json"):
-        prepare(Recformer(**where(tmp_path), input=tmp_path))
+        prepare(JsonSplits(**where(tmp_path), input=tmp_path))
 
 
 @pytest.mark.parametrize("number", [str, int])
@@ -132,12 +132,12 @@ def test_recformer_pretraining_lists(tmp_path: Path, number: Any) -> None:
     lists = [[number(3), number(1)], [number(3)], [], [number(4), number(4), number(1)]]
     for name, content in (("train", lists), ("meta_data", meta), ("odd", {"0": [1]})):
         write(tmp_path / f"{name}.json", json.dumps(content))
-    users, items, table = read(Recformer(**where(tmp_path), input=tmp_path, sequences_file="train.json"))
+    users, items, table = read(JsonSplits(**where(tmp_path), input=tmp_path, sequences_file="train.json"))
     assert users == {"0": ["3", "1"], "1": ["3"], "3": ["4", "4", "1"]}
     assert items == ["3", "1", "4"]
     assert table["title"].to_list() == ["t3", "t1", "t4"]
     with pytest.raises(ValueError, match=r"odd.json: expected a list of lists of item keys, got dict"):
-        read(Recformer(**where(tmp_path), input=tmp_path, sequences_file="odd.json"))
+        read(JsonSplits(**where(tmp_path), input=tmp_path, sequences_file="odd.json"))
 
 
 def domain(folder: Path, name: str, lines: list[str], items: str) -> None:

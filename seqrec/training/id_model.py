@@ -21,7 +21,8 @@ from seqrec.basics.checks import require_above, require_at_least
 from seqrec.basics.errors import UserError
 from seqrec.basics.paths import ROOT
 from seqrec.data.batches import RowSampler
-from seqrec.data.dataset import Dataset, Histories, find_dataset
+from seqrec.data.dataset import Dataset, Histories
+from seqrec.data.discovery import open_dataset
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.data.vectors import NONE, load_embeddings, name_of, vectors_sha256
 from seqrec.nn.item_table import GivenVectors, TableOptions
@@ -48,7 +49,7 @@ class IdModelConfig:
     dataset: Annotated[str | None, tyro.conf.arg(aliases=["--dataset_code"])] = None
     """Name of a prepared dataset in data/; demo, unless --data_path is given."""
     data_path: Path | None = None
-    """Folder of a prepared dataset elsewhere."""
+    """Folder of a prepared dataset elsewhere, or of raw data (dataset.pkl, train.json, *.inter): prepared once."""
     init_type: str = NONE
     """Item vectors to start from: none (random), longformer, pretrain, finetune, or any file of embedding/DATASET/."""
     embedding_dir: Path = ROOT / "embedding"
@@ -231,7 +232,7 @@ def restore_id_model(
 
 def train_id_model(module_class: type[IdModule], config: IdModelConfig) -> None:
     """Train, choose the best epoch on validation, test once, and write the run folder."""
-    dataset = find_dataset(config.dataset, config.data_path)
+    dataset = open_dataset(config.dataset, config.data_path)
     vectors = None if config.init_type == NONE else load_embeddings(config.init_type, dataset, config.embedding_dir)
     digest = None if vectors is None else vectors_sha256(vectors)
     run = RunFolder(module_class.family, dataset, name_of(config.init_type), config.training, config.protocol, digest)

@@ -10,7 +10,8 @@ from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.names import check_family
 from seqrec.basics.opening import read_json_object
 from seqrec.basics.paths import ROOT
-from seqrec.data.dataset import Dataset, find_dataset
+from seqrec.data.dataset import Dataset
+from seqrec.data.discovery import open_dataset
 from seqrec.training.checkpoints import load_state
 from seqrec.training.folder import DATA, VECTORS, from_root
 from seqrec.training.module import Recommender, TrainedOn
@@ -49,12 +50,12 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
             "and finetuned first, and a run of an earlier version has to be run again"
         ) from error
     config = from_root(read)
-    dataset = find_dataset(None, data_path) if data_path is not None else find_dataset(config.dataset, config.data_path)
+    dataset = open_dataset(None, data_path) if data_path is not None else open_dataset(config.dataset, config.data_path)
     if dataset.item_ids_sha256 != metrics["protocol"].get("item_ids_sha256"):
         raise UserError(f"{dataset.path} has other items than {folder} was trained on: give the run's own --data_path")
     trained = None
     if catalogue is not None:
-        trained, dataset = TrainedOn(dataset, folder), find_dataset(None, catalogue)
+        trained, dataset = TrainedOn(dataset, folder), open_dataset(None, catalogue)
     try:
         recommender: Recommender = family.restore(config, dataset, load_state(best), trained)
     except RuntimeError as error:

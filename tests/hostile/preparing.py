@@ -20,7 +20,7 @@ SOURCES: dict[str, type[Preparation]] = {
     source.kind: source
     for source in (
         *(amazon.Amazon, atomic.Atomic, cold.Cold, corpus.Corpus, histories.HistoryFiles, movielens.MovieLens),
-        *(pickled.Pickled, recformer.Recformer, sequences.Sequences, table.TableFile),
+        *(pickled.Pickled, recformer.JsonSplits, sequences.Sequences, table.TableFile),
     )
 }
 

@@ -30,7 +30,7 @@ Sequences = Mapping[Any, list[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recformer(Preparation):
+class JsonSplits(Preparation):
     """Recformer's finetune data."""
 
     kind: ClassVar[str] = "recformer"
