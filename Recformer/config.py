@@ -163,6 +163,8 @@ class RecformerConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> "RecformerConfig":
         """Return the configuration in a mapping that may hold other keys as well.
 
+        `attention_window` may be one number for all layers.
+
         Raises:
             UserError: If one lacks a default and is missing, or a value is of no use.
         """
@@ -170,7 +172,10 @@ class RecformerConfig:
         missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in values]
         if missing:
             raise UserError(f"the configuration has no {', '.join(missing)}")
-        return cls(**{name: value for name, value in values.items() if name in names})
+        given = {name: value for name, value in values.items() if name in names}
+        if type(window := given.get("attention_window")) is int:
+            given["attention_window"] = (window,) * given["num_hidden_layers"]
+        return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
@@ -205,8 +210,6 @@ def read_config(folder: Path, tokenizer: Any, **changes: Any) -> RecformerConfig
     rows = sum(_whole(values.get(name), name, folder) for name in ("max_token_num", "position_offset"))
     if not converted:
         values["max_position_embeddings"] = max(source["max_position_embeddings"], rows)
-    if isinstance(values.get("attention_window"), int):
-        values["attention_window"] = (values["attention_window"],) * values["num_hidden_layers"]
     try:
         return RecformerConfig.from_dict(values)
     except UserError as error:

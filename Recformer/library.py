@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from Recformer.backbone import load_backbone
@@ -21,6 +20,9 @@ from seqrec.text.backbones import find_backbone, load_tokenizer
 from seqrec.text.sequences import TokenBatch, build_sequences
 from seqrec.text.tokens import ItemTokens, tokenize_items
 from seqrec.text.weights import load_checkpoint, load_folder, save_folder
+
+Text = tuple[list[int], list[int]]
+"""An item's tokens, and the type of each."""
 
 
 class RecformerTokenizer:
@@ -46,22 +48,36 @@ class RecformerTokenizer:
         Raises:
             UserError: If no item has any text.
         """
-        items = list(chain.from_iterable(histories))
-        tokens = self._tokenize(items)
-        ends = np.cumsum([len(history) for history in histories])
-        starts = np.concatenate([[0], ends[:-1]])
-        longest = self.config.max_item_embeddings - 1
-        return build_sequences(np.arange(1, len(items) + 1), starts, ends, tokens, self.config.max_token_num, longest)
+        texts = self.read_items(list(chain.from_iterable(histories)))
+        return self.lay_out(texts, [len(history) for history in histories])
 
-    def _tokenize(self, items: Sequence[Mapping[str, str]]) -> ItemTokens:
-        """Return the tokens of items, the attributes of each in its own order."""
+    def lay_out(self, texts: Sequence[Text], lengths: Sequence[int]) -> TokenBatch:
+        """Return histories as one batch.
+
+        Args:
+            texts: What `read_items` returned, or the same as lists, history after history.
+            lengths: Items of each history.
+        """
+        ends = np.cumsum(lengths, dtype=np.int64)
+        pieces = [np.concatenate(part, dtype=np.int32, casting="unsafe") for part in zip(([], []), *texts, strict=True)]
+        offsets = np.cumsum([0, 0, *(len(tokens) for tokens, _ in texts)])
+        items = ItemTokens(pieces[0], pieces[1].astype(np.int8), offsets, int(self.tokenizer.cls_token_id))
+        longest = self.config.max_item_embeddings - 1
+        rows = np.arange(1, len(texts) + 1)
+        return build_sequences(rows, ends - lengths, ends, items, self.config.max_token_num, longest)
+
+    def read_items(self, items: Sequence[Mapping[str, str]]) -> list[Text]:
+        """Return the tokens and token types of items, the attributes of each in its own order.
+
+        Raises:
+            UserError: If no item has any attribute.
+        """
         alike: dict[tuple[str, ...], list[int]] = {}
         for row, item in enumerate(items):
             alike.setdefault(tuple(item), []).append(row)
-        if not any(alike):
+        if items and not any(alike):
             raise UserError("no item has any attribute: give items as objects such as {'title': '...', 'brand': '...'}")
-        texts: list[tuple[NDArray[np.int32], NDArray[np.int8]]] = [(np.zeros(0, np.int32), np.zeros(0, np.int8))]
-        texts *= len(items)
+        texts: list[Text] = [([], [])] * len(items)
         for attributes, rows in alike.items():
             if not attributes:
                 continue
@@ -70,10 +86,8 @@ class RecformerTokenizer:
             limits = self.config.max_attr_num, self.config.max_attr_length
             made = tokenize_items(table, attributes, self.tokenizer, *limits)
             for row, a, b in zip(rows, made.offsets[1:-1], made.offsets[2:], strict=True):
-                texts[row] = made.tokens[a:b], made.types[a:b]
-        tokens, types = (np.concatenate(part) for part in zip(*texts, strict=True))
-        offsets = np.cumsum([0, 0, *(len(part) for part, _ in texts)])
-        return ItemTokens(tokens, types, offsets, int(self.tokenizer.cls_token_id))
+                texts[row] = made.tokens[a:b].tolist(), made.types[a:b].tolist()
+        return texts
 
 
 class RecformerForSeqRec(nn.Module):

@@ -1,0 +1,13 @@
+"""The names that the published code imports: `from recformer import RecformerModel`, in the folder Recformer/.
+
+Elsewhere in the project the same is `from Recformer.recformer import RecformerModel`.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from Recformer.published import RecformerConfig, RecformerForSeqRec, RecformerModel, RecformerTokenizer
+
+__all__ = ["RecformerConfig", "RecformerForSeqRec", "RecformerModel", "RecformerTokenizer"]
