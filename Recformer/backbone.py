@@ -43,23 +43,30 @@ def load_pretraining(
     model_name_or_path: str = MINILM,
     longformer_ckpt: Path | None = None,
     mlm_pass: MlmPass = "shared",
+    untie_decoder: bool = False,
     seed: int = 42,
     **changes: Any,
 ) -> tuple[RecformerForPretraining, Any]:
-    """Return a Recformer with its source's language-model head or a new one, and its tokenizer; see `load_backbone`."""
+    """Return a Recformer with its source's language-model head or a new one, and its tokenizer; see `load_backbone`.
+
+    With `untie_decoder` the table that predicts words is the source's, or starts as a copy of the word embeddings.
+    """
     encoder, head, tokenizer = _load(model_name_or_path, longformer_ckpt, seed, changes)
-    model = RecformerForPretraining(encoder, mlm_pass)
+    model = RecformerForPretraining(encoder, mlm_pass, untie_decoder)
     own = model.lm_head.state_dict()
     found = {name.removeprefix("lm_head."): tensor for name, tensor in head.items()}
     if found:
-        # ModernBERT's head has no biases but the last; new ones are zero.
-        found = {name: own[name] for name in ("dense.bias", "layer_norm.bias")} | found
+        # ModernBERT's head has no biases but the last; new ones are zero. Few heads have a decoder of their own.
+        found = {name: own[name] for name in ("dense.bias", "layer_norm.bias", "decoder.weight") if name in own} | found
         missing = [name for name in own if name not in found or found[name].shape != own[name].shape]
         if missing:
             raise UserError(
                 f"{model_name_or_path}: its language-model head lacks {', '.join(missing)}, or in this shape"
             )
         model.lm_head.load_state_dict({name: found[name] for name in own})
+    decoder = found.get("decoder.weight")
+    if not untie_decoder and decoder is not None and not torch.equal(decoder, encoder.word_embeddings.weight):
+        log.info("lm_head.decoder.weight is not the word embeddings and is left out: --untie_decoder keeps it")
     log.info("language-model head: %s", "the source's" if found else f"new, from seed {seed}")
     return model, tokenizer
 

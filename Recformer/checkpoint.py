@@ -1,12 +1,40 @@
 """Reading and writing weights: files of tensors by name, never of code."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from seqrec.basics.errors import UserError
 from seqrec.text.lora import merge_lora
 from seqrec.text.weights import load_checkpoint, load_strictly
+
+POSITIONS = re.compile(r"(^|\.)embeddings\.position_embeddings\.weight$")
+REDUNDANT = re.compile(r".*position_ids$|lm_head\.decoder\.bias$")
+"""Tensors of published checkpoints that others determine: `add_published_names` writes them."""
+WORDS, DECODER = "longformer.embeddings.word_embeddings.weight", "lm_head.decoder.weight"
+
+
+def add_published_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with the further names that the published classes have, so that they load there strictly.
+
+    These are the positions' numbers, and the decoder of a head: its weight is the word embeddings' where the head has
+    no table of its own, its bias is the head's.
+
+    Args:
+        state: Of the bare encoder, or of `RecformerForPretraining`, with or without its head.
+    """
+    numbers = {
+        name.replace("position_embeddings.weight", "position_ids"): torch.arange(len(table))[None]
+        for name, table in state.items()
+        if POSITIONS.search(name)
+    }
+    if "lm_head.bias" not in state:
+        return dict(state) | numbers
+    decoder = {DECODER: state.get(DECODER, state[WORDS]), "lm_head.decoder.bias": state["lm_head.bias"]}
+    return dict(state) | numbers | decoder
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from Recformer.checkpoint import REDUNDANT
 from Recformer.config import MODERN, RecformerConfig
 from Recformer.model import RecformerModel
 from seqrec.basics.errors import UserError
@@ -38,9 +39,7 @@ RENAMED_MODERN = (
     (re.compile(r"^decoder\.bias$"), "lm_head.bias"),
     (re.compile(r"^decoder\.weight$"), "lm_head.decoder.weight"),
 )
-LEFT_OUT = re.compile(
-    r"pooler\.|cls\.seq_relationship\.|classifier\.|embeddings\.position_ids$|lm_head\.decoder\.bias$|item_embedding\."
-)
+LEFT_OUT = re.compile(r"pooler\.|cls\.seq_relationship\.|classifier\.|item_embedding\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +81,11 @@ def convert(source: Mapping[str, Tensor], config: RecformerConfig, seed: int = 4
     Raises:
         UserError: If a parameter can be neither copied nor made, or the source holds tensors of another kind.
     """
-    named = {_rename(name): tensor for name, tensor in source.items()}
+    renamed = {_rename(name): tensor for name, tensor in source.items()}
+    named = {name: tensor for name, tensor in renamed.items() if not REDUNDANT.match(name)}
     with torch.device("meta"):
         wanted = {name: tensor.shape for name, tensor in RecformerModel(config).state_dict().items()}
-    head = {name: tensor for name, tensor in named.items() if name.startswith("lm_head.") and not LEFT_OUT.match(name)}
+    head = {name: tensor for name, tensor in named.items() if name.startswith("lm_head.")}
     rest = [name for name in named if name not in wanted and name not in head]
     out = Conversion({}, head, left_out=[name for name in rest if LEFT_OUT.match(name)])
     problems = [f"{name} is of no use" for name in rest if not LEFT_OUT.match(name)]

@@ -19,6 +19,7 @@ import tyro
 from torch import Tensor
 
 from Recformer.backbone import load_pretraining
+from Recformer.checkpoint import DECODER, REDUNDANT, add_published_names
 from Recformer.config import read_config
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import MissingFileError, UserError
@@ -53,7 +54,7 @@ class Config:
     recformer_output_path: Path = _path("RECFORMER_OUTPUT_PATH") or OUTPUTS / "recformer_pretrain_ckpt.bin"
     """The encoder alone."""
     recformerseqrec_output_path: Path = _path("RECFORMERSEQREC_OUTPUT_PATH") or OUTPUTS / "seqrec_pretrain_ckpt.bin"
-    """The encoder as `longformer.*` and the language-model head."""
+    """The encoder as `longformer.*` and the language-model head, with its decoder."""
 
 
 def read_pretrained(path: Path) -> dict[str, Tensor]:
@@ -107,7 +108,12 @@ def complete(found: dict[str, Tensor], backbone: dict[str, Tensor], source: Path
             "Give the one that was pretrained as --longformer_type"
         )
     heads = [name for name in missing if name.startswith("lm_head.")]
-    for names, how in ((frozen, "frozen, taken from the backbone"), (heads, "not in the checkpoint, left out")):
+    unused = [name for name in found if name not in backbone and not REDUNDANT.match(name)]
+    for names, how in (
+        (frozen, "frozen, taken from the backbone"),
+        (heads, "not in the checkpoint, left out"),
+        (unused, "no part of a Recformer, left out"),
+    ):
         if names:
             log.info("%s: %s", how, ", ".join(names))
     kept = {name: found.get(name, backbone[name]) for name in backbone if name not in heads}
@@ -126,11 +132,16 @@ def main(config: Config) -> None:
     found = read_pretrained(source)
     if not any(name.startswith(PREFIX) for name in found):
         found = {name if IGNORED.match(name) else PREFIX + name: tensor for name, tensor in found.items()}
-    model, tokenizer = load_pretraining(config.longformer_type, config.longformer_ckpt_path, **_limits(config, found))
+    model, tokenizer = load_pretraining(
+        config.longformer_type,
+        config.longformer_ckpt_path,
+        untie_decoder=DECODER in found,
+        **_limits(config, found),
+    )
     state = complete(merge_lora(found, model.state_dict()), model.state_dict(), source)
     encoder = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
-    save_checkpoint(encoder_path, encoder)
-    save_checkpoint(config.recformerseqrec_output_path, state)
+    save_checkpoint(encoder_path, add_published_names(encoder))
+    save_checkpoint(config.recformerseqrec_output_path, add_published_names(state))
     beside = encoder_path.with_suffix("")
     save_folder(beside, model.longformer.config.to_dict(), encoder)
     tokenizer.save_pretrained(beside)

@@ -60,6 +60,8 @@ class Config:
     """Share of a text's tokens that are hidden, in whole words."""
     mlm_pass: MlmPass = "shared"
     """Read a text once, with hidden words, for both losses; or once plain for the contrast and once more masked."""
+    untie_decoder: bool = False
+    """Predict hidden words by a table apart from the word embeddings; it learns also with --fix_word_embedding."""
     batch_size: int = 16
     """Histories, each with its target, whose activations are held at one time."""
     contrast_batch: int | None = None
@@ -91,6 +93,10 @@ class Config:
             raise UserError(
                 f"--mlm_probability must lie in (0, 1) and --mlm_weight be 0 or more, got {self.mlm_probability} and "
                 f"{self.mlm_weight}"
+            )
+        if self.untie_decoder and not self.mlm_weight:
+            raise UserError(
+                "--untie_decoder is for hidden words, which --mlm_weight 0 leaves out: remove one of the two"
             )
         require_at_least(1, self, "batch_size", "contrast_batch", "valid_step", "eval_max_tokens")
 
@@ -234,7 +240,7 @@ def main(config: Config) -> None:
         return
     lightning.seed_everything(config.training.seed, verbose=False)
     encoder = config.encoder
-    model, tokenizer = load_pretraining(*encoder.source, config.mlm_pass, **encoder.changes)
+    model, tokenizer = load_pretraining(*encoder.source, config.mlm_pass, config.untie_decoder, **encoder.changes)
     limits = encoder.max_attr_num, encoder.max_attr_length
     corpus_items, valid_items = (load_item_tokens(data, tokenizer, *limits) for data in (corpus, valid))
     module = PretrainModule(model, valid_items, config)

@@ -102,9 +102,10 @@ class PretrainDataset(Dataset[PretrainBatch]):
 
 
 class LanguageModelHead(nn.Module):
-    """What predicts hidden tokens; its output table is the word embeddings. Names are those of a RoBERTa's head."""
+    """What predicts hidden tokens, by the word embeddings or by a table of its own; named as a RoBERTa's head is."""
 
-    def __init__(self, config: RecformerConfig) -> None:
+    def __init__(self, config: RecformerConfig, words: Tensor | None = None) -> None:
+        """Take the (V, D) word embeddings that a table of its own starts from; None for no such table."""
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -112,6 +113,8 @@ class LanguageModelHead(nn.Module):
         self.activation = ACTIVATIONS[config.hidden_act]
         nn.init.normal_(self.dense.weight, std=config.initializer_range)
         nn.init.zeros_(self.dense.bias)
+        own = None if words is None else nn.Embedding.from_pretrained(words.detach().clone(), freeze=False)
+        self.decoder: nn.Embedding | None = own
 
     def forward(self, x: Tensor, words: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy of (Q,) labels under (Q, D) hidden states and (V, D) word embeddings.
@@ -119,23 +122,27 @@ class LanguageModelHead(nn.Module):
         Token 0 is never a class: it is the padding or the class token, which are never hidden.
         """
         x = self.layer_norm(self.activation(self.dense(x)))
+        words = words if self.decoder is None else self.decoder.weight
         return full_softmax(F.pad(x, (0, 1), value=1.0), torch.cat([words, self.bias[:, None]], dim=1), labels)
 
 
 class RecformerForPretraining(nn.Module):
     """The encoder and a language-model head."""
 
-    def __init__(self, longformer: RecformerModel, mlm_pass: MlmPass = "shared") -> None:
+    def __init__(self, longformer: RecformerModel, mlm_pass: MlmPass = "shared", untie_decoder: bool = False) -> None:
         """Take an encoder.
 
         Args:
             longformer: The encoder.
             mlm_pass: `separate` reads every text twice, plain for the contrast and masked for its words, as the
                 paper does; `shared` reads it once, masked, for both.
+            untie_decoder: Whether hidden words are predicted by a table that is not the word embeddings.
         """
         super().__init__()
         self.longformer, self.shared = longformer, mlm_pass == "shared"
-        self.lm_head = LanguageModelHead(longformer.config)
+        self.lm_head = LanguageModelHead(
+            longformer.config, longformer.word_embeddings.weight if untie_decoder else None
+        )
 
     def read(self, side: Side) -> tuple[Tensor, Tensor]:
         """Return one vector per sequence, (B, D), and the sum of the losses over its hidden words, ()."""

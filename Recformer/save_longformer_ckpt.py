@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from Recformer.checkpoint import add_published_names
 from Recformer.config import read_config
 from Recformer.conversion import convert
 from seqrec.basics.checks import require_at_least, require_at_most
@@ -62,7 +63,7 @@ def main(config: Config) -> Path:
     write_json(beside / "config.json", model_config.to_dict())
     tokenizer.save_pretrained(beside)
     encoder = {f"longformer.{key}": tensor for key, tensor in conversion.state.items()}
-    save_checkpoint(output, encoder | conversion.head)
+    save_checkpoint(output, add_published_names(encoder | conversion.head))
     log.info("%s\nwrote %s; configuration and tokenizer are in %s", conversion.summary(), output, beside)
     return output
 

@@ -17,6 +17,7 @@ from Recformer.pretraining import PretrainBatch, PretrainDataset, contrast
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset, Histories, load_dataset
 from seqrec.text.masking import WordMasker
+from seqrec.text.options import LearningOptions
 from seqrec.text.sequences import TokenBatch
 from seqrec.text.tokens import ItemTokens
 from tests.Recformer.conftest import LIMITS
@@ -51,7 +52,8 @@ def test_a_target_is_drawn_from_the_later_half_and_its_history_precedes_it(tiny:
 
 def pretrain_module(backbone: Path, items: ItemTokens, mlm_pass: Any = "shared", **flags: Any) -> PretrainModule:
     torch.manual_seed(0)
-    model, _ = load_pretraining(str(backbone), None, mlm_pass, attention_window=64, **LIMITS)
+    untie = flags.get("untie_decoder", False)
+    model, _ = load_pretraining(str(backbone), None, mlm_pass, untie, attention_window=64, **LIMITS)
     for parameter in model.parameters():  # as it comes, all texts have nearly one vector, and gradients nearly cancel
         torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=0.3)
     config = Config(valid_dataset="other", mlm_pass=mlm_pass, **flags)
@@ -62,15 +64,17 @@ def pretrain_module(backbone: Path, items: ItemTokens, mlm_pass: Any = "shared",
     return module
 
 
-@pytest.mark.parametrize("mlm_pass", ["shared", "separate"])
+@pytest.mark.parametrize(("mlm_pass", "untie"), [("shared", False), ("separate", False), ("shared", True)])
 def test_the_loss_is_that_of_the_equations(
-    tiny: Dataset, items: ItemTokens, tokenizer: Any, backbone: Path, mlm_pass: str
+    tiny: Dataset, items: ItemTokens, tokenizer: Any, backbone: Path, mlm_pass: str, untie: bool
 ) -> None:
-    module = pretrain_module(backbone, items, mlm_pass)
+    module = pretrain_module(backbone, items, mlm_pass, untie_decoder=untie)
     batch = make_batch(tiny, items, tokenizer, part_size=100)
     loss = module.training_step(batch)
 
     encoder, head = module.model.longformer, module.model.lm_head
+    table = encoder.embeddings.word_embeddings if head.decoder is None else head.decoder
+    assert (table is head.decoder) == untie
     part, vectors, mlm = batch.parts[0], [], torch.zeros(())
     for side in part:
         assert side.masked is not None
@@ -80,7 +84,7 @@ def test_the_loss_is_that_of_the_equations(
         read = encoder(hidden, all_tokens=True)
         vectors.append(read.pooled if mlm_pass == "shared" else encoder(side.plain).pooled)
         states = head.layer_norm(F.gelu(head.dense(read.tokens[side.masked.asked])))
-        logits = states @ encoder.embeddings.word_embeddings.weight.T + head.bias
+        logits = states @ table.weight.T + head.bias
         mlm = mlm + F.cross_entropy(logits[:, 1:], side.masked.labels - 1)
     scores = F.cosine_similarity(vectors[0][:, None], vectors[1][None], dim=2) / 0.05
     total = torch.zeros(())
@@ -95,6 +99,23 @@ def gradients(module: PretrainModule, batch: PretrainBatch) -> dict[str, Tensor]
     module.zero_grad()
     module.training_step(batch).backward()
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def test_an_untied_decoder_learns_beside_fixed_word_embeddings(
+    tiny: Dataset, items: ItemTokens, tokenizer: Any, backbone: Path
+) -> None:
+    learning = LearningOptions(fix_word_embedding=True)
+    found = {}
+    for untie in (False, True):
+        module = pretrain_module(backbone, items, untie_decoder=untie, learning=learning)
+        found[untie] = gradients(module, make_batch(tiny, items, tokenizer, part_size=100))
+    decoder = "model.lm_head.decoder.weight"
+    assert found[True].keys() - found[False].keys() == {decoder}
+    assert "model.longformer.embeddings.word_embeddings.weight" not in found[True]
+    assert found[True][decoder][1:].abs().max() > 0
+    assert not found[True][decoder][0].any()  # the padding is no class
+    with pytest.raises(ValueError, match="--untie_decoder is for hidden words, which --mlm_weight 0 leaves out"):
+        Config(valid_dataset="other", untie_decoder=True, mlm_weight=0.0)
 
 
 def assert_close_gradients(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
