@@ -25,7 +25,8 @@ def _heard(caplog: pytest.LogCaptureFixture) -> None:
 def published_class(positions: int) -> Any:
     """Return a stand-in for the published `RecformerForPretraining`; its `longformer` is one for `RecformerModel`.
 
-    It has the modules of transformers' Longformer, the item positions, and the buffer of older transformers.
+    It has the modules of transformers' Longformer and the item positions; and, as older versions of transformers had,
+    the buffer of positions and one bias under two names.
     """
     from transformers import LongformerConfig, LongformerForMaskedLM
 
@@ -41,6 +42,7 @@ def published_class(positions: int) -> Any:
         tie_word_embeddings=False,
     )
     model = LongformerForMaskedLM(config)
+    model.lm_head.decoder.bias = model.lm_head.bias
     embeddings = model.longformer.embeddings
     embeddings.item_position_embeddings = nn.Embedding(51, 16)
     embeddings.register_buffer("position_ids", torch.zeros(1, positions, dtype=torch.int64))
