@@ -56,7 +56,7 @@ def load_pretraining(
     own = model.lm_head.state_dict()
     found = {name.removeprefix("lm_head."): tensor for name, tensor in head.items()}
     if found:
-        # ModernBERT's head has no biases but the last; new ones are zero. Few heads have a decoder of their own.
+        # ModernBERT's head has no biases but the last; new ones are zero. Few heads have a separate decoder.
         found = {name: own[name] for name in ("dense.bias", "layer_norm.bias", "decoder.weight") if name in own} | found
         missing = [name for name in own if name not in found or found[name].shape != own[name].shape]
         if missing:

@@ -21,7 +21,7 @@ def add_published_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights with the further names that the published classes have, so that they load there strictly.
 
     These are the positions' numbers, and the decoder of a head: its weight is the word embeddings' where the head has
-    no table of its own, its bias is the head's.
+    no separate table, its bias is the head's.
 
     Args:
         state: Of the bare encoder, or of `RecformerForPretraining`, with or without its head.

@@ -61,7 +61,7 @@ class Config:
     mlm_pass: MlmPass = "shared"
     """Read a text once, with hidden words, for both losses; or once plain for the contrast and once more masked."""
     untie_decoder: bool = False
-    """Predict hidden words by a table apart from the word embeddings; it learns also with --fix_word_embedding."""
+    """Predict hidden words by a separate table, not the word embeddings; it also learns with --fix_word_embedding."""
     batch_size: int = 16
     """Histories, each with its target, whose activations are held at one time."""
     contrast_batch: int | None = None

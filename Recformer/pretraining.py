@@ -102,10 +102,10 @@ class PretrainDataset(Dataset[PretrainBatch]):
 
 
 class LanguageModelHead(nn.Module):
-    """What predicts hidden tokens, by the word embeddings or by a table of its own; named as a RoBERTa's head is."""
+    """What predicts hidden tokens, by the word embeddings or by a separate table; named as a RoBERTa's head is."""
 
     def __init__(self, config: RecformerConfig, words: Tensor | None = None) -> None:
-        """Take the (V, D) word embeddings that a table of its own starts from; None for no such table."""
+        """Take the (V, D) word embeddings that a separate table starts from; None for no such table."""
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -136,7 +136,7 @@ class RecformerForPretraining(nn.Module):
             longformer: The encoder.
             mlm_pass: `separate` reads every text twice, plain for the contrast and masked for its words, as the
                 paper does; `shared` reads it once, masked, for both.
-            untie_decoder: Whether hidden words are predicted by a table that is not the word embeddings.
+            untie_decoder: Predict hidden words by a separate table, not by the word embeddings.
         """
         super().__init__()
         self.longformer, self.shared = longformer, mlm_pass == "shared"

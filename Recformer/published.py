@@ -193,7 +193,7 @@ class RecformerForSeqRec(nn.Module):
     def forward(self, *, labels: Tensor | None = None, candidates: Tensor | None = None, **fields: Tensor) -> Tensor:
         """Return scores as `similarity_score` does; or with `labels` the mean loss.
 
-        With `finetune_negative_sample_size` above 0 the loss is over so many sampled items, else over all of them.
+        With `finetune_negative_sample_size` K above 0 the loss is over the target and K sampled items, else over all.
 
         Args:
             labels: (B,) int64 rows of the item table.

@@ -6,7 +6,8 @@ Elsewhere in the project the same is `from Recformer.recformer import RecformerM
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+if (root := str(Path(__file__).resolve().parents[2])) not in sys.path:
+    sys.path.insert(0, root)
 
 from Recformer.published import RecformerConfig, RecformerForSeqRec, RecformerModel, RecformerTokenizer
 
