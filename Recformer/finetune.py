@@ -10,9 +10,8 @@ import logging
 import math
 import re
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -30,6 +29,7 @@ from seqrec.basics.checks import require_at_least
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
 from seqrec.basics.paths import ROOT
+from seqrec.basics.settings import flatten
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset
 from seqrec.data.discovery import open_dataset
@@ -103,11 +103,8 @@ class Config:
 
     def exports(self, dataset: Dataset) -> Exports:
         """Return where a dataset's item vectors go."""
-        flags: dict[str, Any] = {}
-        for name, value in asdict(self).items():
-            flags |= value if isinstance(value, dict) else {name: value}
         backbone, training = self.encoder.model_name_or_path, self.training
-        return Exports(dataset, self.embedding_dir, backbone, training.precision, flags, training.overwrite)
+        return Exports(dataset, self.embedding_dir, backbone, training.precision, flatten(self), training.overwrite)
 
     @property
     def refresh_steps(self) -> int | None:

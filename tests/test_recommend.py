@@ -13,9 +13,10 @@ from torch import Tensor
 from scripts import recommend
 from scripts.recommend import Config, choose_histories, main
 from seqrec.basics.errors import UserError
+from seqrec.basics.settings import as_flags
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.training.module import NextItemModule, Recommender
-from seqrec.training.restore import as_flags, load_run
+from seqrec.training.restore import load_run
 
 
 class LastItem(NextItemModule):

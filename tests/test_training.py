@@ -18,6 +18,7 @@ from torch import Tensor
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import hold
 from seqrec.basics.paths import ROOT
+from seqrec.basics.settings import absolute_from_root
 from seqrec.comparison.report import format_text
 from seqrec.comparison.results import read_run
 from seqrec.comparison.tables import compare_runs
@@ -27,7 +28,7 @@ from seqrec.data.protocol import EvaluationProtocol
 from seqrec.data.splits import leave_one_out
 from seqrec.training.batches import BatchModule
 from seqrec.training.checkpoints import AtomicCheckpointIO, load_state
-from seqrec.training.folder import RunFolder, from_root
+from seqrec.training.folder import RunFolder
 from seqrec.training.module import NextItemModule
 from seqrec.training.options import TrainingConfig
 from seqrec.training.record import RunRecord
@@ -138,11 +139,11 @@ def test_a_run_goes_on_where_the_project_has_moved(run: RunFolder, monkeypatch: 
     written = json.loads((run.folder / "config.json").read_text())
     assert written["data_path"] == "data/tiny"
     assert written["weights"] == str(outside)
-    monkeypatch.setattr("seqrec.training.folder.ROOT", Path("/elsewhere"))
+    monkeypatch.setattr("seqrec.basics.settings.ROOT", Path("/elsewhere"))
     moved = Flags(Path("/new/tiny"), Path("/elsewhere/embedding"))
     resumed = again(run, resume=True)
     assert resumed.open(moved)
-    assert from_root(Flags(Path("data/tiny"))).data_path == Path("/elsewhere/data/tiny")
+    assert absolute_from_root(Flags(Path("data/tiny"))).data_path == Path("/elsewhere/data/tiny")
     with pytest.raises(UserError, match="embedding_dir was embedding and is /other"):
         resumed.open(Flags(Path("/new/tiny"), Path("/other")))
 

@@ -16,6 +16,7 @@ from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.names import list_families
 from seqrec.basics.opening import check_field, read_array, read_json_object
 from seqrec.basics.paths import ROOT
+from seqrec.basics.settings import CHANGED_DEFAULTS, NO_FLAGS
 from seqrec.data.splits import SplitName
 from seqrec.evaluation.metrics import mean_by_user, ndcg_at_k, recall_at_k, reciprocal_rank
 
@@ -45,7 +46,7 @@ COST_KEYS = (
 TOLERANCE = 1e-6
 """How far a metric recomputed from the ranks may lie from the one in metrics.json."""
 NO_SETTINGS = (
-    *("seed", "run_name", "runs_dir", "resume", "overwrite", "progress_bar", "data", "vectors_sha256"),
+    *("seed", "run_name", "runs_dir", "resume", "overwrite", "progress_bar", *sorted(NO_FLAGS)),
     *("dataset", "data_path"),
     *("accelerator", "devices", "num_nodes", "strategy", "dataloader_num_workers"),
 )
@@ -254,7 +255,7 @@ def _read_epoch(recorded: int | None) -> int | None:
 def _read_settings(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    settings = read_json_object(file, f"delete {file.parent} and run it again", finite=True)
+    settings = CHANGED_DEFAULTS | read_json_object(file, f"delete {file.parent} and run it again", finite=True)
     # Of a file or folder the name counts: the same runs may have been made in several places.
     return {
         key: Path(value).name if isinstance(value, str) else value

@@ -7,7 +7,7 @@ each user's rank, -1 without a target, or where a user has several each target's
 import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import hold, plain, write_atomically, write_json
-from seqrec.basics.paths import ROOT
+from seqrec.basics.settings import DATA, FORM, NO_FLAGS, VECTORS, VERSION, complete, flatten, relative_to_root
 from seqrec.data.dataset import Dataset
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.training.module import NextItemModule
@@ -27,10 +27,6 @@ from seqrec.training.record import RunRecord, peak_memory
 log = logging.getLogger(__name__)
 CONFIG = "config.json"
 LOCK = ".lock"
-DATA = "data"
-"""Key of config.json that is no flag: the hashes of what was read."""
-VECTORS = "vectors_sha256"
-"""Key of config.json that is no flag, and of metrics.json: the hash of the item vectors that the run starts from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +81,7 @@ class RunFolder:
             raise UserError(f"--best_metric must be one of {measured}, got {self.training.best_metric!r}")
         read = (self.dataset, *also)
         marks = [(data.name, data.item_ids_sha256, data.sequences_sha256) for data in read]
-        settings = plain({**_flat(config), DATA: marks, VECTORS: self.vectors_sha256})
+        settings = plain(flatten(config) | {DATA: marks, VECTORS: self.vectors_sha256, VERSION: FORM})
         file = self.folder / CONFIG
         if not is_first_process():
             # The first process made the folder ready, or found it finished, before or while this one started.
@@ -100,6 +96,7 @@ class RunFolder:
                     "or --run_name NAME to keep both"
                 )
             earlier = json.loads(file.read_text(encoding="utf-8"))
+            flags = plain(complete(earlier, type(config), file))
             if earlier.get(DATA) != settings[DATA]:
                 raise UserError(
                     f"{self.folder} was run on {', '.join(data.name for data in read)} as prepared at that time, which "
@@ -111,15 +108,15 @@ class RunFolder:
                     f"than there are now ({self.vectors_sha256}): restore those, or --overwrite the run"
                 )
             # Where the data lies does not matter, as it has been compared, nor where the folder itself does.
-            passing = {VECTORS, "resume", "overwrite", "progress_bar", "dataloader_num_workers", "runs_dir"}
+            passing = NO_FLAGS | {"resume", "overwrite", "progress_bar", "dataloader_num_workers", "runs_dir"}
             passing |= {"dataset", "data_path", "valid_dataset", "valid_path"}
 
             def differ(flag: str) -> bool:
-                return bool(_from_root(earlier.get(flag)) != _from_root(settings.get(flag)))
+                return bool(relative_to_root(flags.get(flag)) != relative_to_root(settings.get(flag)))
 
-            changed = {k for k in earlier | settings if k not in passing and differ(k)}
+            changed = {k for k in flags | settings if k not in passing and differ(k)}
             if changed:
-                told = ", ".join(f"{k} was {earlier.get(k)} and is {settings.get(k)}" for k in sorted(changed))
+                told = ", ".join(f"{k} was {flags.get(k)} and is {settings.get(k)}" for k in sorted(changed))
                 raise UserError(f"{self.folder} was run with other flags ({told}): use those, or --overwrite")
             if (self.folder / "metrics.json").is_file():
                 log.info("%s is finished already", self.folder)
@@ -213,29 +210,3 @@ def is_run_config(file: Path) -> bool:
         return False
     marks = found.get(DATA) if isinstance(found, dict) else None
     return isinstance(marks, list) and all(isinstance(mark, list) and len(mark) == 3 for mark in marks)
-
-
-def _from_root(value: Any) -> Any:
-    """Return a path in the project as it is from there, so that it is the same when the project has moved."""
-    path = str(value.absolute()) if isinstance(value, Path) else value
-    return path.removeprefix(f"{ROOT}/") if isinstance(path, str) else path
-
-
-def from_root(config: Any) -> Any:
-    """Return a (nested) config read from config.json, whose paths in the project are relative to it, made absolute."""
-    values = {field.name: getattr(config, field.name) for field in fields(config)}
-    nested = {name: from_root(value) for name, value in values.items() if is_dataclass(value)}
-    return replace(
-        config, **nested, **{name: ROOT / value for name, value in values.items() if isinstance(value, Path)}
-    )
-
-
-def _flat(config: Any) -> dict[str, Any]:
-    """Return a nested dataclass as one flat dictionary of its flags, paths in the project relative to it."""
-    out: dict[str, Any] = {}
-    for key, value in asdict(config).items():
-        if isinstance(value, dict):
-            out |= {name: _from_root(item) if isinstance(item, Path) else item for name, item in value.items()}
-        else:
-            out[key] = _from_root(value) if isinstance(value, Path) else value
-    return out

@@ -2,20 +2,48 @@
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import tyro
+from torch import Tensor
 
 from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.names import check_family
 from seqrec.basics.opening import read_json_object
 from seqrec.basics.paths import ROOT
+from seqrec.basics.settings import absolute_from_root, as_flags, complete
 from seqrec.data.dataset import Dataset
 from seqrec.data.discovery import open_dataset
 from seqrec.training.checkpoints import load_state
-from seqrec.training.folder import DATA, VECTORS, from_root
 from seqrec.training.module import Recommender, TrainedOn
 from seqrec.training.sharding import find_checkpoint
+
+
+class Family(Protocol):
+    """What the `finetune.py` of every family offers."""
+
+    Config: type[Any]
+    """Frozen dataclass of all flags of a run, `dataset`, `data_path` and `protocol` among them."""
+
+    @staticmethod
+    def main(config: Any) -> None:
+        """Train, test, and write the run folder."""
+
+    @staticmethod
+    def restore(
+        config: Any, dataset: Dataset, state: dict[str, Tensor], trained: TrainedOn | None = None
+    ) -> Recommender:
+        """Return the model for use, from the state of its best epoch.
+
+        Args:
+            config: The flags of the run.
+            dataset: The catalogue and the histories that it is to serve.
+            state: The state dict of its module.
+            trained: Where the model was trained, if that was on a different catalogue.
+
+        Raises:
+            UserError: If it cannot serve the other catalogue.
+        """
 
 
 def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None = None) -> tuple[Dataset, Recommender]:
@@ -34,8 +62,9 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
     repair = "the run's folder is damaged: delete it and run it again"
     metrics = read_json_object(folder / "metrics.json", repair, {"family": str, "protocol": dict})
     name = check_family(f"{folder}/metrics.json: family", metrics["family"], ROOT)
-    family: Any = importlib.import_module(f"{name}.finetune")
-    settings = read_json_object(folder / "config.json", repair)
+    family: Family = importlib.import_module(f"{name}.finetune")  # type: ignore[assignment]
+    file = folder / "config.json"
+    settings = complete(read_json_object(file, repair), family.Config, file)
     try:
         read = tyro.cli(
             family.Config,
@@ -49,7 +78,7 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
             f"{folder}/config.json is not of {name}/finetune.py as it is now: a pretraining is converted "
             "and finetuned first, and a run of an earlier version has to be run again"
         ) from error
-    config = from_root(read)
+    config = absolute_from_root(read)
     dataset = open_dataset(None, data_path) if data_path is not None else open_dataset(config.dataset, config.data_path)
     if dataset.item_ids_sha256 != metrics["protocol"].get("item_ids_sha256"):
         raise UserError(f"{dataset.path} has other items than {folder} was trained on: give the run's own --data_path")
@@ -57,23 +86,10 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
     if catalogue is not None:
         trained, dataset = TrainedOn(dataset, folder), open_dataset(None, catalogue)
     try:
-        recommender: Recommender = family.restore(config, dataset, load_state(best), trained)
+        recommender = family.restore(config, dataset, load_state(best), trained)
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
         raise UserError(f"{best} holds the weights of another model than {folder}/config.json: {repair}") from error
     recommender.module.eval()
     return dataset, recommender
-
-
-def as_flags(settings: dict[str, Any]) -> list[str]:
-    """Return the command line that a run's config.json is of."""
-    flags = []
-    for name, value in settings.items():
-        if value is None or name in (DATA, VECTORS):
-            continue
-        if isinstance(value, bool):
-            flags.append(f"--{name}" if value else f"--no_{name}")
-        else:
-            flags += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return flags
