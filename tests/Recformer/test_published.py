@@ -1,5 +1,6 @@
 """The published code's calls: the snippet that loads its weights, its tokenizer and its models on padded inputs."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -82,8 +83,9 @@ def test_the_snippet_that_loads_published_weights(
 
 def test_the_import_in_the_folder_and_from_the_root() -> None:
     lines = "from recformer import RecformerModel, RecformerTokenizer; print(RecformerTokenizer.__module__)"
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     said = subprocess.run(
-        [sys.executable, "-c", lines], cwd=ROOT / "Recformer", env={}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", lines], cwd=ROOT / "Recformer", env=plain, capture_output=True, text=True, check=True
     )
     assert said.stdout.split() == ["Recformer.published"]
     from Recformer.recformer import RecformerModel as Exported
