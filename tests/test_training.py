@@ -4,6 +4,7 @@ import json
 import os
 import time
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from seqrec import __version__
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import hold
 from seqrec.basics.paths import ROOT
@@ -363,6 +365,12 @@ def test_the_best_epoch_is_chosen_and_tested(run: RunFolder) -> None:
     assert ranks.shape == (90,)
     assert metrics["test"]["MRR"] == pytest.approx((1 / (ranks + 1)).mean())
     assert metrics["protocol"]["num_items"] == 40
+    assert metrics["versions"] == {
+        "seqrec": __version__,
+        "torch": torch.__version__,
+        "pytorch-lightning": version("pytorch-lightning"),
+        "numpy": np.__version__,
+    }
 
 
 class Scored(Moody):

@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
+from seqrec import __version__
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import hold, plain, write_atomically, write_json
 from seqrec.basics.settings import DATA, FORM, NO_FLAGS, VECTORS, VERSION, complete, flatten, relative_to_root
@@ -27,6 +29,8 @@ from seqrec.training.record import RunRecord, peak_memory
 log = logging.getLogger(__name__)
 CONFIG = "config.json"
 LOCK = ".lock"
+LIBRARIES = ("torch", "pytorch-lightning", "numpy")
+"""Libraries whose versions metrics.json records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +168,7 @@ class RunFolder:
             "group": self.group,
             VECTORS: self.vectors_sha256,
             "seed": self.training.seed,
+            "versions": {"seqrec": __version__} | {name: version(name) for name in LIBRARIES},
             "protocol": {
                 **self.protocol.record,
                 "num_items": self.dataset.num_items,
