@@ -64,7 +64,7 @@ class Config:
     overwrite: bool = False
     """Delete an earlier run of that name first."""
     progress_bar: bool = True
-    """Show one."""
+    """Show a progress bar on a terminal."""
     protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
 
     def __post_init__(self) -> None:

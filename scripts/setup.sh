@@ -18,8 +18,13 @@ if [ -z "$python" ]; then
   echo "setup.sh: Python 3.11 or 3.12 is needed; set PYTHON=/path/to/python3.12" >&2
   exit 1
 fi
-echo "setup.sh: installing requirements.txt into .venv (a few minutes the first time)"
+echo "setup.sh: installing requirements.txt into .venv, a few minutes the first time; progress in .venv/setup.log"
 .venv/bin/python -c '' 2>/dev/null || { rm -rf .venv && "$python" -m venv .venv; }
-.venv/bin/python -m pip install --disable-pip-version-check --quiet --requirement requirements.txt
-.venv/bin/python -m pip check --disable-pip-version-check
+log=.venv/setup.log
+if ! { .venv/bin/python -m pip install --disable-pip-version-check --requirement requirements.txt &&
+  .venv/bin/python -m pip check --disable-pip-version-check; } > "$log" 2>&1; then
+  tail -n 15 "$log" >&2
+  echo "setup.sh: the installation failed; all that pip said is in $PWD/$log" >&2
+  exit 1
+fi
 echo "$wanted" > "$stamp"

@@ -48,6 +48,18 @@ class IdFamilyRuns:
         assert metrics["vectors_sha256"] is None
         assert metrics["test"]["tied_users"] == 0
 
+    def test_a_file_gets_one_line_an_epoch_and_no_bar(self, tiny_path: Path, tmp_path: Path) -> None:
+        command = Command(self.family, tiny_path, tmp_path / "runs", (*self.flags, "--num_epochs", "3"))
+        arguments = [word for word in command.arguments() if word != "--no-progress_bar"]
+        forked.run_script(*arguments, output=tmp_path / "said")
+        said = (tmp_path / "said").read_bytes()
+        assert b"\r" not in said and b"it/s" not in said
+        assert [line.split(b":")[0] for line in said.splitlines() if line.startswith(b"epoch ")] == [
+            b"epoch 1",
+            b"epoch 2",
+            b"epoch 3",
+        ]
+
     def test_padding_stays_zero(self, straight: Command) -> None:
         assert not load_state(straight.folder / "checkpoints" / "last.ckpt")["model.item_embedding.weight"][0].any()
 

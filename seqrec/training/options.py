@@ -57,7 +57,7 @@ class TrainingConfig:
     overwrite: bool = False
     """Delete an earlier run of that name first; a family that exports item vectors replaces other ones too."""
     progress_bar: bool = True
-    """Show one."""
+    """Show a progress bar on a terminal; files and pipes get one line per epoch."""
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "num_epochs", "patience", "eval_every", "valid_users")

@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProg
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from seqrec.basics.errors import MissingFileError
+from seqrec.basics.progress import shows_progress
 from seqrec.training.checkpoints import AtomicCheckpointIO, load_state
 from seqrec.training.folder import RunFolder, is_first_process
 from seqrec.training.module import NextItemModule
@@ -49,7 +50,8 @@ def build_trainer(
         ),
         ModelCheckpoint(checkpoints, "last", enable_version_counter=False, save_on_train_epoch_end=True),
     ]
-    if config.progress_bar:
+    show_bar = config.progress_bar and shows_progress()
+    if show_bar:
         callbacks.append(TQDMProgressBar(refresh_rate=10, leave=False))
     return lightning.Trainer(
         accelerator=config.accelerator,
@@ -67,7 +69,7 @@ def build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_model_summary=False,
-        enable_progress_bar=config.progress_bar,
+        enable_progress_bar=show_bar,
         log_every_n_steps=50,
     )
 
@@ -128,7 +130,7 @@ def test(module: NextItemModule, data: lightning.LightningDataModule, config: Tr
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=config.progress_bar,
+        enable_progress_bar=config.progress_bar and shows_progress(),
     )
     # After a training that was shared out, Lightning takes a test by one process for one by several.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
