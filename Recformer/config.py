@@ -12,6 +12,7 @@ from torch import Tensor
 
 from seqrec.basics.errors import UserError
 from seqrec.basics.opening import check_field, read_json_object
+from seqrec.basics.precision import Precision
 from seqrec.text.backbones import find_backbone, load_tokenizer
 from seqrec.text.options import Pooling
 
@@ -287,3 +288,9 @@ def _was_trained_on_means(folder: Path) -> bool:
     return pooling.is_file() and bool(
         read_json_object(pooling, "download the model again").get("pooling_mode_mean_tokens")
     )
+
+
+def encoding_options(config: RecformerConfig, name_or_path: str, precision: Precision) -> dict[str, Any]:
+    """Return the options that, beside the weights, decide an item's vector."""
+    keys = ("max_attr_num", "max_attr_length", "max_token_num", "attention_window", "pooler_type")
+    return {"backbone": name_or_path, "precision": precision} | {key: getattr(config, key) for key in keys}

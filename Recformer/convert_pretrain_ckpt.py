@@ -8,12 +8,9 @@ is left out in silence: what the checkpoint lacks and cannot have been frozen, a
 
 import logging
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tyro
 from torch import Tensor
@@ -26,7 +23,7 @@ from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.text.backbones import MINILM, find_backbone, load_tokenizer
 from seqrec.text.lora import merge_lora
 from seqrec.text.weights import IGNORED, load_checkpoint, save_checkpoint, save_folder, strip_wrappers
-from seqrec.training.sharding import consolidate
+from seqrec.training.checkpoints import consolidate
 
 log = logging.getLogger(__name__)
 OUTPUTS = Path(__file__).resolve().parent / "pretrain_ckpt"

@@ -8,15 +8,12 @@ and after a kill the same command goes on. `torchrun --nproc_per_node K Recforme
 """
 
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from Recformer.backbone import load_backbone
 from Recformer.checkpoint import load_weights
-from Recformer.exports import describe
+from Recformer.config import encoding_options
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
 from seqrec.basics.names import check_name
@@ -69,7 +66,7 @@ def main(config: Config) -> None:
     model, tokenizer = load_backbone(*config.encoder.source, **config.encoder.changes)
     if config.checkpoint is not None:
         load_weights(model, config.checkpoint)
-    options = describe(model.config, config.encoder.model_name_or_path, config.precision)
+    options = encoding_options(model.config, config.encoder.model_name_or_path, config.precision)
     producer = Producer("Recformer/encode.py", weights_sha256(model), options)
     path = embedding_path(dataset, config.init_type, config.embedding_dir)
     if not needs_saving(path, dataset, producer, config.overwrite):

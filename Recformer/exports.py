@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from Recformer.config import RecformerConfig
+from Recformer.config import encoding_options
 from Recformer.model import RecformerModel
 from seqrec.basics.files import exclusive
 from seqrec.basics.precision import Precision
@@ -32,12 +32,6 @@ _NO_PART = {
     *("dataloader_num_workers", "second_stage_epochs", "test_only"),
 }
 """Flags that have no part in what the first stage makes of the encoder, or that hashes stand for."""
-
-
-def describe(config: RecformerConfig, name_or_path: str, precision: Precision) -> dict[str, Any]:
-    """Return the options that, beside the weights, decide an item's vector."""
-    keys = ("max_attr_num", "max_attr_length", "max_token_num", "attention_window", "pooler_type")
-    return {"backbone": name_or_path, "precision": precision} | {key: getattr(config, key) for key in keys}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +87,7 @@ class Exports:
             log.info("item vectors `%s` are in %s", FINETUNED, path)
 
     def _producer(self, init_type: str, model: RecformerModel, weights: str | None = None) -> Producer:
-        options = describe(model.config, self.backbone, self.precision)
+        options = encoding_options(model.config, self.backbone, self.precision)
         if init_type != FINETUNED:
             return Producer("Recformer/finetune.py", weights_sha256(model), options)
         flags = {

@@ -5,11 +5,8 @@ configuration and tokenizer. `--longformer_ckpt <name>.bin` of finetune.py reads
 """
 
 import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from Recformer.checkpoint import add_published_names
 from Recformer.config import read_config

@@ -1,77 +1,37 @@
 """Train SASRec from random item vectors or from a language model's, and test it: `bash SASRec/finetune.sh --help`."""
 
-import sys
-from dataclasses import dataclass, field
-from pathlib import Path
+from __future__ import annotations
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
-
-from SASRec.data import Inputs, TrainBatch, TrainDataset, make_inputs
-from SASRec.model import SASRec, SASRecConfig
+from SASRec.options import Config
 from seqrec.basics.command import run_command
-from seqrec.data.dataset import Dataset, Histories
-from seqrec.nn.item_table import GivenVectors
-from seqrec.training.id_model import IdModelConfig, IdModule, restore_id_model, train_id_model
-from seqrec.training.module import Recommender, TrainedOn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from seqrec.data.dataset import Dataset
+    from seqrec.training.module import Recommender, TrainedOn
+
+# What trains is imported where it is used: it takes seconds, and --help needs none of it.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config(IdModelConfig):
-    """One SASRec run: data, item vectors, loss, architecture, training and evaluation."""
+def main(config: Config) -> None:
+    """Run one SASRec."""
+    from SASRec.module import SASRecModule
+    from seqrec.training.id_model import train_id_model
 
-    model: SASRecConfig = field(default_factory=SASRecConfig)
-
-
-class SASRecModule(IdModule):
-    """Every event of a training sequence predicts the next; in use, the last one does."""
-
-    family = "SASRec"
-    config: Config
-
-    @classmethod
-    def training_data(cls, config: Config, train: Histories, num_items: int) -> TrainDataset:
-        """Return the training histories in batches of inputs, targets and negatives."""
-        model = config.model
-        return TrainDataset(train, num_items, model.maxlen, config.objective, config.training.seed, model.relative_time)
-
-    def build_model(self, num_items: int, given: GivenVectors | None) -> SASRec:
-        """Return the model for a catalogue."""
-        return SASRec(num_items, self.config.model, given)
-
-    @property
-    def maxlen(self) -> int:
-        """Most recent events that the model reads."""
-        return self.config.model.maxlen
-
-    def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs:
-        """Return the latest events of some histories."""
-        return make_inputs(histories, rows, self.maxlen, self.config.model.relative_time)
-
-    def predict(self, batch: TrainBatch, items: Tensor, table: Tensor) -> Tensor:
-        """Return the output of every event, (T, D)."""
-        hidden: Tensor = self.model(items, batch.positions, batch.layout, table=table, seconds=batch.seconds)
-        return hidden
-
-    def read(self, inputs: Inputs) -> Tensor:
-        """Return the last event's output of each history, (B, D)."""
-        hidden: Tensor = self.model(inputs.items, inputs.positions, inputs.layout, inputs.last, seconds=inputs.seconds)
-        return hidden[inputs.order]
+    train_id_model(SASRecModule, config)
 
 
 def restore(
     config: Config, dataset: Dataset, state: dict[str, Tensor], trained: TrainedOn | None = None
 ) -> Recommender:
     """Return a trained SASRec for use, see `restore_id_model`."""
+    from SASRec.module import SASRecModule
+    from seqrec.training.id_model import restore_id_model
+
     return restore_id_model(SASRecModule, config, dataset, state, trained)
-
-
-def main(config: Config) -> None:
-    """Run one SASRec."""
-    train_id_model(SASRecModule, config)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,8 @@
 python scripts/compare.py --dataset demo
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tyro
 

@@ -4,11 +4,8 @@ python scripts/curves.py runs/SASRec/demo/none-seed1 runs/SASRec/demo/finetune-s
 """
 
 import io
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import polars as pl
 import tyro

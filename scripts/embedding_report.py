@@ -5,12 +5,9 @@ python scripts/embedding_report.py --dataset demo
 
 import base64
 import io
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from matplotlib.figure import Figure

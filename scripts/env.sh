@@ -5,6 +5,7 @@ PYTHON="$ROOT/.venv/bin/python"
 if [ ! -x "$PYTHON" ]; then
   bash "$ROOT/scripts/setup.sh"
 fi
+export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_PAD_=268435456
 # A thread that waits for the other one gives its core away soon: on a busy machine spinning is many times slower.
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-10000}"

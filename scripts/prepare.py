@@ -5,11 +5,7 @@ datasets; and cold, which keeps some items of one for the test. `SOURCE --help` 
 written to data/NAME, whole or not at all, and its card is printed.
 """
 
-import sys
-from pathlib import Path
 from typing import Annotated
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tyro.conf import subcommand
 

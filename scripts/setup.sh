@@ -8,7 +8,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 supported() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; }
 stamp=.venv/.requirements.sha256
 wanted=$(sha256sum requirements.txt | cut -d ' ' -f 1)
-if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then exit 0; fi
+
+# The project itself is a line in site-packages, relative, so that both may move together.
+add_project() { echo ../../../.. > "$(echo .venv/lib/python3.*/site-packages)/seqrec.pth"; }
+
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then
+  add_project
+  exit 0
+fi
 
 for python in ${PYTHON:+"$PYTHON"} python3 python3.12 python3.11; do
   if supported "$python"; then break; fi
@@ -27,4 +34,5 @@ if ! { .venv/bin/python -m pip install --disable-pip-version-check --requirement
   echo "setup.sh: the installation failed; all that pip said is in $PWD/$log" >&2
   exit 1
 fi
+add_project
 echo "$wanted" > "$stamp"

@@ -7,32 +7,27 @@ Source of the test: Klenitskiy et al. (2024), https://arxiv.org/abs/2408.12008.
 """
 
 import json
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 import tyro
 from numpy.typing import NDArray
 
-from seqrec.basics.checks import require_at_least, require_device
+from seqrec.basics.checks import find_device, require_at_least
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
 from seqrec.basics.formatting import number
 from seqrec.basics.progress import progress
 from seqrec.comparison.intervals import compare_means
 from seqrec.comparison.results import name_run, user_metric
-from seqrec.data.batches import BatchKey, RowSampler
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.evaluation.metrics import mean_by_user
-from seqrec.evaluation.ranking import rank_targets
-from seqrec.training.batches import HeldOutDataset
-from seqrec.training.module import Recommender
-from seqrec.training.restore import load_run
+
+if TYPE_CHECKING:
+    from seqrec.training.module import Recommender
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +48,14 @@ class Config:
     """Folder of the prepared dataset, if it has moved since the runs."""
     max_tokens: int = 16384
     """How much of histories is read in one batch."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """What to compute on."""
+    device: str = "auto"
+    """What to compute on: cpu, cuda, cuda:N, or auto, which is a GPU if there is one."""
 
     def __post_init__(self) -> None:
         if not self.runs:
             raise UserError("give at least one run folder")
         require_at_least(1, self, "shuffles", "max_tokens")
-        require_device(self.device)
+        find_device(self.device)
         user_metric(np.zeros(1, dtype=np.int64), self.metric)  # refuses an unknown one
 
 
@@ -80,13 +75,19 @@ def shuffle_histories(histories: Histories, generator: np.random.Generator, keep
 
 def rank_histories(
     dataset: Dataset,
-    recommender: Recommender,
+    recommender: "Recommender",
     histories: Histories,
     protocol: EvaluationProtocol,
     max_tokens: int,
     device: str,
 ) -> NDArray[np.int64]:
     """Return (n,) the 0-based rank of each history's target."""
+    import torch
+
+    from seqrec.data.batches import BatchKey, RowSampler
+    from seqrec.evaluation.ranking import rank_targets
+    from seqrec.training.batches import HeldOutDataset
+
     module = recommender.module.to(device)
     data = HeldOutDataset(dataset, histories, protocol, recommender.make_inputs)
     ranks = np.zeros(len(histories), dtype=np.int64)
@@ -101,15 +102,17 @@ def rank_histories(
     return ranks
 
 
-def compare_orders(config: Config, folder: Path) -> str:
+def compare_orders(config: Config, folder: Path, device: str) -> str:
     """Return a run's line: in order, shuffled, difference with its interval."""
+    from seqrec.training.restore import load_run  # takes seconds, and --help needs none of it
+
     dataset, recommender = load_run(folder, config.data_path)
     protocol = EvaluationProtocol.of(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["protocol"])
     histories = protocol.hold_out(dataset).test
     generator = np.random.default_rng(config.seed)
 
     def score(view: Histories) -> NDArray[np.float64]:
-        ranks = rank_histories(dataset, recommender, view, protocol, config.max_tokens, config.device)
+        ranks = rank_histories(dataset, recommender, view, protocol, config.max_tokens, device)
         return mean_by_user(user_metric(ranks, config.metric), view.users)
 
     in_order = score(histories)
@@ -127,9 +130,10 @@ def compare_orders(config: Config, folder: Path) -> str:
 
 def main(config: Config) -> None:
     """Print one line per run."""
+    device = find_device(config.device)
     print(f"{config.metric:<44} in order  shuffled  difference [95 %]")
     for folder in config.runs:
-        print(compare_orders(config, folder))
+        print(compare_orders(config, folder, device))
 
 
 if __name__ == "__main__":

@@ -4,12 +4,9 @@ python scripts/sweep_table.py runs/sweeps/study/best.json
 """
 
 import io
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import tyro

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.recommend import recommend
 from seqrec.data.splits import leave_one_out
+from seqrec.training.recommend import recommend
 from seqrec.training.restore import load_run
 
 

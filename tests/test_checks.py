@@ -88,7 +88,11 @@ def test_devices_that_are_not_there(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     said = refuse(f"scripts.{script}", ["run", "--device", device], capsys)
-    assert f"--device {device}" in said if device.startswith("cuda") else "--device must be cpu, cuda or cuda:N" in said
+    assert (
+        f"--device {device}" in said
+        if device.startswith("cuda")
+        else "--device must be auto, cpu, cuda or cuda:N" in said
+    )
 
 
 def test_more_processes_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,7 +189,7 @@ def test_recorder_sums_over_users_and_divides_once() -> None:
     recorder = recorder_of(3)
     add_all(recorder, [2, 0], [1])  # a batch of one user
     assert recorder.ranks.tolist() == [0, 7, 14]
-    metrics = measure(torch.tensor([0, 7, 14]), torch.tensor([60, 61, 62]))
+    metrics = measure(np.array([0, 7, 14]), np.array([60, 61, 62]))
     means = {name: math.fsum(values.tolist()) / 3 for name, values in metrics.items()}
     assert recorder.compute() == means | {"users": 3, "tied_users": 1 / 3}
     recorder.expect(np.arange(0))

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.recommend import recommend
 from seqrec.data.dataset import Dataset, load_dataset
 from seqrec.data.vectors import Producer, embedding_path, save_embeddings
 from seqrec.nn.geometry import transform_vectors
+from seqrec.training.recommend import recommend
 from seqrec.training.restore import load_run
 from tests import forked
 from tests.grown import ORDER, write_grown

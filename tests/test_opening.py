@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from seqrec.basics.errors import MissingFileError, UserError
-from seqrec.basics.opening import read_array, read_json_object, read_parquet, read_tensors, read_torch
+from seqrec.basics.opening import read_array, read_json_object, read_parquet
+from seqrec.basics.tensors import read_tensors, read_torch
 
 REPAIR = "make it again"
 

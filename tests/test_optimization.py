@@ -38,7 +38,7 @@ def test_a_group_begins_in_its_epoch() -> None:
 
 @pytest.mark.parametrize("family", [name for name in ("SASRec", "Bert4Rec") if (ROOT / name).is_dir()])
 def test_weights_decay_and_biases_and_norms_do_not(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    finetune = importlib.import_module(f"{family}.finetune")
+    finetune = importlib.import_module(f"{family}.module")
     config = finetune.Config(weight_decay=0.5, lr=0.1)
     module = getattr(finetune, f"{family}Module")(config, 5, None)
     trainer = SimpleNamespace(estimated_stepping_batches=20, max_epochs=4, gradient_clip_val=None)

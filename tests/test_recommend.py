@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from scripts import recommend
-from scripts.recommend import Config, choose_histories, main
+from scripts.recommend import Config, main
 from seqrec.basics.errors import UserError
 from seqrec.basics.settings import as_flags
 from seqrec.data.dataset import Dataset, Histories
+from seqrec.training import restore
 from seqrec.training.module import NextItemModule, Recommender
+from seqrec.training.recommend import choose_histories
 from seqrec.training.restore import load_run
 
 
@@ -37,7 +38,7 @@ def toy_run(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.from_numpy(histories.items[histories.ends[rows] - 1].astype(np.float32))
 
     recommender = Recommender(LastItem(), read, lambda histories: histories.lengths)
-    monkeypatch.setattr(recommend, "load_run", lambda *_: (tiny, recommender))
+    monkeypatch.setattr(restore, "load_run", lambda *_: (tiny, recommender))
 
 
 def history_of(tiny: Dataset, user: int) -> list[int]:
@@ -81,9 +82,9 @@ def test_everybody_into_a_file(tiny: Dataset, tmp_path: Path, suffix: str) -> No
 
 def test_what_is_unknown_is_named(tiny: Dataset) -> None:
     with pytest.raises(ValueError, match="tiny has no user 'nobody'"):
-        choose_histories(Config(Path("run"), users=("nobody",)), tiny)
+        choose_histories(tiny, users=["nobody"])
     with pytest.raises(ValueError, match="tiny has no item 'nothing'"):
-        choose_histories(Config(Path("run"), history=("nothing",)), tiny)
+        choose_histories(tiny, history=["nothing"])
     with pytest.raises(ValueError, match="90 users are too many for the screen: give --output"):
         main(Config(Path("run")))
     with pytest.raises(ValueError, match="not both"):
@@ -121,7 +122,7 @@ def test_who_was_filtered_out_is_told_by_what(tiny: Dataset) -> None:
     filtered = replace(tiny, manifest={**tiny.manifest, "source": source})
     expected = r"no user 'rare'.*preparation left out what --on_missing_text drop and --min_uc 5 did not keep$"
     with pytest.raises(ValueError, match=expected):
-        choose_histories(Config(Path("run"), users=("rare",)), filtered)
+        choose_histories(filtered, users=["rare"])
 
 
 @pytest.mark.parametrize(("file", "content"), [("metrics", "{}"), ("metrics", "[]"), ("metrics", ""), ("config", "[]")])

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from scripts import shuffle_test
 from scripts.shuffle_test import Config, main, shuffle_histories
 from seqrec.data.dataset import Dataset, load_dataset
 from seqrec.data.splits import leave_one_out
@@ -53,7 +52,7 @@ def test_a_model_of_order_loses_and_keeps_with_the_last_event(
         lambda view, rows: torch.from_numpy(view.items[view.ends[rows] - 1].astype(np.int64)),
         lambda view: view.lengths,
     )
-    monkeypatch.setattr(shuffle_test, "load_run", lambda folder, data_path: (dataset, recommender))
+    monkeypatch.setattr("seqrec.training.restore.load_run", lambda folder, data_path: (dataset, recommender))
     protocol = {"split": "leave_one_out", "sample_size": -1, "filter_seen": False}
     (tmp_path / "metrics.json").write_text(json.dumps({"protocol": protocol}))
     lines = []

@@ -29,7 +29,8 @@ from seqrec.data.dataset import Dataset, load_dataset
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.data.splits import leave_one_out
 from seqrec.training.batches import BatchModule
-from seqrec.training.checkpoints import AtomicCheckpointIO, load_state
+from seqrec.training.checkpoint_io import AtomicCheckpointIO
+from seqrec.training.checkpoints import load_state
 from seqrec.training.folder import RunFolder
 from seqrec.training.module import NextItemModule
 from seqrec.training.options import TrainingConfig

@@ -35,7 +35,7 @@ def split_batches(lengths: Any, rank: int, world_size: int) -> list[BatchKey]:
 
 def id_steps(rank: int, world_size: int, family: str) -> Steps:
     """Yield a module of an ID family without dropout, for each loss, and one process's share of each batch."""
-    finetune = importlib.import_module(f"{family}.finetune")
+    finetune = importlib.import_module(f"{family}.module")
     histories = as_histories(random_lists(LENGTHS))
     for options in LOSSES:
         config = finetune.Config(objective=LossOptions(**options))

@@ -4,13 +4,9 @@ python scripts/benchmarks/memory.py softmax --num_items 1000000 --positions 8192
 python scripts/benchmarks/memory.py ranking --num_items 1500000 --num_users 1000000 --measured_users 4096 --width 128
 """
 
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 import tyro

@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import LongformerConfig, LongformerModel
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from Recformer.backbone import load_backbone, load_pretraining
 from Recformer.config import RecformerConfig
 from Recformer.data import TrainBatch, TrainDataset

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-import torch
-
 from seqrec.basics.errors import UserError
 
 MAX_SEED = 2**32 - 1
@@ -49,21 +47,26 @@ def require_at_most(high: float, options: Any, *names: str) -> None:
             raise UserError(f"--{name} must be at most {high:,}, got {value:,}")
 
 
-def require_device(device: str) -> None:
-    """Check that `--device` is one that this machine has.
+def find_device(device: str) -> str:
+    """Return the device that `--device` names, of auto a GPU if there is one.
 
     Raises:
         UserError: If it is not.
     """
+    import torch  # takes a second, and most commands that check numbers have no device
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(device)
     except RuntimeError:
         found = torch.device("meta")
     if found.type not in ("cpu", "cuda"):
-        raise UserError(f"--device must be cpu, cuda or cuda:N, got {device!r}")
+        raise UserError(f"--device must be auto, cpu, cuda or cuda:N, got {device!r}")
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found.type == "cuda" and (found.index or 0) >= there:
         raise UserError(f"--device {device}: PyTorch finds {there or 'no'} GPU on this machine; use --device cpu")
+    return device
 
 
 def check_numbers(config: Any) -> None:

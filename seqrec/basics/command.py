@@ -14,9 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 import tyro
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from seqrec.basics.checks import check_numbers, list_flags
 from seqrec.basics.errors import UserError
@@ -59,7 +57,6 @@ def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str]
     traceback, and says how to report it.
     """
     _set_up_output()
-    torch.set_float32_matmul_precision("high")
     settings: Any = None
     received: list[int] = []
     try:
@@ -122,7 +119,7 @@ def _ended_by_signals(received: list[int]) -> Iterator[None]:
 
 def _is_users(error: BaseException, settings: Any) -> bool:
     """Return whether the user can repair an error, who gave these settings."""
-    if isinstance(error, UserError | MisconfigurationException):
+    if isinstance(error, UserError) or type(error).__name__ == "MisconfigurationException":  # Lightning's
         return True
     if not isinstance(error, OSError):
         return False

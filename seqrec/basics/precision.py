@@ -7,6 +7,11 @@ from typing import Literal
 import torch
 
 
+def allow_tensor_cores() -> None:
+    """Let a GPU round the factors of float32 products to TensorFloat-32 where `full_precision` does not forbid it."""
+    torch.set_float32_matmul_precision("high")
+
+
 @contextmanager
 def full_precision(device: str) -> Iterator[None]:
     """Keep matrix products in float32, whatever autocast and the setting for TensorFloat-32 say outside."""

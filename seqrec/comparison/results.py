@@ -9,7 +9,6 @@ from types import NoneType
 from typing import Any, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from seqrec.basics.errors import MissingFileError, UserError
@@ -106,13 +105,12 @@ def user_metric(ranks: NDArray[np.int64], metric: str) -> NDArray[np.float64]:
     Raises:
         UserError: If the metric is another one.
     """
-    rank = torch.from_numpy(np.array(ranks, dtype=np.int64))
     if metric == "MRR":
-        return reciprocal_rank(rank).numpy()
+        return reciprocal_rank(ranks)
     match = re.fullmatch(r"(NDCG|Recall)@([1-9]\d*)", metric)
     if match is None:
         raise UserError(f"unknown metric {metric!r}: expected NDCG@k, Recall@k or MRR, for example NDCG@10")
-    return _PER_USER[match[1]](rank, int(match[2])).numpy()
+    return _PER_USER[match[1]](ranks, int(match[2]))
 
 
 def name_run(folder: Path) -> str:

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.files import write_atomically
 from seqrec.basics.names import check_name, list_families
-from seqrec.basics.opening import check_plain, read_array, read_json_object, read_torch
+from seqrec.basics.opening import read_array, read_json_object
 from seqrec.basics.paths import ROOT
 from seqrec.data.dataset import Dataset
 
@@ -180,14 +179,25 @@ def _find_file(init_type: str, dataset: Dataset, folder: Path) -> Path:
 
 def _read_vectors(path: Path) -> NDArray[np.float32]:
     """Return the array of a `.npy` or a torch file; neither can run code."""
-    array: Any = read_array(path, "export it again") if path.suffix == ".npy" else read_torch(path, "export it again")
-    if isinstance(array, torch.Tensor):
-        check_plain(array, str(path), "export it again")
-        array = array.detach().float().numpy()
+    repair = "export it again"
+    array: Any = read_array(path, repair) if path.suffix == ".npy" else _read_tensor(path, repair)
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         held = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
         raise UserError(f"{path} holds {held}, expected one float array of shape (items + 1, width); export it again")
     return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _read_tensor(path: Path, repair: str) -> Any:
+    """Return what a torch file holds, a tensor as a float32 array."""
+    import torch  # takes a second, and vectors are .npy files mostly
+
+    from seqrec.basics.tensors import check_plain, read_torch
+
+    found = read_torch(path, repair)
+    if not isinstance(found, torch.Tensor):
+        return found
+    check_plain(found, str(path), repair)
+    return found.detach().float().numpy()
 
 
 def _check_vectors(vectors: NDArray[np.float32], dataset: Dataset, name: str) -> None:

@@ -1,77 +1,74 @@
-"""Ranking metrics of held-out items. Shapes: B targets, each a user's, N score columns."""
+"""Ranking metrics of held-out items. Shapes: n targets, each a user's."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from seqrec.data.protocol import KS
 
-
-def rank_of_target(scores: Tensor, target: Tensor) -> Tensor:
-    """Return each target's 0-based position in its user's ranking.
-
-    Args:
-        scores: (B, N) float32, higher is better; -inf marks columns that are not candidates.
-        target: (B,) int64 column of the held-out item.
-
-    Returns:
-        (B,) int64 in [0, N).
-
-    Raises:
-        ValueError: If shapes disagree, a score is NaN, or a target is not a candidate.
-    """
-    if target.shape != scores.shape[:1]:
-        raise ValueError(f"target must have shape ({len(scores)},), got {tuple(target.shape)}")
-    if scores.isnan().any():
-        raise ValueError("scores contain NaN: the model has diverged; lower --lr or use --precision 32-true")
-    own = scores.gather(1, target[:, None])
-    if own.isneginf().any():
-        raise ValueError("a target scores -inf: was the held-out item masked as already seen?")
-    # Ties count against the target: a model that scores all items alike must come last, not first.
-    return (scores >= own).sum(dim=1) - 1
+Ranks = NDArray[np.int64]
+Values = NDArray[np.float64]
 
 
-def ndcg_at_k(rank: Tensor, k: int) -> Tensor:
-    """Return each user's NDCG@k, (B,) float64 in [0, 1], from (B,) 0-based ranks.
+def ndcg_at_k(rank: Ranks, k: int) -> Values:
+    """Return each target's NDCG@k, (n,) in [0, 1], from (n,) 0-based ranks.
 
-    Source: Järvelin & Kekäläinen (2002), https://doi.org/10.1145/582415.582418. With one relevant
-    item the ideal DCG is 1, so the discount of the hit is already normalised.
+    With one relevant item the ideal DCG is 1, so the discount of the hit is already normalised.
+    Source: Järvelin & Kekäläinen (2002), https://doi.org/10.1145/582415.582418.
+
+    >>> ndcg_at_k(np.array([0, 2, 10]), 10).tolist()
+    [1.0, 0.5, 0.0]
     """
     _check_k(k)
-    return torch.where(rank < k, 1 / torch.log2(rank.double() + 2), 0.0)
+    return np.where(rank < k, 1 / np.log2(rank + 2.0), 0.0)
 
 
-def recall_at_k(rank: Tensor, k: int) -> Tensor:
-    """Return each user's Recall@k, (B,) float64 in {0, 1}: with one relevant item also the hit rate."""
+def recall_at_k(rank: Ranks, k: int) -> Values:
+    """Return each target's Recall@k, (n,) in {0, 1}: with one relevant item also the hit rate.
+
+    >>> recall_at_k(np.array([0, 9, 10]), 10).tolist()
+    [1.0, 1.0, 0.0]
+    """
     _check_k(k)
-    return (rank < k).double()
+    return (rank < k).astype(np.float64)
 
 
-def reciprocal_rank(rank: Tensor) -> Tensor:
-    """Return each user's 1 / (rank + 1), (B,) float64, without a cutoff."""
-    return 1 / (rank.double() + 1)
+def reciprocal_rank(rank: Ranks) -> Values:
+    """Return each target's 1 / (rank + 1), (n,), without a cutoff.
+
+    >>> reciprocal_rank(np.array([0, 1, 3])).tolist()
+    [1.0, 0.5, 0.25]
+    """
+    return 1 / (rank + 1.0)
 
 
-def auc(rank: Tensor, num_candidates: Tensor | int) -> Tensor:
-    """Return each user's share of the other candidates ranked below the target, (B,) float64 in [0, 1].
+def auc(rank: Ranks, num_candidates: Ranks | int) -> Values:
+    """Return the share of the other candidates that rank below each target, (n,) in [0, 1].
 
     Args:
-        rank: (B,) 0-based.
-        num_candidates: Candidates of each user, the target included: (B,) or one number; at least 1.
+        rank: (n,) 0-based.
+        num_candidates: Candidates of each target, itself included: (n,) or one number; at least 1.
+
+    >>> auc(np.array([0, 1, 4]), 5).tolist()
+    [1.0, 0.75, 0.0]
+    >>> auc(np.array([0]), 1).tolist()  # alone
+    [1.0]
     """
-    others = torch.as_tensor(num_candidates, dtype=torch.float64, device=rank.device) - 1
-    return torch.where(others > 0, 1 - rank.double() / others.clamp(min=1), 1.0)
+    others = np.asarray(num_candidates, dtype=np.float64) - 1
+    return np.where(others > 0, 1 - rank / np.maximum(others, 1), 1.0)
 
 
-def measure(rank: Tensor, num_candidates: Tensor | int, ks: tuple[int, ...] = KS) -> dict[str, Tensor]:
-    """Return every metric of each target, (B,) float64."""
+def measure(rank: Ranks, num_candidates: Ranks | int, ks: tuple[int, ...] = KS) -> dict[str, Values]:
+    """Return every metric of each target, (n,)."""
     metrics = {f"NDCG@{k}": ndcg_at_k(rank, k) for k in ks} | {f"Recall@{k}": recall_at_k(rank, k) for k in ks}
     return metrics | {"MRR": reciprocal_rank(rank), "AUC": auc(rank, num_candidates)}
 
 
-def mean_by_user(values: NDArray[np.float64], users: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return each user's mean over the targets, users ascending: (U,) float64 from (n,) values and (n,) users."""
+def mean_by_user(values: Values, users: NDArray[np.int64]) -> Values:
+    """Return each user's mean over the targets, users ascending: (U,) from (n,) values and (n,) users.
+
+    >>> mean_by_user(np.array([1.0, 0.2, 0.0]), np.array([7, 3, 7])).tolist()
+    [0.2, 0.5]
+    """
     _, owner, counts = np.unique(users, return_inverse=True, return_counts=True)
     return np.bincount(owner, values) / counts
 

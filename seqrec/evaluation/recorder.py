@@ -60,8 +60,7 @@ class RankRecorder:
         if missing := int((self.ranks < 0).sum()):
             raise RuntimeError(f"{missing} of {len(self.ranks)} targets were not ranked")
         users = self.users
-        ranks, candidates = (torch.from_numpy(x) for x in (self.ranks, self.candidates))
-        metrics = {name: values.numpy() for name, values in measure(ranks, candidates, self.ks).items()}
+        metrics = measure(self.ranks, self.candidates, self.ks)
         by_user = {name: mean_by_user(values, users) for name, values in metrics.items()}
         count = len(by_user["MRR"])
         means = {name: math.fsum(values) / count for name, values in by_user.items()}

@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pytorch_lightning as lightning
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:  # Lightning takes seconds, and a command's --help reads Schedule
+    import pytorch_lightning as lightning
 
 log = logging.getLogger(__name__)
 Schedule = Literal["constant", "linear"]
@@ -14,7 +16,7 @@ Schedule = Literal["constant", "linear"]
 
 def schedule_rate(
     optimizer: torch.optim.Optimizer,
-    module: lightning.LightningModule,
+    module: "lightning.LightningModule",
     warmup_steps: int,
     schedule: Schedule = "linear",
     first_epochs: Sequence[int] | None = None,
@@ -59,7 +61,7 @@ def decay_weights(module: nn.Module, weight_decay: float, leave_out: Collection[
     return [{"params": parameters, "weight_decay": decay} for parameters, decay in found if parameters]
 
 
-def can_fuse(module: lightning.LightningModule) -> bool:
+def can_fuse(module: "lightning.LightningModule") -> bool:
     """Return whether the optimiser may be a fused one: Lightning clips no gradients for one under mixed precision."""
     return not module.trainer.gradient_clip_val or "mixed" not in str(module.trainer.precision)
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.files import write_atomically, write_json
 from seqrec.basics.names import check_name
-from seqrec.basics.opening import describe, read_json_object, read_tensors
+from seqrec.basics.opening import describe, read_json_object
+from seqrec.basics.tensors import read_tensors
 
 log = logging.getLogger(__name__)
 WRAPPERS = ("_forward_module.", "module.", "model.")  # DeepSpeed, DataParallel, Lightning

@@ -1,55 +1,18 @@
-"""Checkpoint files: written whole, read as tensors only."""
+"""Reading checkpoints, as tensors and plain values only."""
 
+import io
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from seqrec.basics.errors import MissingFileError, UserError
-from seqrec.basics.files import write_atomically
-from seqrec.basics.opening import read_torch
-from seqrec.training.sharding import consolidate, find_checkpoint
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it: a kill leaves the old one or the new one, never a part.
-
-    Lightning itself writes into the system's folder for temporary files, from which a move may be a copy.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Save a checkpoint under its final name."""
-        with write_atomically(Path(path)) as file:
-            torch.save(checkpoint, file)
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Return a checkpoint of this kind, tensors and plain values only.
-
-        Raises:
-            UserError: If it is none.
-        """
-        checkpoint = read_checkpoint(Path(path))
-        for state in checkpoint.get("callbacks", {}).values():
-            if "dirpath" in state:  # where Lightning looks for the best weights so far: the run's folder may have moved
-                state.update(_moved(state, Path(path).parent.resolve()))
-        return checkpoint
-
-
-def _moved(state: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return what a ModelCheckpoint remembers of its files, as they lie in another folder."""
-
-    def move(path: str) -> str:
-        return str(folder / Path(path).name) if path else path
-
-    return {
-        "dirpath": str(folder),
-        "best_k_models": {move(path): score for path, score in state["best_k_models"].items()},
-        **{name: move(state[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")},
-    }
+from seqrec.basics.tensors import read_torch
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
@@ -80,3 +43,50 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(f"{path} holds no state_dict of tensors: {repair}")
     return found  # type: ignore[no-any-return]
+
+
+def find_checkpoint(path: Path) -> Path | None:
+    """Return a checkpoint, or the one before it if a kill came between two renames; None if there is none."""
+    return next((place for place in (path, place_before(path)) if place.exists()), None)
+
+
+def consolidate(folder: Path) -> dict[str, Tensor]:
+    """Return the weights of a DeepSpeed checkpoint by name, whole and in float32.
+
+    Raises:
+        UserError: If the folder is no complete DeepSpeed checkpoint, or holds more than tensors and plain values.
+    """
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    try:
+        with tensors_only(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            state: dict[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(folder))
+    except (ValueError, FileNotFoundError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{folder} is no complete DeepSpeed checkpoint ({str(error).splitlines()[0][:120]}): give the folder that "
+            "has the file `latest`"
+        ) from error
+    return state
+
+
+def place_before(path: Path) -> Path:
+    """Return where a checkpoint lies while another takes its place."""
+    return path.with_name(f".{path.name}.old")
+
+
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """Let `torch.load` read tensors, plain values and DeepSpeed's few own types, whatever its caller asks for."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    name, before = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    os.environ[name] = "1"
+    try:
+        with torch.serialization.safe_globals([LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]):
+            yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before

@@ -5,34 +5,29 @@ Shapes: N items, B users, T targets of a batch, D width of the model.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as lightning
 import torch
 import torch.nn.functional as F
-import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from seqrec.basics.checks import require_above, require_at_least
 from seqrec.basics.errors import UserError
-from seqrec.basics.paths import ROOT
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
-from seqrec.data.protocol import EvaluationProtocol
 from seqrec.data.vectors import NONE, load_embeddings, name_of, vectors_sha256
-from seqrec.nn.item_table import GivenVectors, TableOptions
-from seqrec.nn.losses import LossOptions, catalogue_loss
-from seqrec.nn.optimization import Schedule, can_fuse, decay_weights, schedule_rate
+from seqrec.nn.item_table import GivenVectors
+from seqrec.nn.losses import catalogue_loss
+from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
 from seqrec.training.batches import BatchModule
 from seqrec.training.folder import RunFolder
+from seqrec.training.id_options import IdModelConfig
 from seqrec.training.module import NextItemModule, Recommender, TrainedOn, share_of_mean
 from seqrec.training.new_items import ADVICE, read_new_items
-from seqrec.training.options import TrainingConfig
 from seqrec.training.sharding import whole_weights
 from seqrec.training.trainer import complete
 
@@ -40,60 +35,6 @@ TABLE = "model.item_embedding.weight"
 """Name of given vectors in a state."""
 EVAL_TOKENS = 16384
 """Events per evaluation batch."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IdModelConfig:
-    """Data, item vectors, loss, training and evaluation of a run; a family adds its architecture."""
-
-    dataset: Annotated[str | None, tyro.conf.arg(aliases=["--dataset_code"])] = None
-    """Name of a prepared dataset in data/; demo, unless --data_path is given."""
-    data_path: Path | None = None
-    """Folder of a prepared dataset elsewhere, or of raw data (dataset.pkl, train.json, *.inter): prepared once."""
-    init_type: str = NONE
-    """Item vectors to start from: none (random), longformer, pretrain, finetune, or any file of embedding/DATASET/."""
-    embedding_dir: Path = ROOT / "embedding"
-    """Where item vectors lie."""
-    batch_size: int = 128
-    """Users per training batch."""
-    lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 1e-3
-    """Learning rate of Adam."""
-    item_lr: float | None = None
-    """Learning rate of the item table; by default a tenth of --lr for given vectors, which it would soon wash out."""
-    schedule: Schedule = "constant"
-    """Keep the learning rates, or let them fall linearly to zero at --num_epochs."""
-    warmup_steps: int = 0
-    """Optimiser steps in which the learning rates rise; at most half of all."""
-    weight_decay: float = 0.0
-    """Decoupled weight decay of all weights but biases and norms."""
-    table: TableOptions = field(default_factory=TableOptions)
-    objective: LossOptions = field(default_factory=LossOptions)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
-
-    @property
-    def table_lr(self) -> float:
-        """Learning rate of the item table."""
-        if self.item_lr is not None:
-            return self.item_lr
-        return self.lr if self.init_type == NONE else self.lr / 10
-
-    def __post_init__(self) -> None:
-        if self.table.mode != "init" and self.init_type == NONE:
-            raise UserError(
-                f"--init_mode {self.table.mode} with --init_type none would keep item vectors random: give --init_type"
-            )
-        if self.init_type == NONE and self.table != TableOptions():
-            raise UserError("--init_transform, --fit_transform and --init_mode are for given vectors: give --init_type")
-        if self.item_lr is not None and self.table.is_frozen:
-            raise UserError(f"--item_lr has no effect on --init_mode {self.table.mode}, whose vectors do not learn")
-        if (self.table.unfreeze_at or 0) > self.training.num_epochs:
-            raise UserError(
-                f"--unfreeze_at {self.table.unfreeze_at} is never reached: --num_epochs is {self.training.num_epochs}"
-            )
-        require_above(0, self, "lr")
-        require_at_least(0, self, "item_lr", "warmup_steps", "weight_decay")
-        require_at_least(1, self, "batch_size")
 
 
 class IdModule(NextItemModule, ABC):

@@ -13,7 +13,16 @@ from seqrec.basics.errors import UserError
 from seqrec.basics.names import check_name
 from seqrec.basics.paths import ROOT
 from seqrec.basics.precision import Precision
-from seqrec.training.sharding import StrategyName
+
+StrategyName = Literal[
+    "auto",
+    "ddp",
+    "fsdp",
+    "deepspeed_stage_2",
+    "deepspeed_stage_2_offload",
+    "deepspeed_stage_3",
+    "deepspeed_stage_3_offload",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +94,13 @@ class TrainingConfig:
         there, what = (torch.cuda.device_count(), "GPUs") if on_gpu else (os.cpu_count() or 1, "cores")
         if self.devices > there:
             raise UserError(f"--devices {self.devices}: this machine has {there} {what}")
+
+
+def is_sharded(name: StrategyName) -> bool:
+    """Return whether a strategy shares out the training's state, and leaves a module in pieces."""
+    return name not in ("auto", "ddp")
+
+
+def writes_files(name: StrategyName) -> bool:
+    """Return whether a strategy's checkpoints are files, and not folders."""
+    return not name.startswith("deepspeed")

@@ -11,12 +11,12 @@ from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.names import check_family
 from seqrec.basics.opening import read_json_object
 from seqrec.basics.paths import ROOT
+from seqrec.basics.precision import allow_tensor_cores
 from seqrec.basics.settings import absolute_from_root, as_flags, complete
 from seqrec.data.dataset import Dataset
 from seqrec.data.discovery import open_dataset
-from seqrec.training.checkpoints import load_state
+from seqrec.training.checkpoints import find_checkpoint, load_state
 from seqrec.training.module import Recommender, TrainedOn
-from seqrec.training.sharding import find_checkpoint
 
 
 class Family(Protocol):
@@ -59,6 +59,7 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
     best = folder / "checkpoints" / "best.ckpt"
     if find_checkpoint(best) is None:
         raise MissingFileError(f"{best} does not exist: a run with --test_only trains nothing that could be served")
+    allow_tensor_cores()
     repair = "the run's folder is damaged: delete it and run it again"
     metrics = read_json_object(folder / "metrics.json", repair, {"family": str, "protocol": dict})
     name = check_family(f"{folder}/metrics.json: family", metrics["family"], ROOT)

@@ -7,44 +7,22 @@ Sources: Rajbhandari et al. (2020), https://arxiv.org/abs/1910.02054; Zhao et al
 https://arxiv.org/abs/2304.11277.
 """
 
-import io
-import os
-import pickle
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning_fabric.utilities.seed import reset_seed
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.strategies import DeepSpeedStrategy, ModelParallelStrategy, Strategy
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-from seqrec.basics.errors import UserError
-
-StrategyName = Literal[
-    "auto",
-    "ddp",
-    "fsdp",
-    "deepspeed_stage_2",
-    "deepspeed_stage_2_offload",
-    "deepspeed_stage_3",
-    "deepspeed_stage_3_offload",
-]
-
-
-def is_sharded(name: StrategyName) -> bool:
-    """Return whether a strategy shares out the training's state, and leaves a module in pieces."""
-    return name not in ("auto", "ddp")
-
-
-def writes_files(name: StrategyName) -> bool:
-    """Return whether a strategy's checkpoints are files, and not folders."""
-    return not name.startswith("deepspeed")
+from seqrec.training.checkpoints import place_before, tensors_only
+from seqrec.training.options import StrategyName, is_sharded
 
 
 def make_strategy(name: StrategyName) -> str | Strategy:
@@ -130,7 +108,7 @@ class ZeroStrategy(DeepSpeedStrategy):
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint beside its place and rename it when all processes have written theirs."""
         target = Path(self.broadcast(filepath))
-        fresh, old = target.with_name(f".{target.name}.new"), _old(target)
+        fresh, old = target.with_name(f".{target.name}.new"), place_before(target)
         if self.is_global_zero:
             shutil.rmtree(fresh, ignore_errors=True)
         self.barrier()
@@ -146,7 +124,7 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Load a checkpoint of this training."""
-        with _tensors_only():
+        with tensors_only():
             state: dict[str, Any] = super().load_checkpoint(checkpoint_path)
         return state
 
@@ -165,49 +143,3 @@ def whole_weights(module: nn.Module) -> Iterator[bool]:
 
     with GatheredParameters(parts):
         yield True
-
-
-def find_checkpoint(path: Path) -> Path | None:
-    """Return a checkpoint, or the one before it if a kill came between two renames; None if there is none."""
-    return next((place for place in (path, _old(path)) if place.exists()), None)
-
-
-def consolidate(folder: Path) -> dict[str, Tensor]:
-    """Return the weights of a DeepSpeed checkpoint by name, whole and in float32.
-
-    Raises:
-        UserError: If the folder is no complete DeepSpeed checkpoint, or holds more than tensors and plain values.
-    """
-    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-
-    try:
-        with _tensors_only(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            state: dict[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(folder))
-    except (ValueError, FileNotFoundError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{folder} is no complete DeepSpeed checkpoint ({str(error).splitlines()[0][:120]}): give the folder that "
-            "has the file `latest`"
-        ) from error
-    return state
-
-
-def _old(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
-
-
-@contextmanager
-def _tensors_only() -> Iterator[None]:
-    """Let `torch.load` read tensors, plain values and DeepSpeed's few own types, whatever its caller asks for."""
-    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    name, before = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
-    os.environ[name] = "1"
-    try:
-        with torch.serialization.safe_globals([LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]):
-            yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before

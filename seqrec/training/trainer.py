@@ -16,13 +16,15 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProg
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from seqrec.basics.errors import MissingFileError
+from seqrec.basics.precision import allow_tensor_cores
 from seqrec.basics.progress import shows_progress
-from seqrec.training.checkpoints import AtomicCheckpointIO, load_state
+from seqrec.training.checkpoint_io import AtomicCheckpointIO
+from seqrec.training.checkpoints import find_checkpoint, load_state
 from seqrec.training.folder import RunFolder, is_first_process
 from seqrec.training.module import NextItemModule
-from seqrec.training.options import TrainingConfig
+from seqrec.training.options import TrainingConfig, is_sharded, writes_files
 from seqrec.training.record import RunRecord
-from seqrec.training.sharding import find_checkpoint, is_sharded, make_strategy, writes_files
+from seqrec.training.sharding import make_strategy
 
 log = logging.getLogger(__name__)
 Module = TypeVar("Module", bound=NextItemModule)
@@ -32,6 +34,7 @@ def build_trainer(
     config: TrainingConfig, folder: Path, record: RunRecord, to_beat: float = -math.inf
 ) -> lightning.Trainer:
     """Return the Trainer that every family uses, writing into a run folder; see `fit`."""
+    allow_tensor_cores()
     monitor = f"valid/{config.best_metric}"
     checkpoints = folder / "checkpoints"
     stopping = EarlyStopping(monitor, patience=config.patience, mode="max", check_on_train_epoch_end=False)
@@ -120,6 +123,7 @@ def _ending_processes(trainer: lightning.Trainer) -> Iterator[None]:
 
 def test(module: NextItemModule, data: lightning.LightningDataModule, config: TrainingConfig) -> float:
     """Rank the test targets, leaving metrics and ranks in the module; return the seconds it took."""
+    allow_tensor_cores()
     trainer = lightning.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from Baselines.counting import HALF_LIVES
 from Baselines.data import event_ages, score_items
-from Baselines.finetune import HALF_LIVES, Config
+from Baselines.options import Config
 from seqrec.data.dataset import load_dataset
 from seqrec.data.splits import leave_one_out
 from tests import forked

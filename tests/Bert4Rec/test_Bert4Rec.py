@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from Bert4Rec.data import Inputs, TrainDataset, make_inputs
-from Bert4Rec.finetune import Bert4RecModule, Config
 from Bert4Rec.model import Bert4Rec, Bert4RecConfig
+from Bert4Rec.module import Bert4RecModule
+from Bert4Rec.options import Config
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset
 from seqrec.data.vectors import Producer, embedding_path, save_embeddings

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from Recformer.backbone import load_backbone
-from Recformer.exports import describe
+from Recformer.config import encoding_options
 from Recformer.model import RecformerModel
 from seqrec.data.dataset import Dataset
 from seqrec.data.vectors import load_embeddings
@@ -54,8 +54,8 @@ def test_bfloat16_is_a_choice(model: RecformerModel, items: ItemTokens) -> None:
     assert reduced.dtype == torch.float32
     assert 1e-4 < (exact - reduced).abs().max() < 0.1
     assert torch.cosine_similarity(exact[1:], reduced[1:]).min() > 0.999
-    kept = describe(model.config, "mine", "bf16-mixed")
-    assert kept != describe(model.config, "mine", "32-true")
+    kept = encoding_options(model.config, "mine", "bf16-mixed")
+    assert kept != encoding_options(model.config, "mine", "32-true")
 
 
 def test_encode_records_the_precision_and_keeps_parts_of_each_apart(

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from Recformer.backbone import load_backbone
 from Recformer.checkpoint import load_weights
 from Recformer.data import TrainDataset
-from Recformer.finetune import Config, RecformerModule
+from Recformer.finetuning import RecformerModule
+from Recformer.options import FinetuneConfig as Config
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset, load_dataset
 from seqrec.data.splits import leave_one_out

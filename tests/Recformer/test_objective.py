@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from Recformer.backbone import load_pretraining
-from Recformer.pretrain import Config, PretrainModule
+from Recformer.options import PretrainConfig as Config
+from Recformer.pretrain_module import PretrainModule
 from Recformer.pretraining import PretrainBatch, PretrainDataset, contrast
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset, Histories, load_dataset

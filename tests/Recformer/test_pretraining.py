@@ -18,11 +18,11 @@ from Recformer.backbone import load_backbone
 from Recformer.checkpoint import load_weights
 from Recformer.convert_pretrain_ckpt import Config as ConvertConfig
 from Recformer.convert_pretrain_ckpt import main as convert
-from Recformer.pretrain import Config, read_domains
+from Recformer.options import PretrainConfig as Config
+from Recformer.pretrain_module import read_domains
 from seqrec.data.dataset import Dataset
 from seqrec.data.vectors import load_embeddings
-from seqrec.training.checkpoints import load_state
-from seqrec.training.sharding import consolidate
+from seqrec.training.checkpoints import consolidate, load_state
 from tests import forked
 from tests.conftest import write_dataset
 from tests.interrupted import assert_same_run

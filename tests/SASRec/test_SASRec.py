@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from SASRec.data import TrainDataset, make_inputs
-from SASRec.finetune import Config, SASRecModule
 from SASRec.model import SASRec, SASRecConfig
+from SASRec.module import SASRecModule
+from SASRec.options import Config
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset, load_dataset
 from seqrec.data.splits import leave_one_out

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from SASRec.data import TrainDataset, make_inputs
-from SASRec.finetune import Config, main
+from SASRec.finetune import main
 from SASRec.model import SASRec, SASRecConfig
+from SASRec.options import Config
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.splits import leave_one_out

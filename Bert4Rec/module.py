@@ -1,0 +1,52 @@
+"""What BERT4Rec reads of a history and learns from a batch, as a Lightning module."""
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from Bert4Rec.data import Inputs, TrainBatch, TrainDataset, make_inputs
+from Bert4Rec.model import Bert4Rec
+from Bert4Rec.options import Config
+from seqrec.data.dataset import Histories
+from seqrec.nn.item_table import GivenVectors
+from seqrec.training.id_model import IdModule
+
+
+class Bert4RecModule(IdModule):
+    """Hidden events of a training sequence are predicted; in use, one appended after the history is."""
+
+    family = "Bert4Rec"
+    config: Config
+
+    @classmethod
+    def training_data(cls, config: Config, train: Histories, num_items: int) -> TrainDataset:
+        """Return the training histories in batches of inputs with hidden items, targets and negatives."""
+        hidden = config.mask_prob, config.last_only_prob
+        return TrainDataset(train, num_items, config.model.maxlen, *hidden, config.objective, config.training.seed)
+
+    def build_model(self, num_items: int, given: GivenVectors | None) -> Bert4Rec:
+        """Return the model for a catalogue."""
+        return Bert4Rec(num_items, self.config.model, given)
+
+    @property
+    def maxlen(self) -> int:
+        """Most recent events that the model reads."""
+        return self.config.model.maxlen
+
+    def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs:
+        """Return the latest events of some histories, and after each a hidden one."""
+        return make_inputs(histories, rows, self.maxlen)
+
+    def _asked(self, inputs: Inputs, table: Tensor | None = None) -> Tensor:
+        hidden: Tensor = self.model(
+            inputs.items, inputs.masked, inputs.positions, inputs.layout, inputs.asked, inputs.asked_layout, table
+        )
+        return hidden
+
+    def predict(self, batch: TrainBatch, items: Tensor, table: Tensor) -> Tensor:
+        """Return the output of every asked event, (T, D)."""
+        return self._asked(batch.inputs._replace(items=items), table)
+
+    def read(self, inputs: Inputs) -> Tensor:
+        """Return the appended event's output of each history, (B, D)."""
+        return self._asked(inputs)[inputs.order]

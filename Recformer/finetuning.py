@@ -1,0 +1,289 @@
+"""What finetuning learns from a batch, in two stages, and how a finetuned model is put to use."""
+
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytorch_lightning as lightning
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from Recformer.backbone import load_backbone
+from Recformer.checkpoint import load_weights
+from Recformer.data import TrainBatch, TrainDataset
+from Recformer.exports import FINETUNED, Exports
+from Recformer.model import RecformerModel
+from Recformer.options import FinetuneConfig
+from seqrec.basics.errors import UserError
+from seqrec.basics.settings import flatten
+from seqrec.data.batches import RowSampler
+from seqrec.data.dataset import Dataset
+from seqrec.data.discovery import open_dataset
+from seqrec.data.splits import Split
+from seqrec.nn.losses import full_softmax, sampled_softmax
+from seqrec.text.encoding import encode_items, own_device
+from seqrec.text.sequences import HistoryReader, TokenBatch
+from seqrec.text.tokens import ItemTokens, load_item_tokens
+from seqrec.training.batches import BatchModule
+from seqrec.training.checkpoints import load_state
+from seqrec.training.encoder_module import EncoderModule
+from seqrec.training.folder import RunFolder, is_first_process
+from seqrec.training.module import Recommender, TrainedOn, share_of_mean
+from seqrec.training.record import RunRecord
+from seqrec.training.trainer import fit, report, test
+
+log = logging.getLogger(__name__)
+
+
+class RecformerModule(EncoderModule):
+    """The text encoder for histories over a table of encoded items, with loss and optimiser."""
+
+    item_table: Tensor
+    model: RecformerModel
+
+    def __init__(self, model: RecformerModel, items: ItemTokens, config: FinetuneConfig) -> None:
+        super().__init__(model, model, config.learning, config.protocol.metric_ks)
+        self.items, self.config = items, config
+        self.refresh_items = True
+        self.train_items = False
+        self._encoded_at: int | None = None
+        self.register_buffer("item_table", torch.zeros(items.num_items + 1, model.config.hidden_size))
+        model.freeze_unread()
+
+    def encode(self) -> None:
+        """Bring the item table up to date with the weights, unless it is or is to stay as it was."""
+        if self.refresh_items and self._encoded_at != self.global_step:
+            tokens, precision = self.config.eval_max_tokens, self.config.training.precision
+            share = (0, 1) if self._trainer is None else (self.global_rank, self.trainer.world_size)
+            self.set_table(encode_items(self.model, self.items, tokens, precision, share))
+
+    def set_table(self, table: Tensor) -> None:
+        """Take (N+1, D) item vectors that the present weights give."""
+        self.item_table.copy_(table)
+        self._encoded_at = self.global_step
+
+    def user_vectors(self, inputs: TokenBatch) -> Tensor:
+        """Return (B, D) normalised and divided by the temperature."""
+        pooled: Tensor = self.model(inputs).pooled
+        return F.normalize(pooled.float(), dim=1) / self.config.encoder.temp
+
+    def item_vectors(self) -> Tensor:
+        """Return (N+1, D) normalised rows of the table."""
+        self.encode()
+        return F.normalize(self.item_table, dim=1)
+
+    def on_train_epoch_start(self) -> None:
+        """Encode the items; after a validation they already are, by the same weights."""
+        self.encode()
+
+    def on_train_batch_start(self, batch: TrainBatch, batch_idx: int) -> None:
+        """Encode the items when their turn has come."""
+        steps = self.config.refresh_steps
+        if steps is not None and self.global_step % steps == 0:
+            self.encode()
+
+    def training_step(self, batch: TrainBatch) -> Tensor:
+        """Return the mean loss, or of several processes this one's share.
+
+        The gradient goes through the histories, and through the batch's items if asked for.
+        """
+        loss, total = share_of_mean(self._loss(self.user_vectors(batch.inputs), batch), batch.num_counted)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=total)
+        return loss
+
+    def _loss(self, users: Tensor, batch: TrainBatch) -> Tensor:
+        if self.train_items and batch.classes is not None:
+            # The table's items are no classes here: being older than the batch's, they would be told by that alone.
+            classes = F.normalize(self.model(batch.classes.texts).pooled.float(), dim=1)
+            everything = torch.arange(len(classes), device=classes.device)
+            return sampled_softmax(users, classes, batch.classes.own, everything, batch.classes.log_chance)
+        items, log_chance = batch.negatives
+        if not len(items):
+            return full_softmax(users, F.normalize(self.item_table, dim=1), batch.targets)
+        ids, place = torch.cat([batch.targets, items]).unique(return_inverse=True)
+        targets, negatives = place.split([len(batch.targets), len(items)])
+        return sampled_softmax(users, F.normalize(self.item_table[ids], dim=1), targets, negatives, log_chance)
+
+
+def finetune(config: FinetuneConfig) -> None:
+    """Export the untouched vectors, train both stages, test once, and write the run folder."""
+    dataset = open_dataset(config.dataset, config.data_path)
+    start = config.starts[-1]
+    run = RunFolder(
+        "Recformer", dataset, f"{start}-zeroshot" if config.test_only else start, config.training, config.protocol
+    )
+    split, exports = config.protocol.hold_out(dataset), exports_of(config, dataset)
+    if not run.is_finished:
+        check_exports(config, exports)
+    if not run.open(config):
+        return
+    lightning.seed_everything(config.training.seed, verbose=False)
+    model, items = load_encoder(config, dataset)
+
+    def encode() -> Tensor:
+        model.to(own_device(config.training.accelerator))
+        return encode_items(model, items, config.eval_max_tokens, config.training.precision)
+
+    for init_type in config.starts:
+        load_start(config, model, init_type)
+        table = exports.start(init_type, model, encode)
+    module = RecformerModule(model.cpu(), items, config)  # whence the Trainer puts it where it belongs
+    module.set_table(table)
+    data = make_batches(config, dataset, split, items)
+    record = RunRecord(run.folder, config.training)
+    if not config.test_only:
+        module, record = train(module, data, run)
+    module.refresh_items = False  # test with the item vectors that the selected weights were validated with
+    report(run, module, record, test(module, data, config.training))
+
+
+def exports_of(config: FinetuneConfig, dataset: Dataset) -> Exports:
+    """Return where a dataset's item vectors go."""
+    backbone, training = config.encoder.model_name_or_path, config.training
+    return Exports(dataset, config.embedding_dir, backbone, training.precision, flatten(config), training.overwrite)
+
+
+def check_exports(config: FinetuneConfig, exports: Exports) -> None:
+    """Refuse a run whose item vectors would take the place of other ones.
+
+    Raises:
+        UserError: If there are such, and no --overwrite.
+    """
+    starts = config.starts
+    finetuned = [] if config.test_only or config.item_refresh == "never" else [FINETUNED]
+    if any(exports.path(init_type).exists() for init_type in [*starts, *finetuned]):
+        model, _ = load_backbone(*config.encoder.source, **config.encoder.changes)
+        for init_type in [*starts, *finetuned]:
+            if init_type in starts:
+                load_start(config, model, init_type)
+            exports.check(init_type, model)
+
+
+def load_start(config: FinetuneConfig, model: RecformerModel, init_type: str) -> None:
+    """Give a backbone the pretrained weights where they are asked for."""
+    if init_type == "pretrain":
+        assert config.pretrain_ckpt is not None
+        load_weights(model, config.pretrain_ckpt)
+
+
+def run_stage(
+    module: RecformerModule, data: BatchModule, run: RunFolder, stage: int, to_beat: float = -math.inf
+) -> tuple[RecformerModule, RunRecord]:
+    """Train one stage in its own folder; return a module with its best weights and their item vectors."""
+    module.refresh_items = stage == 1 and module.config.item_refresh != "never"
+    module.train_items = stage == 1 and module.config.train_items
+    config = run.training
+    if stage == 2 and module.config.second_stage_epochs:
+        config = replace(config, num_epochs=module.config.second_stage_epochs)
+    lightning.seed_everything(config.seed + stage, verbose=False)
+    refresh = module.config.item_refresh if module.refresh_items else "never"
+    log.info("stage %d: items encoded anew: %s", stage, refresh)
+    return fit(module, data, config, run.folder / f"stage{stage}", to_beat)
+
+
+def train(module: RecformerModule, data: BatchModule, run: RunFolder) -> tuple[RecformerModule, RunRecord]:
+    """Run both stages, export `finetune`, and return a module with the better stage's best weights."""
+    module, first = run_stage(module, data, run, 1)
+    if module.config.item_refresh == "never":
+        log.info("the item vectors were to stay as they were: there are no `finetune` ones to export")
+    else:
+        exports_of(module.config, run.dataset).write_finetuned(module.model, module.item_table)
+    link_best(run, 1)
+    if module.config.second_stage_epochs == 0:
+        return module, first
+    best_weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    module, second = run_stage(module, data, run, 2, to_beat=first.best_score)
+    second.history = first.history + second.history
+    second.seconds += first.seconds
+    if second.best_epoch is None or second.best_score <= first.best_score:
+        log.info("stage 2 did not improve on stage 1: its weights are left aside")
+        module.load_state_dict(best_weights)
+        second.best, second.best_epoch = first.best, first.best_epoch
+    else:
+        link_best(run, 2)
+        second.best_epoch += len(first.history)
+    return module, second
+
+
+def link_best(run: RunFolder, stage: int) -> None:
+    """Let `checkpoints/best.ckpt` of the run be that of one of its stages."""
+    link = run.folder / "checkpoints" / "best.ckpt"
+    if is_first_process():
+        link.parent.mkdir(exist_ok=True)
+        fresh = link.with_name(".best.ckpt.new")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(Path("..") / f"stage{stage}" / "checkpoints" / "best.ckpt")
+        fresh.replace(link)
+
+
+def make_batches(config: FinetuneConfig, dataset: Dataset, split: Split, items: ItemTokens) -> BatchModule:
+    """Return the training and evaluation batches of a run."""
+    training = TrainDataset(
+        split.train,
+        items,
+        config.encoder.max_token_num,
+        config.finetune_negative_sample_size,
+        config.training.seed,
+        config.train_items,
+    )
+    reader = HistoryReader(items, config.encoder.max_token_num)
+    lengths = reader.count_tokens(training.sequences)
+    return BatchModule(
+        dataset,
+        split,
+        config.protocol,
+        training,
+        RowSampler(lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
+        reader,
+        eval_lengths=reader.count_tokens,
+        eval_max_tokens=config.eval_max_tokens,
+        valid_users=config.training.valid_users,
+        num_workers=config.training.dataloader_num_workers,
+    )
+
+
+def load_encoder(config: FinetuneConfig, dataset: Dataset) -> tuple[RecformerModel, ItemTokens]:
+    """Return the backbone and the items as it reads them."""
+    model, tokenizer = load_backbone(*config.encoder.source, **config.encoder.changes)
+    return model, load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
+
+
+def restore_finetuned(
+    config: FinetuneConfig, dataset: Dataset, state: dict[str, Tensor], trained: TrainedOn | None = None
+) -> Recommender:
+    """Return a finetuned Recformer for use; its item vectors are those that the weights were chosen with.
+
+    For a catalogue other than the one it was `trained` on, items are encoded by the weights that made those vectors.
+
+    Raises:
+        UserError: If those weights are gone.
+    """
+    model, items = load_encoder(config, dataset)
+    if config.pretrain_ckpt is not None and (config.learning.lora_r or trained is not None):
+        load_weights(model, config.pretrain_ckpt)  # what the run began with: no checkpoint of updates has it
+    module = RecformerModule(model, items, config)
+    if trained is not None:
+        state = state | {"item_table": encode_new_catalogue(module, state, trained)}
+    module.load_state_dict(state)
+    module.refresh_items = False
+    reader = HistoryReader(items, config.encoder.max_token_num)
+    return Recommender(module, reader, reader.count_tokens)
+
+
+def encode_new_catalogue(module: RecformerModule, state: dict[str, Tensor], trained: TrainedOn) -> Tensor:
+    """Return the (N'+1, D) vectors of a module's items by the weights that made a run's item table.
+
+    Those are the best ones of stage 1, which stage 2 keeps the table of; with `--item_refresh never`, the first ones.
+
+    Raises:
+        UserError: If the table is not of these weights.
+    """
+    if module.config.item_refresh != "never":
+        stage = trained.run / "stage1" / "checkpoints" / "best.ckpt"
+        first = load_state(stage)
+        if not torch.equal(first["item_table"], state["item_table"]):
+            raise UserError(f"{stage} did not make the item vectors of {trained.run}: restore the file, or train again")
+        module.load_state_dict(first | {"item_table": module.item_table})
+    return encode_items(module.model, module.items, module.config.eval_max_tokens, module.config.training.precision)

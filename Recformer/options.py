@@ -1,0 +1,135 @@
+"""The flags of finetuning and of pretraining."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from Recformer.pretraining import MlmPass
+from seqrec.basics.checks import require_at_least
+from seqrec.basics.errors import UserError
+from seqrec.basics.paths import ROOT
+from seqrec.data.protocol import EvaluationProtocol
+from seqrec.text.options import EncoderOptions, LearningOptions
+from seqrec.training.options import TrainingConfig
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneConfig:
+    """One finetuning run."""
+
+    dataset: str | None = None
+    """Name of a prepared dataset in data/; demo, unless --data_path is given."""
+    data_path: Path | None = None
+    """Folder of a prepared dataset elsewhere, or of raw data (dataset.pkl, train.json, *.inter): prepared once."""
+    pretrain_ckpt: Path | None = None
+    """Weights of a pretrained Recformer to start from; without it, finetuning starts from the backbone."""
+    embedding_dir: Path = ROOT / "embedding"
+    """Where item vectors are exported to."""
+    finetune_negative_sample_size: int = -1
+    """Negatives of the training softmax, shared by a batch; below 1 takes all items."""
+    batch_size: int = 16
+    """Users per training batch; each gives one target per epoch."""
+    eval_max_tokens: int = 8192
+    """Tokens per batch in evaluation and item encoding."""
+    item_refresh: str = "epoch"
+    """How often stage 1 encodes the items anew: epoch, steps:N (optimiser steps), or never."""
+    train_items: bool = False
+    """In stage 1 tell a target from the batch's other targets and sampled negatives, which learn as histories do."""
+    second_stage_epochs: int | None = None
+    """At most so many epochs in stage 2; by default as many as in stage 1, 0 leaves it out."""
+    test_only: bool = False
+    """Do not train: test the weights given (zero-shot) and export their vectors."""
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    learning: LearningOptions = field(default_factory=lambda: LearningOptions(warmup_steps=100))
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(num_epochs=16, patience=5))
+    protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "batch_size", "eval_max_tokens")
+        require_at_least(0, self, "second_stage_epochs")
+        if not re.fullmatch(r"epoch|never|steps:[1-9]\d*", self.item_refresh):
+            raise UserError(f"--item_refresh must be epoch, steps:N with N at least 1, or never: {self.item_refresh!r}")
+        if (epochs := self.second_stage_epochs or self.training.eval_every) < self.training.eval_every:
+            raise UserError(
+                f"--second_stage_epochs {epochs} is less than --eval_every {self.training.eval_every}: no epoch of "
+                "stage 2 would be validated; 0 leaves it out"
+            )
+        if self.train_items and self.item_refresh == "never":
+            raise UserError("--train_items changes the items' vectors, --item_refresh never keeps them: drop one")
+
+    @property
+    def starts(self) -> list[str]:
+        """Names of the vectors of weights as they are given; training starts from the last."""
+        return ["longformer"] if self.pretrain_ckpt is None else ["longformer", "pretrain"]
+
+    @property
+    def refresh_steps(self) -> int | None:
+        """Optimiser steps after which stage 1 encodes the items, beside every epoch's start."""
+        mode, _, steps = self.item_refresh.partition(":")
+        return int(steps) if mode == "steps" else None
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainConfig:
+    """One pretraining run."""
+
+    dataset: str | None = None
+    """Name of the prepared dataset to read, such as one that `scripts/prepare.py corpus` made."""
+    data_path: Path | None = None
+    """Its folder, where it lies elsewhere."""
+    valid_dataset: str | None = None
+    """Name of the prepared dataset of a held-out domain, which chooses the best weights."""
+    valid_path: Path | None = None
+    """Its folder, where it lies elsewhere."""
+    mlm_weight: float = 0.1
+    """Weight of masked language modelling beside the contrast; 0 leaves it out."""
+    mlm_probability: float = 0.15
+    """Share of a text's tokens that are hidden, in whole words."""
+    mlm_pass: MlmPass = "shared"
+    """Read a text once, with hidden words, for both losses; or once plain for the contrast and once more masked."""
+    untie_decoder: bool = False
+    """Predict hidden words by a separate table, not the word embeddings; it also learns with --fix_word_embedding."""
+    batch_size: int = 16
+    """Histories, each with its target, whose activations are held at one time."""
+    contrast_batch: int | None = None
+    """Histories whose targets are one another's negatives, over all processes; by default one batch of each."""
+    domains_apart: bool = False
+    """Make each batch of one domain, so that a target's domain does not tell it from the batch's other targets."""
+    ckpt: Path | None = None
+    """Go on from another run's `checkpoints/last.ckpt`, with its optimiser and epoch; its own takes --resume alone."""
+    valid_step: int | None = None
+    """Training batches between validations, at each of which --resume can continue; by default an epoch's."""
+    eval_max_tokens: int = 8192
+    """Tokens per batch in validation and item encoding."""
+    encoder: EncoderOptions = field(default_factory=lambda: EncoderOptions(max_token_num=1024))
+    learning: LearningOptions = field(default_factory=LearningOptions)
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            num_epochs=32,
+            patience=1000,
+            gradient_clip_val=1.0,
+            strategy="deepspeed_stage_2" if torch.cuda.is_available() else "auto",
+        )
+    )
+    protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
+
+    def __post_init__(self) -> None:
+        if self.valid_dataset is None and self.valid_path is None:
+            raise UserError("--valid_dataset names the prepared dataset that chooses the best weights: give one")
+        if not 0 < self.mlm_probability < 1 or self.mlm_weight < 0:
+            raise UserError(
+                f"--mlm_probability must lie in (0, 1) and --mlm_weight be 0 or more, got {self.mlm_probability} and "
+                f"{self.mlm_weight}"
+            )
+        if self.untie_decoder and not self.mlm_weight:
+            raise UserError(
+                "--untie_decoder is for hidden words, which --mlm_weight 0 leaves out: remove one of the two"
+            )
+        require_at_least(1, self, "batch_size", "contrast_batch", "valid_step", "eval_max_tokens")
+
+    @property
+    def rows_per_step(self) -> int:
+        """Histories of a training batch, over all processes."""
+        return self.contrast_batch or self.batch_size * self.training.devices * self.training.num_nodes

@@ -1,0 +1,48 @@
+"""What SASRec reads of a history and learns from a batch, as a Lightning module."""
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from SASRec.data import Inputs, TrainBatch, TrainDataset, make_inputs
+from SASRec.model import SASRec
+from SASRec.options import Config
+from seqrec.data.dataset import Histories
+from seqrec.nn.item_table import GivenVectors
+from seqrec.training.id_model import IdModule
+
+
+class SASRecModule(IdModule):
+    """Every event of a training sequence predicts the next; in use, the last one does."""
+
+    family = "SASRec"
+    config: Config
+
+    @classmethod
+    def training_data(cls, config: Config, train: Histories, num_items: int) -> TrainDataset:
+        """Return the training histories in batches of inputs, targets and negatives."""
+        model = config.model
+        return TrainDataset(train, num_items, model.maxlen, config.objective, config.training.seed, model.relative_time)
+
+    def build_model(self, num_items: int, given: GivenVectors | None) -> SASRec:
+        """Return the model for a catalogue."""
+        return SASRec(num_items, self.config.model, given)
+
+    @property
+    def maxlen(self) -> int:
+        """Most recent events that the model reads."""
+        return self.config.model.maxlen
+
+    def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs:
+        """Return the latest events of some histories."""
+        return make_inputs(histories, rows, self.maxlen, self.config.model.relative_time)
+
+    def predict(self, batch: TrainBatch, items: Tensor, table: Tensor) -> Tensor:
+        """Return the output of every event, (T, D)."""
+        hidden: Tensor = self.model(items, batch.positions, batch.layout, table=table, seconds=batch.seconds)
+        return hidden
+
+    def read(self, inputs: Inputs) -> Tensor:
+        """Return the last event's output of each history, (B, D)."""
+        hidden: Tensor = self.model(inputs.items, inputs.positions, inputs.layout, inputs.last, seconds=inputs.seconds)
+        return hidden[inputs.order]
