@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from seqrec.basics.paths import ROOT
 from seqrec.data.dataset import Dataset
 from seqrec.data.vectors import Producer, embedding_path, load_embeddings, save_embeddings
 
@@ -152,3 +153,15 @@ def test_vectors_are_written_under_a_name_and_read_by_name_or_path(tiny: Dataset
     assert load_embeddings(str(outside), tiny, folder).shape == (41, 3)
     with pytest.raises(FileNotFoundError, match=r"there is no file of item vectors \.\./mine"):
         load_embeddings("../mine", tiny, folder)  # folder/tiny/../mine.npy would be one
+
+
+def test_the_documented_way_to_bring_a_file(
+    tiny: Dataset, tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide = ROOT / "embedding" / "README.md"
+    code = guide.read_text().split("```python\n")[1].split("```")[0]
+    assert "data/demo" in code
+    (tmp_path / "embedding").mkdir()
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("data/demo", str(tiny_path)).replace("embedding/demo", "embedding/tiny"), {})
+    assert load_embeddings("mine", tiny, tmp_path / "embedding").shape == (tiny.num_items + 1, 64)

@@ -4,6 +4,7 @@ import re
 import tomllib
 from typing import Any
 
+from seqrec import __version__
 from seqrec.basics.names import list_families
 from seqrec.basics.paths import ROOT
 
@@ -28,3 +29,9 @@ def test_every_pinned_library_is_a_dependency_or_in_an_extra() -> None:
 def test_every_family_is_a_package() -> None:
     included = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
     assert set(included) == {f"{name}*" for name in ("seqrec", *list_families(ROOT))}
+
+
+def test_the_citation_is_of_this_version() -> None:
+    lines = (ROOT / "CITATION.cff").read_text().splitlines()
+    assert f"version: {__version__}" in lines
+    assert f"license: {PROJECT['project']['license']}" in lines
