@@ -10,6 +10,7 @@ import tyro
 
 from seqrec.basics.command import run_command
 from seqrec.basics.paths import ROOT
+from seqrec.comparison.export import check_form, write_table
 from seqrec.comparison.report import format_text, write_report
 from seqrec.comparison.tables import compare_runs
 
@@ -26,14 +27,22 @@ class Config:
     """Folder of the dataset, for the slices and for checking that the runs belong to it."""
     output_dir: Path | None = None
     """Folder of the three files; <runs_dir>/compare/<dataset> if not given."""
+    output: Path | None = None
+    """Write the rows to this file, too: .csv and .parquet hold numbers in full, .tex and .md the table as printed."""
     metric: str = "NDCG@10"
     """Metric of the differences and the slices: NDCG@k, Recall@k or MRR."""
     families: tuple[str, ...] = ()
     """Families to show; all if not given."""
     groups: tuple[str, ...] = ()
     """Groups to show (none, longformer, pretrain, finetune or a run name without its seed); all if not given."""
+    reference: str | None = None
+    """Group that all others are compared with, across families, as FAMILY/GROUP; by default `none` of each family."""
     leave_out: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Run to leave out, by its name as printed (family/dataset/run name); give the flag once for each."""
+
+    def __post_init__(self) -> None:
+        if self.output is not None:
+            check_form(self.output)
 
 
 def main(config: Config) -> None:
@@ -46,11 +55,15 @@ def main(config: Config) -> None:
         config.families,
         config.groups,
         config.leave_out,
+        config.reference,
     )
     folder = config.output_dir or config.runs_dir / "compare" / config.dataset
     print(format_text(comparison))
     for kind, path in write_report(comparison, folder).items():
         print(f"{kind:<5} {path}")
+    if config.output is not None:
+        write_table(comparison, config.output)
+        print(f"{config.output.suffix[1:]:<5} {config.output}")
 
 
 if __name__ == "__main__":

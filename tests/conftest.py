@@ -20,8 +20,10 @@ import torch
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from seqrec.comparison.tables import Comparison, compare_runs
 from seqrec.data.dataset import Dataset, load_dataset
 from seqrec.data.dataset_files import hash_item_ids
+from tests import studies
 from tests.forked import pretend_bfloat16
 
 torch.set_num_threads(1)
@@ -91,3 +93,23 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tiny_path: Path) -> Dataset:
     """The tiny dataset, loaded."""
     return load_dataset(tiny_path)
+
+
+@pytest.fixture(scope="session")
+def study_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three families of three seeds in runs/, a prepared dataset in data/, for all tests that only look."""
+    root = tmp_path_factory.mktemp("study")
+    histories = [
+        [1] if u == 0 else [1 + (u * s) % studies.ITEMS for s in range(1, 4 + u % 20)] for u in range(studies.USERS)
+    ]
+    hashes = studies.write_dataset(root / "data" / "toy", histories)
+    studies.write_study(root / "runs", **hashes)
+    (root / "runs" / "SASRec" / "toy" / "pretrain-seed42").mkdir(parents=True)
+    (root / "runs" / "SASRec" / "toy" / "pretrain-seed42" / "config.json").write_text("{}")
+    (root / "runs" / "sweeps" / "toy" / "logs").mkdir(parents=True)  # no run
+    return root
+
+
+@pytest.fixture(scope="session")
+def study(study_root: Path) -> Comparison:
+    return compare_runs(study_root / "runs", study_root / "data", "toy")

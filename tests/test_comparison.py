@@ -1,6 +1,5 @@
 """From run folders to tables: statistics, checks, slices and reports."""
 
-import hashlib
 import json
 import re
 from dataclasses import replace
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 from numpy.typing import NDArray
 
@@ -20,124 +18,7 @@ from seqrec.comparison.report import format_text, write_report
 from seqrec.comparison.results import read_run, user_metric
 from seqrec.comparison.slices import length_bins
 from seqrec.comparison.tables import Comparison, compare_runs, list_pairs
-
-USERS, ITEMS = 400, 60
-PROTOCOL = {
-    "split": "leave_one_out",
-    "sample_size": -1,
-    "filter_seen": False,
-    "num_items": ITEMS,
-    "sequences_sha256": "5" * 64,
-    "item_ids_sha256": "1" * 64,
-}
-
-
-def write_run(
-    runs: Path,
-    family: str,
-    group: str,
-    seed: int,
-    ranks: NDArray[np.int64],
-    dataset: str = "toy",
-    **protocol: Any,
-) -> Path:
-    """Write a run folder as a family's finetune.py leaves it, metrics computed here by plain Python."""
-    folder = runs / family / dataset / f"{group}-seed{seed}"
-    folder.mkdir(parents=True)
-    np.save(folder / "ranks-test.npy", ranks)
-    tested = [int(r) for r in ranks if r >= 0]
-    test: dict[str, float] = {"users": len(tested), "tied_users": 0.0, "AUC": 0.5}
-    for k in (1, 5, 10, 20, 50):
-        test[f"Recall@{k}"] = sum(r < k for r in tested) / len(tested)
-        test[f"NDCG@{k}"] = sum(1 / np.log2(r + 2) for r in tested if r < k) / len(tested)
-    test["MRR"] = sum(1 / (r + 1) for r in tested) / len(tested)
-    record = {
-        "family": family,
-        "dataset": dataset,
-        "init_type": group,
-        "group": group,
-        "seed": seed,
-        "protocol": PROTOCOL | protocol,
-        "valid": test,
-        "test": test,
-        "best_epoch": 12,
-        "epochs": 22,
-        "cost": {
-            "train_seconds": 100.0 + seed,
-            "test_seconds": 0.5,
-            "peak_memory_bytes": 3 << 29,
-            "parameters": 1_234_567,
-            "trainable_parameters": 1_234_567,
-            "item_vector_bytes": ITEMS * 384 * 4,
-            "device": "cpu",
-            "threads": 2,
-        },
-    }
-    (folder / "metrics.json").write_text(json.dumps(record))
-    return folder
-
-
-def draw_ranks(seed: int, strength: float, users: int = USERS, items: int = ITEMS) -> NDArray[np.int64]:
-    """Return (users,) ranks: lower with more strength, the same users hard in every run, user 0 untested."""
-    difficulty = np.random.default_rng(0).exponential(1, users)
-    noise = np.random.default_rng(seed + 1).exponential(0.3, users)
-    ranks = np.minimum((items * (difficulty + noise) / strength / 4).astype(np.int64), items - 1)
-    ranks[0] = -1
-    return ranks
-
-
-def write_study(runs: Path, users: int = USERS, items: int = ITEMS, **protocol: Any) -> None:
-    """Write two ID models with baseline and a third family without, three seeds each."""
-    rows = [
-        (family, group, strength + shift)
-        for family, shift in (("SASRec", 0.0), ("Bert4Rec", -0.15))
-        for group, strength in (("none", 1.0), ("longformer", 1.2), ("finetune", 1.9))
-    ]
-    for family, group, strength in [*rows, ("Baselines", "item-knn", 0.8)]:
-        for seed in (42, 43, 44):
-            ranks = draw_ranks(seed + int(100 * strength), strength, users, items)
-            write_run(runs, family, group, seed, ranks, num_items=items, **protocol)
-
-
-def write_dataset(folder: Path, histories: list[list[int]], num_items: int = ITEMS) -> dict[str, Any]:
-    """Write a prepared dataset and return its two hashes."""
-    (folder / "sequences").mkdir(parents=True)
-    offsets = np.cumsum([0, *map(len, histories)]).astype(np.int64)
-    items = np.array([i for history in histories for i in history], dtype=np.int32)
-    np.save(folder / "sequences" / "offsets.npy", offsets)
-    np.save(folder / "sequences" / "items.npy", items)
-    pl.DataFrame({"item": range(1, num_items + 1)}).write_parquet(folder / "items.parquet")
-    hashes = {
-        "item_ids_sha256": hashlib.sha256(b"ids").hexdigest(),
-        "sequences_sha256": hashlib.sha256(offsets.tobytes() + items.tobytes()).hexdigest(),
-    }
-    manifest = {
-        "format": 1,
-        "name": folder.name,
-        "num_users": len(histories),
-        "num_items": num_items,
-        "num_interactions": len(items),
-        "attributes": [],
-        "has_timestamps": False,
-        "source": {},
-        **hashes,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return hashes
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    """Three families of three seeds on a prepared dataset, compared once for all tests that only look."""
-    root = tmp_path_factory.mktemp("study")
-    histories = [[1] if u == 0 else [1 + (u * s) % ITEMS for s in range(1, 4 + u % 20)] for u in range(USERS)]
-    hashes = write_dataset(root / "data" / "toy", histories)
-    write_study(root / "runs", **hashes)
-    (root / "runs" / "SASRec" / "toy" / "pretrain-seed42").mkdir(parents=True)
-    (root / "runs" / "SASRec" / "toy" / "pretrain-seed42" / "config.json").write_text("{}")
-    (root / "runs" / "sweeps" / "toy" / "logs").mkdir(parents=True)  # no run
-    return compare_runs(root / "runs", root / "data", "toy")
-
+from tests.studies import PROTOCOL, USERS, draw_ranks, write_dataset, write_run, write_study
 
 # Reading runs.
 
@@ -314,12 +195,14 @@ def test_rows_are_ordered_and_unfinished_runs_listed(study: Comparison) -> None:
 
 def test_pairs_are_tested_once_each() -> None:
     groups = [("A", "none"), ("A", "longformer"), ("A", "finetune"), ("A", "mine"), ("B", "knn")]
-    assert list_pairs(groups) == [
+    assert [(*own, base) for own, (_, base) in list_pairs(groups)] == [
         ("A", "longformer", "none"),
         ("A", "finetune", "none"),
         ("A", "mine", "none"),
         ("A", "finetune", "longformer"),
     ]
+    across = list_pairs(groups, ("A", "longformer"))
+    assert across == [(key, ("A", "longformer")) for key in groups if key != ("A", "longformer")]
 
 
 def test_differences_are_paired_and_corrected_together(study: Comparison) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import seqrec
 from scripts.recommend import Config, main
 from seqrec.basics.errors import UserError
 from seqrec.basics.settings import as_flags
@@ -134,3 +135,11 @@ def test_a_damaged_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     (tmp_path / f"{file}.json").write_text(content)
     with pytest.raises(UserError, match=rf"{file}.json .*: the run's folder is damaged: delete it and run it again"):
         load_run(tmp_path)
+
+
+def test_a_frame_has_the_rows_of_the_file(tiny: Dataset, tmp_path: Path) -> None:
+    main(Config(Path("run"), users=("user-5", "user-2"), top_k=3, output=tmp_path / "some.parquet", device="cpu"))
+    frame = seqrec.recommendations("run", users=["user-5", "user-2"], top_k=3, device="cpu")
+    assert frame.to_dict("list") == pl.read_parquet(tmp_path / "some.parquet").to_dict(as_series=False)
+    own = seqrec.recommendations("run", history=["item-3", "item-20"], top_k=1, include_seen=True, device="cpu")
+    assert own[["user", "rank", "item"]].values.tolist() == [["history", 1, "item-20"]]

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 DASH, MINUS = "\u2013", "\u2212"
 
 
@@ -64,12 +66,10 @@ def align_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]])
     for family, name, *rest in rows:
         shown.append(["" if family == last else _shorten(family), _shorten(name, 2 * _NAME_WIDTH), *rest])
         last = family
-    widths = [max(len(row[i]) for row in [header, *shown]) for i in range(len(header))]
-    lines = [
-        "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in [header, *shown]
-    ]
-    return "\n".join([title, "─" * min(COLUMNS, max(map(len, lines))), *(line.rstrip() for line in lines)])
+    align = ["left", "left", *["right"] * (len(header) - 2)]
+    text = tabulate(shown, header, "plain", colalign=align, disable_numparse=True, preserve_whitespace=True)
+    lines = [line.rstrip() for line in text.splitlines()]
+    return "\n".join([title, "─" * min(COLUMNS, max(map(len, lines))), *lines])
 
 
 def _shorten(name: str, width: int = _NAME_WIDTH) -> str:

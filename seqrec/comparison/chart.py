@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from seqrec.basics.formatting import number, percent
 from seqrec.comparison.style import colour_of, describe_protocol
-from seqrec.comparison.tables import BASELINE, Comparison, GroupResult, ResultTable
+from seqrec.comparison.tables import Comparison, GroupResult, ResultTable
 
 INK, FAINT, RULE, WARNING = "#22252b", "#6b7280", "#e5e7eb", "#b3401f"
 ROW_INCHES = 0.34
@@ -29,7 +29,7 @@ def draw_chart(comparison: Comparison) -> bytes:
         under = 1 - 0.46 / heights[place - 1]
         part.text(0.0125, under, describe_protocol(table), fontsize=9, color=FAINT, va="center")
         _draw_means(left, table, comparison.metric)
-        _draw_differences(right, table, comparison.metric)
+        _draw_differences(right, table, comparison)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return file.getvalue()
@@ -74,12 +74,12 @@ def _draw_means(axes: Axes, table: ResultTable, metric: str) -> None:
     _style(axes, f"{metric}: mean, and each seed{note}", sign=False)
 
 
-def _draw_differences(axes: Axes, table: ResultTable, metric: str) -> None:
+def _draw_differences(axes: Axes, table: ResultTable, comparison: Comparison) -> None:
     axes.axvline(0, color=FAINT, lw=1)
     for group, height in _rows(table):
         difference = table.difference(group.family, group.group)
         if difference is None:
-            text = "reference" if group.group == BASELINE else "not applicable"
+            text = "reference" if group.key == table.baseline_of(group.family) else "not applicable"
             axes.annotate(text, (0, height), (7, 0), textcoords="offset points", va="center", fontsize=8.5, color=FAINT)
             continue
         colour = colour_of(group.group, table)
@@ -97,7 +97,7 @@ def _draw_differences(axes: Axes, table: ResultTable, metric: str) -> None:
     if not table.differences:
         axes.set_xlim(-1, 1)
         axes.set_xticks([])
-    _style(axes, f"Δ {metric} to {BASELINE}, 95 % interval; hollow: no star", sign=True)
+    _style(axes, f"Δ {comparison.metric} to {comparison.reference}, 95 % interval; hollow: no star", sign=True)
     axes.tick_params(labelleft=False)
 
 

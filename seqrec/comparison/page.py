@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from seqrec.basics import formatting
 from seqrec.comparison import style
 from seqrec.comparison.results import name_run
-from seqrec.comparison.tables import BASELINE, Comparison, Difference, GroupResult, ResultTable, Slicing
+from seqrec.comparison.tables import Comparison, Difference, GroupResult, ResultTable, Slicing
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -43,7 +43,7 @@ def render_html(comparison: Comparison) -> str:
     """Return the page of a comparison."""
     own = (name_run, mean_scale, difference_scale, slice_scale, find_best)
     names = {function.__name__: function for function in own}
-    return render_page(TEMPLATE, comparison=comparison, baseline=BASELINE, **names)
+    return render_page(TEMPLATE, comparison=comparison, baseline=comparison.reference, **names)
 
 
 def render_page(template: Path, **values: Any) -> str:
@@ -96,6 +96,6 @@ def find_best(table: ResultTable, metric: str) -> list[Finding]:
     for family in table.families:
         rows = [row for row in table.groups if row.family == family]
         best = max(rows, key=lambda row: row.mean[metric])
-        baseline = next((row for row in rows if row.group == BASELINE), None)
+        baseline = next((row for row in table.groups if row.key == table.baseline_of(family)), None)
         findings.append(Finding(family, best, baseline, table.difference(family, best.group)))
     return findings

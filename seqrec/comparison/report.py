@@ -22,7 +22,7 @@ from seqrec.comparison.chart import draw_chart
 from seqrec.comparison.page import render_html
 from seqrec.comparison.results import name_run
 from seqrec.comparison.style import data_mark, describe_protocol
-from seqrec.comparison.tables import BASELINE, SIGNIFICANT, Comparison, GroupResult, ResultTable
+from seqrec.comparison.tables import SIGNIFICANT, Comparison, GroupResult, ResultTable
 
 
 def write_report(comparison: Comparison, folder: Path) -> dict[str, Path]:
@@ -40,12 +40,13 @@ def write_report(comparison: Comparison, folder: Path) -> dict[str, Path]:
 def as_record(comparison: Comparison) -> dict[str, Any]:
     """Return every number of the comparison as JSON values, without dates or absolute paths."""
     return {
-        "format": 2,
+        "format": 3,
         "dataset": comparison.dataset,
         "metric": comparison.metric,
         "tables": [_table_record(table) for table in comparison.tables],
         "unfinished": list(comparison.unfinished),
         "left_out": list(comparison.left_out),
+        "reference": comparison.reference,
     }
 
 
@@ -54,7 +55,10 @@ def _table_record(table: ResultTable) -> dict[str, Any]:
         "protocol": table.protocol,
         "users": table.users,
         "groups": [asdict(row) for row in table.groups],
-        "differences": [asdict(d) | {"one_seed": d.p is None, "star": d.is_clear} for d in table.differences],
+        "differences": [
+            asdict(d) | {"baseline": "/".join(d.baseline), "one_seed": d.p is None, "star": d.is_clear}
+            for d in table.differences
+        ],
         "slices": [
             {
                 "title": cut.title,
@@ -102,7 +106,8 @@ def format_text(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _main_text(table: ResultTable, comparison: Comparison) -> str:
+def table_cells(table: ResultTable, comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the cells of the main table: a row for each group, its means, its difference."""
     rows = []
     for row in table.groups:
         means = [
@@ -111,8 +116,12 @@ def _main_text(table: ResultTable, comparison: Comparison) -> str:
         ]
         seeds = str(len(row.seeds)) if len(row.seeds) > 1 else "one seed"
         rows.append([row.family, row.group, seeds, *means, _to_baseline(table, row)])
-    header = ["family", "start", "seeds", *table.metrics, f"Δ {comparison.metric}"]
-    title = f"Mean ± sd over seeds; Δ to {BASELINE}, * where Holm's p < {SIGNIFICANT} over users and seeds"
+    return ["family", "start", "seeds", *table.metrics, f"Δ {comparison.metric}"], rows
+
+
+def _main_text(table: ResultTable, comparison: Comparison) -> str:
+    header, rows = table_cells(table, comparison)
+    title = f"Mean ± sd over seeds; Δ to {comparison.reference}, * where Holm's p < {SIGNIFICANT} over users and seeds"
     return align_rows(title, header, rows)
 
 
@@ -124,8 +133,8 @@ def _doubts_text(table: ResultTable) -> list[str]:
 
 
 def _to_baseline(table: ResultTable, row: GroupResult) -> str:
-    if row.group == BASELINE:
-        return ""
+    if row.key == table.baseline_of(row.family):
+        return "reference"
     difference = table.difference(row.family, row.group)
     if difference is None:
         return "not applicable"
@@ -134,11 +143,11 @@ def _to_baseline(table: ResultTable, row: GroupResult) -> str:
 
 def _differences_text(table: ResultTable, comparison: Comparison) -> str:
     if not table.differences:
-        return "No differences: no family has two groups that are compared."
+        return f"No differences: there is nothing to compare with {comparison.reference}."
     rows = [
         [
             d.family,
-            f"{_shorten(d.group)} {MINUS} {d.baseline}",
+            f" {MINUS} ".join(map(_shorten, d.names)),
             number(d.mean, sign=True),
             percent(d.relative),
             f"[{number(d.low, sign=True)}, {number(d.high, sign=True)}]",
@@ -168,10 +177,11 @@ def _slices_text(table: ResultTable, comparison: Comparison) -> list[str]:
         for family, group, cells in cut.rows:
             texts = []
             for cell in cells:
-                change = number(cell.difference, sign=True) if cell.difference is not None else ""
-                texts.append(f"{number(cell.mean)} {change:>6}{'*' if cell.is_clear else ' '}")
+                gain = number(cell.difference, sign=True) if cell.difference is not None else ""
+                texts.append(f"{number(cell.mean)} {gain:>6}{'*' if cell.is_clear else ' '}")
             rows.append([family, group, *texts])
-        title = f"{comparison.metric} by {cut.title}; Δ to {BASELINE}, * where its interval excludes 0 (uncorrected)"
+        change = f"Δ to {comparison.reference}, * where its interval excludes 0 (uncorrected)"
+        title = textwrap.fill(f"{comparison.metric} by {cut.title}; {change}", COLUMNS)
         parts.append(align_rows(title, ["family", "start", *(f"{label} {'':>7}" for label in cut.labels)], rows))
     return parts
 

@@ -28,19 +28,27 @@ SIGNIFICANT = 0.05
 ORDER = (BASELINE, "longformer", "pretrain", "finetune")
 """Ways to start an ID model, from no text to text tuned on behaviour; a user's own names come after."""
 METRICS = ("NDCG@10", "Recall@10", "MRR")
+Key = tuple[str, str]
+"""Family and group."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference(Interval):
-    """The mean difference of two groups of one family over the same users."""
+    """The mean difference of two groups over the same users."""
 
     family: str
     group: str
-    baseline: str
+    baseline: Key
+    """The group that is subtracted."""
     relative: float | None
     """The mean difference divided by the baseline's mean; None where that is 0."""
     p_holm: float | None
     """p corrected over every test of the table; None where there is no p."""
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The two groups' names, the second with its family where that is another one."""
+        return self.group, self.baseline[1] if self.baseline[0] == self.family else "/".join(self.baseline)
 
     @property
     def is_clear(self) -> bool:
@@ -65,14 +73,14 @@ class GroupResult:
     device: str
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> Key:
         """Family and group."""
         return self.family, self.group
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One group in one slice; the difference is to the family's baseline, with its uncorrected interval."""
+    """One group in one slice; the difference is to the group's baseline, with its uncorrected interval."""
 
     mean: float | None
     """None in a slice without users."""
@@ -111,17 +119,23 @@ class ResultTable:
     users: int
     groups: tuple[GroupResult, ...]
     differences: tuple[Difference, ...]
-    """Every group against its family's baseline, then against the one before it in `ORDER`; one test each."""
+    """One test each, see `list_pairs`."""
     slicings: tuple[Slicing, ...]
     slices_note: str
     """Why there are no slices; empty where there are."""
     doubts: tuple[Doubt, ...]
     """Runs to look at before their group is believed."""
     runs: tuple[FinishedRun, ...]
+    reference: Key | None
+    """The one group that all others are compared with; None compares within families, with `none`."""
 
-    def difference(self, family: str, group: str, baseline: str = BASELINE) -> Difference | None:
-        """Return the difference of two groups, None where it was not tested."""
-        key = (family, group, baseline)
+    def baseline_of(self, family: str) -> Key:
+        """Return the group that a family's groups are compared with; there may be no such group."""
+        return self.reference or (family, BASELINE)
+
+    def difference(self, family: str, group: str) -> Difference | None:
+        """Return a group's difference to its baseline, None where it was not tested."""
+        key = (family, group, self.baseline_of(family))
         return next((d for d in self.differences if (d.family, d.group, d.baseline) == key), None)
 
     @property
@@ -142,6 +156,8 @@ class Comparison:
     """Names of runs that are not in any table because they did not end."""
     left_out: tuple[str, ...]
     """Names of runs that the user left out."""
+    reference: str
+    """Name of the group that others are compared with: `none`, each family's own, or "family/group"."""
 
 
 def compare_runs(
@@ -152,6 +168,7 @@ def compare_runs(
     families: Sequence[str] = (),
     groups: Sequence[str] = (),
     leave_out: Sequence[str] = (),
+    reference: str | None = None,
 ) -> Comparison:
     """Return one table per protocol from the run folders of a dataset.
 
@@ -163,10 +180,13 @@ def compare_runs(
         families: Only these, where given.
         groups: Only these, where given.
         leave_out: Names of finished runs to leave out, "family/dataset/run name".
+        reference: "family/group" that all other groups are compared with, which --families and --groups keep; by
+            default groups are compared within families, see `list_pairs`.
 
     Raises:
         MissingFileError: If no run is finished.
-        UserError: If a run contradicts itself, another run or the dataset, or a filter matches nothing.
+        UserError: If a run contradicts itself, another run or the dataset, a filter matches nothing, or there is no
+            such reference.
     """
     user_metric(np.zeros(1, dtype=np.int64), metric)  # an unknown metric fails before any work
     finished, unfinished = find_run_folders(runs_dir, dataset)
@@ -174,7 +194,8 @@ def compare_runs(
     if unknown := sorted(set(leave_out) - set(named)):
         raise UserError(f"--leave_out names {unknown}, but the finished runs are {sorted(named)}")
     runs = read_runs([folder for name, folder in named.items() if name not in leave_out])
-    runs = _filter_runs(runs, families, groups)
+    base = None if reference is None else _find_reference(reference, runs)
+    runs = _filter_runs(runs, families, groups, base)
     prepared = load_dataset(data_dir / dataset) if (data_dir / dataset).is_dir() else None
     if prepared is not None:
         for run in runs:
@@ -183,9 +204,9 @@ def compare_runs(
     protocols: dict[str, list[FinishedRun]] = {}
     for run in sorted(runs, key=_row_order):
         protocols.setdefault(json.dumps(run.protocol, sort_keys=True), []).append(run)
-    tables = [_build_table(protocols[key], prepared, missing, metric) for key in sorted(protocols)]
+    tables = [_build_table(protocols[key], prepared, missing, metric, base) for key in sorted(protocols)]
     left_out = tuple(name for name in named if name in leave_out)
-    return Comparison(dataset, metric, tuple(tables), tuple(map(name_run, unfinished)), left_out)
+    return Comparison(dataset, metric, tuple(tables), tuple(map(name_run, unfinished)), left_out, reference or BASELINE)
 
 
 def _row_order(run: FinishedRun) -> tuple[str, int, str, int]:
@@ -193,7 +214,17 @@ def _row_order(run: FinishedRun) -> tuple[str, int, str, int]:
     return run.family, known, run.group, run.seed
 
 
-def _filter_runs(runs: list[FinishedRun], families: Sequence[str], groups: Sequence[str]) -> list[FinishedRun]:
+def _find_reference(reference: str, runs: Sequence[FinishedRun]) -> Key:
+    there = sorted({f"{run.family}/{run.group}" for run in runs})
+    if reference not in there:
+        raise UserError(f"--reference {reference!r} has no finished run: give one of {', '.join(there)}")
+    family, _, group = reference.partition("/")
+    return family, group
+
+
+def _filter_runs(
+    runs: list[FinishedRun], families: Sequence[str], groups: Sequence[str], reference: Key | None
+) -> list[FinishedRun]:
     for flag, wanted, there in (
         ("--families", families, {run.family for run in runs}),
         ("--groups", groups, {run.group for run in runs}),
@@ -201,7 +232,12 @@ def _filter_runs(runs: list[FinishedRun], families: Sequence[str], groups: Seque
         unknown = sorted(set(wanted) - there)
         if unknown:
             raise UserError(f"{flag} names {unknown}, but the finished runs have {sorted(there)}")
-    kept = [r for r in runs if (not families or r.family in families) and (not groups or r.group in groups)]
+    kept = [
+        run
+        for run in runs
+        if (run.family, run.group) == reference
+        or ((not families or run.family in families) and (not groups or run.group in groups))
+    ]
     if not kept:
         raise UserError(
             f"no finished run that is not left out is of families {list(families)} and groups {list(groups)} at once"
@@ -226,8 +262,10 @@ def _check_dataset(run: FinishedRun, dataset: Dataset) -> None:
         )
 
 
-def _build_table(runs: list[FinishedRun], dataset: Dataset | None, note: str, metric: str) -> ResultTable:
-    by_group: dict[tuple[str, str], list[FinishedRun]] = {}
+def _build_table(
+    runs: list[FinishedRun], dataset: Dataset | None, note: str, metric: str, reference: Key | None
+) -> ResultTable:
+    by_group: dict[Key, list[FinishedRun]] = {}
     for run in runs:
         by_group.setdefault((run.family, run.group), []).append(run)
     metrics = METRICS if metric in METRICS else (*METRICS, metric)
@@ -235,11 +273,11 @@ def _build_table(runs: list[FinishedRun], dataset: Dataset | None, note: str, me
     values = {  # each (S, U)
         key: np.stack([run.by_user(metric) for run in members]) for key, members in by_group.items()
     }
-    differences = _compare_groups(values)
+    differences = _compare_groups(values, reference)
     slicings: tuple[Slicing, ...] = ()
     if dataset is not None:
         cuts, note = cut_users(runs[0], dataset)
-        slicings = tuple(_fill_slices(*cut, values) for cut in cuts)
+        slicings = tuple(_fill_slices(*cut, values, reference) for cut in cuts)
     return ResultTable(
         protocol=runs[0].protocol,
         metrics=metrics,
@@ -250,6 +288,7 @@ def _build_table(runs: list[FinishedRun], dataset: Dataset | None, note: str, me
         slices_note=note,
         doubts=find_doubts(by_group, values, metric),
         runs=tuple(runs),
+        reference=reference,
     )
 
 
@@ -268,32 +307,39 @@ def _summarise(runs: list[FinishedRun], metrics: tuple[str, ...]) -> GroupResult
     )
 
 
-def list_pairs(groups: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
-    """Return the tests of a table as (family, group, baseline): each group against `none` and the one before.
+def list_pairs(groups: Sequence[Key], reference: Key | None = None) -> list[tuple[Key, Key]]:
+    """Return the tests of a table as (group, baseline).
 
-    Args:
-        groups: (family, group) of every row. The one before counts only within `ORDER`.
+    With a reference, every other group is tested against it. Without one, within each family, every group is tested
+    against `none` and against the one before it in `ORDER`.
+
+    >>> list_pairs([("A", "none"), ("A", "finetune"), ("B", "mine")])
+    [(('A', 'finetune'), ('A', 'none'))]
+    >>> list_pairs([("A", "none"), ("A", "finetune"), ("B", "mine")], reference=("A", "finetune"))
+    [(('A', 'none'), ('A', 'finetune')), (('B', 'mine'), ('A', 'finetune'))]
     """
-    to_baseline = [(f, g, BASELINE) for f, g in groups if g != BASELINE and (f, BASELINE) in groups]
+    if reference is not None:
+        return [(key, reference) for key in groups if key != reference and reference in groups]
+    to_baseline = [((f, g), (f, BASELINE)) for f, g in groups if g != BASELINE and (f, BASELINE) in groups]
     to_previous = []
     for family in dict.fromkeys(f for f, _ in groups):
-        present = [g for g in ORDER if (family, g) in groups]
-        to_previous += [(family, g, before) for before, g in itertools.pairwise(present)]
+        present = [(family, g) for g in ORDER if (family, g) in groups]
+        to_previous += [(own, before) for before, own in itertools.pairwise(present)]
     return list(dict.fromkeys(to_baseline + to_previous))
 
 
-def _compare_groups(values: dict[tuple[str, str], NDArray[np.float64]]) -> tuple[Difference, ...]:
+def _compare_groups(values: dict[Key, NDArray[np.float64]], reference: Key | None) -> tuple[Difference, ...]:
     """Return every difference that the table tests, from (S, U) metrics of each group."""
     if next(iter(values.values())).shape[1] < 2:
         return ()  # one user tells nothing of others
-    pairs = list_pairs(list(values))
-    intervals = [compare_means(values[f, g], values[f, b]) for f, g, b in pairs]
+    pairs = list_pairs(list(values), reference)
+    intervals = [compare_means(values[own], values[baseline]) for own, baseline in pairs]
     tested = [place for place, interval in enumerate(intervals) if interval.p is not None]
     p = np.array([intervals[place].p for place in tested], dtype=np.float64)
     corrected = dict(zip(tested, holm(p).tolist(), strict=True))
     differences = []
-    for place, ((family, group, baseline), interval) in enumerate(zip(pairs, intervals, strict=True)):
-        base = float(values[family, baseline].mean())
+    for place, (((family, group), baseline), interval) in enumerate(zip(pairs, intervals, strict=True)):
+        base = float(values[baseline].mean())
         relative = interval.mean / base if base > 0 else None
         differences.append(
             Difference(
@@ -309,13 +355,18 @@ def _compare_groups(values: dict[tuple[str, str], NDArray[np.float64]]) -> tuple
 
 
 def _fill_slices(
-    title: str, labels: tuple[str, ...], where: NDArray[np.int64], values: dict[tuple[str, str], NDArray[np.float64]]
+    title: str,
+    labels: tuple[str, ...],
+    where: NDArray[np.int64],
+    values: dict[Key, NDArray[np.float64]],
+    reference: Key | None,
 ) -> Slicing:
     users = np.bincount(where, minlength=len(labels))
     members = [np.flatnonzero(where == i) for i in range(len(labels))]
     rows = []
     for (family, group), own in values.items():
-        base = values.get((family, BASELINE)) if group != BASELINE else None
+        baseline = reference or (family, BASELINE)
+        base = values.get(baseline) if (family, group) != baseline else None
         cells = tuple(_fill_cell(own[:, member], None if base is None else base[:, member]) for member in members)
         rows.append((family, group, cells))
     return Slicing(title, labels, tuple(users.tolist()), tuple(rows))

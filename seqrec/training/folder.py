@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
-from seqrec import __version__
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import hold, plain, write_atomically, write_json
 from seqrec.basics.settings import DATA, FORM, NO_FLAGS, VECTORS, VERSION, complete, flatten, relative_to_root
+from seqrec.basics.version import __version__
 from seqrec.data.dataset import Dataset
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.training.module import NextItemModule
