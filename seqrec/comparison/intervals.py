@@ -119,6 +119,9 @@ def _find_p(half_width: Callable[[float], float], distance: float) -> float:
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (T,) Holm-adjusted p: the i-th smallest times (T - i), i from 0, never falling, at most 1.
 
+    >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
+    [0.03, 0.06, 0.06]
+
     Source: Holm (1979), https://www.jstor.org/stable/4615733.
     """
     order = np.argsort(p, kind="stable")
