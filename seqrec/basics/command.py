@@ -85,6 +85,11 @@ def _set_up_output() -> None:
         if isinstance(output, io.TextIOWrapper):
             output.reconfigure(errors="replace")  # titles hold what an ASCII terminal lacks
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    quiet_libraries()
+
+
+def quiet_libraries() -> None:
+    """Silence what libraries say that is moot here: advice about Lightning's own use, requests, fonts."""
     lightning = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda")
     for noisy in ("httpx", "fsspec", "urllib3", "matplotlib", *lightning):
         logging.getLogger(noisy).setLevel(logging.WARNING)
