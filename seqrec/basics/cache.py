@@ -37,13 +37,13 @@ class CachedArrays:
         self.folder, self.parts = root / self.name, root / f".{self.name}.parts"
 
     def make(self, make_part: Callable[[int], Arrays], description: str, first: int = 0, step: int = 1) -> None:
-        """Make every `step`-th part from `first` on that is not there yet.
+        """Make every `step`-th part from `first` on, unless it is there.
 
         Args:
-            make_part: Gives the arrays of part 0, 1, ...; all parts have the same names, dtypes and further axes.
-            description: What is done, for the progress bar.
-            first: This process's first part, where several share them out.
-            step: How many processes there are.
+            make_part: Returns the arrays of part 0, 1, ...; all parts have the same names, dtypes and further axes.
+            description: Text of the progress bar.
+            first: First part of this process, when several processes split the work.
+            step: Number of processes.
         """
         if self.folder.is_dir():
             return
@@ -54,17 +54,17 @@ class CachedArrays:
                     np.savez(file, allow_pickle=False, **make_part(part))
 
     def load(self, make_part: Callable[[int], Arrays], description: str) -> Arrays:
-        """Return the arrays, made first where they are not there; a process that comes meanwhile waits for them."""
+        """Return the arrays; make them first if they are missing. Other processes wait meanwhile."""
         with self.lock():
             self.make(make_part, description)
             return self.join()
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keep other processes out of a block; of several that share the parts out, the first does it for all."""
+        """Lock a block against other processes; when several split the work, the first one takes the lock for all."""
         return exclusive(self.root / f".{self.name}.lock", f"waiting for another process that makes {self.folder}")
 
     def join(self) -> Arrays:
-        """Return the arrays, memory-mapped, once all parts are made; for one process at a time."""
+        """Return the arrays, memory-mapped, once all parts are made. One process at a time may call it."""
         if not self.folder.is_dir():
             whole = self.root / f".{self.name}.whole"
             shutil.rmtree(whole, ignore_errors=True)

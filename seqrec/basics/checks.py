@@ -8,7 +8,7 @@ from typing import Any
 from seqrec.basics.errors import UserError
 
 MAX_SEED = 2**32 - 1
-"""NumPy takes no larger one."""
+"""Largest seed that NumPy accepts."""
 
 
 def require_at_least(low: float, options: Any, *names: str) -> None:
@@ -39,7 +39,7 @@ def require_at_most(high: float, options: Any, *names: str) -> None:
     """Check that fields of a dataclass are `high` or less; those that are None are not checked.
 
     Raises:
-        UserError: If one is not: a slip that would fill the memory before anything else is said.
+        UserError: If one is not: a typing error must not fill the memory.
     """
     for name in names:
         value = getattr(options, name)
@@ -48,7 +48,7 @@ def require_at_most(high: float, options: Any, *names: str) -> None:
 
 
 def find_device(device: str) -> str:
-    """Return the device that `--device` names, of auto a GPU if there is one.
+    """Return the device that `--device` names; for auto, a GPU if there is one.
 
     Raises:
         UserError: If it is not.

@@ -23,9 +23,9 @@ from seqrec.basics.progress import show_progress
 
 log = logging.getLogger(__name__)
 SURROUNDINGS = (*NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS)
-"""Errors of the operating system that no program can avoid."""
+"""Errors of the operating system that are no fault of the program."""
 OF_A_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
-"""Errors that are the user's where the path was given."""
+"""Errors that count as the user's if the path came from a flag."""
 REPORT = (
     "This is a fault of the program, not of what it was given: please report the lines above, the command, and what "
     "`pip freeze` prints, as an issue of the project."
@@ -33,11 +33,11 @@ REPORT = (
 
 
 class _Stopped(SystemExit):
-    """The command was told to end by a signal."""
+    """A signal ended the command."""
 
 
 class _UntilClosed(io.FileIO):
-    """A standard output that may be closed at its other end, as `| head -1` does: the rest goes nowhere."""
+    """Standard output whose reader may close it, as `| head -1` does: the rest is dropped."""
 
     def write(self, data: Any) -> int:
         try:
@@ -52,9 +52,9 @@ def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str]
 
     They are read from `words`, by default those of the command line.
 
-    Input that the command refuses ends it with its message and status 1; SEQREC_TRACEBACK=1 shows where it arose.
-    SIGTERM, SIGINT and SIGHUP end it in order, with status 128 and the signal's number. Any other error keeps its
-    traceback, and says how to report it.
+    Refused input ends the command with the error's message and status 1; SEQREC_TRACEBACK=1 shows the traceback.
+    SIGTERM, SIGINT and SIGHUP end it cleanly, with status 128 plus the signal's number. Any other error keeps its
+    traceback and says how to report it.
     """
     _set_up_output()
     settings: Any = None
@@ -66,7 +66,7 @@ def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str]
             show_progress(dict(list_flags(settings)).get("progress_bar", True))
             main(settings)
     except (_Stopped, Exception) as error:
-        if received:  # what ends a block may come out of it as another error, as from within a class's definition
+        if received:  # inside a class definition, for example, the exception arrives as another one
             log.info("stopped by %s", signal.Signals(received[0]).name)
             sys.exit(128 + received[0])
         if not _is_users(error, settings):
@@ -83,27 +83,27 @@ def _set_up_output() -> None:
         sys.stdout = io.TextIOWrapper(file, sys.stdout.encoding, line_buffering=sys.stdout.line_buffering)
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):
-            output.reconfigure(errors="replace")  # titles hold what an ASCII terminal lacks
+            output.reconfigure(errors="replace")  # titles have characters that an ASCII terminal cannot show
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     quiet_libraries()
 
 
 def quiet_libraries() -> None:
-    """Silence what libraries say that is moot here: advice about Lightning's own use, requests, fonts."""
+    """Silence messages of libraries that do not apply here: Lightning's advice, requests, fonts."""
     lightning = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda")
     for noisy in ("httpx", "fsspec", "urllib3", "matplotlib", *lightning):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Lightning's advice that is moot here: how often it logs steps, its own use of torch, and that --resume resumes.
+    # Advice of Lightning that does not apply: its logging interval, its own use of torch, that --resume resumes.
     for moot in ("log_every_n_steps", "LeafSpec", "exists and is not empty", "does not have many workers"):
         warnings.filterwarnings("ignore", f".*{moot}.*")
 
 
 @contextmanager
 def _ended_by_signals(received: list[int]) -> Iterator[None]:
-    """Let signals end the block as an error does, so that it leaves no half-written file and no child behind.
+    """Turn signals into exceptions within the block, so that it leaves no half-written file and no child process.
 
     Args:
-        received: Gets the number of each.
+        received: Numbers of the signals are appended.
     """
 
     def end(number: int, _: FrameType | None) -> None:
@@ -111,7 +111,7 @@ def _ended_by_signals(received: list[int]) -> Iterator[None]:
         raise _Stopped(128 + number)
 
     given = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    # One that is ignored stays so, as under nohup.
+    # A signal that is ignored stays ignored, as under nohup.
     before = {number: signal.getsignal(number) for number in given if signal.getsignal(number) != signal.SIG_IGN}
     for number in before:
         signal.signal(number, end)
@@ -123,7 +123,7 @@ def _ended_by_signals(received: list[int]) -> Iterator[None]:
 
 
 def _is_users(error: BaseException, settings: Any) -> bool:
-    """Return whether the user can repair an error, who gave these settings."""
+    """Return whether the user who gave these settings can repair an error."""
     if isinstance(error, UserError) or type(error).__name__ == "MisconfigurationException":  # Lightning's
         return True
     if not isinstance(error, OSError):
@@ -137,7 +137,7 @@ def _is_users(error: BaseException, settings: Any) -> bool:
 
 
 def _paths(settings: Any) -> Iterator[str | Path]:
-    """Yield what may be a path among flags."""
+    """Yield the values of flags that may be paths."""
     for _, value in list_flags(settings) if is_dataclass(settings) else ():
         for given in value if isinstance(value, tuple | list) else (value,):
             if isinstance(given, Path) or (isinstance(given, str) and given and "\0" not in given):

@@ -1,6 +1,6 @@
-"""Random numbers of rows, which depend on nothing else: not on a row's batch, nor on the process that reads it.
+"""Random numbers per row, independent of the row's batch and of the process that reads it.
 
-Each row is a SplitMix64 generator of its own, and all rows are drawn from at once. Shapes: B rows, n draws of all.
+Each row has its own SplitMix64 generator; all rows are drawn at once. Shapes: B rows, n draws of all.
 Source: Steele, Lea & Flood (2014), https://doi.org/10.1145/2714064.2660195.
 """
 
@@ -35,7 +35,7 @@ class RowDraws:
             seed: Of the run.
             epoch: From 0.
             rows: (B,) their numbers in the data, at least 0.
-            purpose: What is drawn; two purposes draw independently.
+            purpose: Name of what is drawn; different names draw independently.
         """
         self._keys = rows.astype(np.uint64)
         for word in (zlib.crc32(purpose.encode()), epoch, seed):
@@ -43,7 +43,7 @@ class RowDraws:
         self._calls = 0
 
     def uniform(self, counts: NDArray[np.integer[Any]] | None = None) -> NDArray[np.float64]:
-        """Return (n,) numbers in [0, 1), row after row: one for each row, or as many as (B,) counts say."""
+        """Return (n,) numbers in [0, 1), row after row: one per row, or (B,) `counts` per row."""
         self._calls += 1
         keys = mix(self._keys ^ mix(np.array([self._calls], dtype=np.uint64)))
         place = np.uint64(0)
@@ -61,7 +61,7 @@ class RowDraws:
         high: NDArray[np.int64] | int,
         counts: NDArray[np.integer[Any]] | None = None,
     ) -> NDArray[np.int64]:
-        """Return (n,) whole numbers in [low, high), which are numbers or arrays of (n,); see `uniform`."""
+        """Return (n,) integers in [low, high); the limits are numbers or (n,) arrays. See `uniform`."""
         span = np.asarray(high) - low
         # The product with a number below 1 may round up to the span itself.
         return np.asarray(np.minimum((self.uniform(counts) * span).astype(np.int64), span - 1) + low, dtype=np.int64)

@@ -2,8 +2,8 @@
 
 
 class UserError(ValueError):
-    """A flag, a file or a value that was given is not what was expected; the message says what to do."""
+    """A flag, file or value is not what was expected; the message says what to do."""
 
 
 class MissingFileError(UserError, FileNotFoundError):
-    """A file or folder that was named does not exist."""
+    """A named file or folder does not exist."""

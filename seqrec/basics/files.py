@@ -21,13 +21,13 @@ from seqrec.basics.errors import UserError
 
 log = logging.getLogger(__name__)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a file system says where a file can't grow."""
+"""Error numbers of a full file system."""
 _held: dict[Path, IO[bytes]] = {}
-"""The locks of `hold`, which are open for as long as the process lives."""
+"""Locks of `hold`; they stay open until the process ends."""
 
 
 class _Output(io.RawIOBase):
-    """A file that remembers how much was written and why it failed, which libraries that write into it may not say."""
+    """A file that records how much was written and why writing failed; libraries may hide both."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.written = file, 0
@@ -67,7 +67,7 @@ class _Output(io.RawIOBase):
 def write_atomically(path: Path) -> Iterator[IO[bytes]]:
     """Open a binary file that appears under its name only when the block ends without an error.
 
-    What a process that was killed has left of it is removed.
+    Leftovers of killed processes are removed.
 
     Raises:
         UserError: If there is no room for the file.
@@ -83,7 +83,7 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
             yield output  # type: ignore[misc]
         temporary.replace(path)
     except Exception as error:
-        # PyTorch and NumPy turn the file system's error into their own.
+        # PyTorch and NumPy replace the file system's error by their own.
         cause = output.error if output is not None and output.error is not None else error
         if isinstance(cause, OSError) and cause.errno in NO_ROOM:
             raise UserError(_no_room(path, 0 if output is None else output.written, cause)) from error
@@ -101,10 +101,10 @@ def _no_room(path: Path, written: int, cause: OSError) -> str:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Delete what dead processes have left of a file."""
+    """Delete the temporary files that dead processes left."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         found = re.fullmatch(r"\.(\d+)\.tmp", left.name.removeprefix(f".{path.name}"))
-        # The lock tells of processes on other machines too, the number of one that is about to lock.
+        # The lock covers processes on other machines, the process number those about to lock.
         if found and not _is_alive(int(found[1])) and not is_held(left):
             left.unlink(missing_ok=True)
 
@@ -121,11 +121,11 @@ def _is_alive(pid: int) -> bool:
 
 @contextmanager
 def exclusive(path: Path, waiting: str | None = None) -> Iterator[None]:
-    """Let one process or thread at a time into the block, by a lock on a file that is there meanwhile.
+    """Let one process or thread at a time into the block, by locking a file that exists meanwhile.
 
     Args:
         path: The file.
-        waiting: What to log where another is in the block.
+        waiting: Message to log when another is in the block.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -138,7 +138,7 @@ def exclusive(path: Path, waiting: str | None = None) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
         if _is_file_of(path, file):
             break
-        file.close()  # the one before has deleted it
+        file.close()  # the previous owner deleted it
     with file:
         try:
             yield
@@ -154,9 +154,9 @@ def _is_file_of(path: Path, file: IO[bytes]) -> bool:
 
 
 def hold(path: Path, held: str) -> None:
-    """Lock a file until this process ends, however it ends; it may lock it again.
+    """Lock a file until this process ends; the same process may lock it again.
 
-    Processes that it has forked, which read batches, do not share the lock.
+    Forked processes, such as data loaders, do not share the lock.
 
     Raises:
         UserError: If another process has locked it, with the message `held`.
@@ -174,7 +174,7 @@ def hold(path: Path, held: str) -> None:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether somebody is in an `exclusive` block of that file; nobody is when their process has ended."""
+    """Return whether a process is in an `exclusive` block of that file; the lock is released when its process exits."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -186,7 +186,7 @@ def is_held(path: Path) -> bool:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON with its keys in the order given; see `plain`."""
+    """Write a value as indented JSON, keys in the order given; see `plain`."""
     with write_atomically(path) as file:
         file.write((json.dumps(plain(value), indent=2, allow_nan=False) + "\n").encode())
 

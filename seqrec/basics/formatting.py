@@ -8,7 +8,7 @@ DASH, MINUS = "\u2013", "\u2212"
 
 
 def number(value: float | None, sign: bool = False) -> str:
-    """Return ".0634", with a sign "+.0081"; a dash for nothing."""
+    """Return ".0634", with a sign "+.0081"; a dash for None."""
     if value is None:
         return DASH
     text = f"{value:{'+' if sign else ''}.4f}".replace("-", MINUS)
@@ -16,7 +16,7 @@ def number(value: float | None, sign: bool = False) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return "+15 %"; nothing for nothing."""
+    """Return "+15 %"; an empty string for None."""
     return "" if value is None else f"{100 * value:+.1f} %".replace("-", MINUS)
 
 
@@ -60,7 +60,7 @@ _NAME_WIDTH = 14
 def align_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a titled table; the first two columns are names, the rest numbers set to the right.
 
-    A family is named in its first row only.
+    A family's name stands in its first row only.
     """
     shown, last = [], ""
     for family, name, *rest in rows:

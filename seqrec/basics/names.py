@@ -5,14 +5,14 @@ from pathlib import Path
 from seqrec.basics.errors import UserError
 
 LONGEST = 200
-"""Bytes of UTF-8: file systems take 255 with what is put before and after a name."""
+"""Bytes in UTF-8; file systems allow 255 with prefix and suffix."""
 
 
 def check_name(flag: str, value: str) -> str:
-    """Return the name given, if a file or folder can have it.
+    """Return the name if a file or folder can have it.
 
     Args:
-        flag: Where the name was given, for the message, for example `--run_name`.
+        flag: Its flag, for the message, for example `--run_name`.
         value: The name.
 
     Raises:
@@ -30,15 +30,15 @@ def check_name(flag: str, value: str) -> str:
 
 
 def list_families(root: Path, verb: str = "finetune") -> list[str]:
-    """Return the project's families of models that have a verb, sorted: the folders with a `<verb>.py`."""
+    """Return the families that have a command, sorted: the folders with `<verb>.py`."""
     return sorted(path.parent.name for path in root.glob(f"*/{verb}.py") if path.parent.name.isidentifier())
 
 
 def check_family(said: str, value: object, root: Path) -> str:
-    """Return the name of a family of models, whose `finetune.py` will be run: one of the project's own folders.
+    """Return the name of a family, checked to be one of the project's own folders: its `finetune.py` will be run.
 
     Args:
-        said: Where the name was given, for the message.
+        said: Where the name comes from, for the message.
         value: The name.
         root: Folder of the project.
 

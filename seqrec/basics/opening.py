@@ -1,7 +1,7 @@
-"""Opening files that somebody else may have written: one function per kind, which says what is wrong with a file.
+"""Opening files that somebody else may have written: one function per kind of file.
 
-Each returns what was expected, or raises a UserError that names the file, what was seen and how to repair it. None runs
-code of a file, takes a path for a pattern, or sets memory aside for a size that a file claims and does not have.
+Each returns the content, or raises a UserError that names the file, what it holds and how to repair it. None runs code
+from a file, treats a path as a pattern, or allocates memory for a size that a header merely claims.
 """
 
 import json
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from seqrec.basics.errors import MissingFileError, UserError
 
 MAX_JSON_BYTES = 64 << 20
-"""Of a file that describes others: a configuration, a manifest, results."""
+"""Largest configuration, manifest or results file."""
 MAX_DEPTH = 100
-"""Brackets within brackets."""
+"""Deepest nesting of brackets."""
 
 
 def read_json_object(
@@ -74,7 +74,7 @@ def _read_json(path: Path, repair: str, finite: bool) -> Any:
         raise UserError(f"{path} is {seen}: {repair}") from error
     except RecursionError as error:
         raise UserError(f"{path} nests brackets deeper than {MAX_DEPTH} levels: {repair}") from error
-    except ValueError as error:  # of the two functions below, or a number of thousands of digits
+    except ValueError as error:  # from the two functions below, or a number with thousands of digits
         raise UserError(f"{path}: {str(error)[:120]}: {repair}") from error
     return value
 
@@ -125,7 +125,7 @@ def read_array(path: Path, repair: str, mapped: bool = False) -> NDArray[Any]:
     if not path.is_file():
         raise MissingFileError(f"{path} does not exist: {repair}")
     try:
-        # A header that claims more than the file has fails here; reading it would set the memory aside first.
+        # A header that claims more than the file holds fails here; reading would allocate the memory first.
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except OSError:
         raise

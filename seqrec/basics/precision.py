@@ -8,13 +8,13 @@ import torch
 
 
 def allow_tensor_cores() -> None:
-    """Let a GPU round the factors of float32 products to TensorFloat-32 where `full_precision` does not forbid it."""
+    """Let a GPU multiply float32 matrices in TensorFloat-32, except within `full_precision`."""
     torch.set_float32_matmul_precision("high")
 
 
 @contextmanager
 def full_precision(device: str) -> Iterator[None]:
-    """Keep matrix products in float32, whatever autocast and the setting for TensorFloat-32 say outside."""
+    """Keep matrix products in float32, regardless of autocast and TensorFloat-32 outside."""
     setting = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -25,4 +25,4 @@ def full_precision(device: str) -> Iterator[None]:
 
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-"""Of matrix products; what is added up, normalised and ranked stays float32."""
+"""Precision of matrix products; sums, norms and ranking stay float32."""

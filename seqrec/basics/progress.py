@@ -20,10 +20,10 @@ def shows_progress(output: TextIO | None = None) -> bool:
 
 
 def progress(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
-    """Return a tqdm bar on a terminal, and anywhere else, or where bars are turned off, one that shows nothing.
+    """Return a tqdm bar; it shows nothing unless bars are on and the output is a terminal.
 
     Args:
-        iterable: What is gone through.
+        iterable: Iterated over.
         **options: Of tqdm.
     """
     return tqdm(iterable, disable=None if _shown[0] else True, **{"leave": False, "delay": 2} | options)

@@ -9,7 +9,7 @@ from seqrec.basics.errors import UserError
 from seqrec.basics.paths import ROOT
 
 VERSION = "config_version"
-"""Key of config.json: the version of its form, an integer. Files of before have none."""
+"""Key of config.json: version of its format, an integer; the oldest files have none."""
 FORM = 1
 DATA = "data"
 """Key of config.json: the hashes of the data that the run read."""
@@ -17,9 +17,8 @@ VECTORS = "vectors_sha256"
 """Key of config.json and metrics.json: the hash of the item vectors that the run started from."""
 NO_FLAGS = {VERSION, DATA, VECTORS}
 CHANGED_DEFAULTS: dict[str, Any] = {}
-"""Flag to the value that it has in a run whose config.json lacks it, where that is not today's default.
-
-A flag gets an entry when it is added with a default that changes what a run without it did.
+"""Values of flags for runs whose config.json lacks them, where today's default differs. A new flag gets an entry if its
+default changes what earlier runs did.
 """
 
 
@@ -43,7 +42,7 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def complete(settings: Mapping[str, Any], config_class: Any, file: Path) -> dict[str, Any]:
-    """Return a config.json's flags, with the values that those had which it lacks.
+    """Return the flags of a config.json; missing ones get the value that they had at the time.
 
     Args:
         settings: What the file holds.
@@ -60,7 +59,7 @@ def complete(settings: Mapping[str, Any], config_class: Any, file: Path) -> dict
 
 
 def as_flags(settings: Mapping[str, Any]) -> list[str]:
-    """Return the command line that flat flags come from."""
+    """Return flat flags as a command line."""
     flags = []
     for name, value in settings.items():
         if value is None:
@@ -73,7 +72,7 @@ def as_flags(settings: Mapping[str, Any]) -> list[str]:
 
 
 def relative_to_root(value: Any) -> Any:
-    """Return a path in the project as it is seen from there: it stays the same when the project is moved."""
+    """Return a path inside the project relative to it, so that it survives a move of the project."""
     path = str(value.absolute()) if isinstance(value, Path) else value
     return path.removeprefix(f"{ROOT}/") if isinstance(path, str) else path
 

@@ -25,8 +25,8 @@ def read_torch(path: Path, repair: str = TORCH_HINT) -> Any:
         raise MissingFileError(f"{path} does not exist: {repair}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a pickle is a program: what its steps fail with is of every kind
-        # A damaged archive sends the reader to places before its beginning: an invalid argument to the system.
+    except Exception as error:  # a pickle is a program and may fail with any error
+        # In a damaged archive the reader seeks before its start, which the system calls an invalid argument.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         said = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
@@ -43,7 +43,7 @@ def read_tensors(path: Path, repair: str = TORCH_HINT, nestings: Sequence[str] =
 
     Raises:
         MissingFileError: If there is no such file.
-        UserError: If it is damaged, or holds no tensors by name, or such as are no plain arrays of numbers.
+        UserError: If it is damaged, holds no tensors by name, or holds other than plain arrays of numbers.
     """
     content: Any = _read_safetensors(path, repair) if path.suffix == ".safetensors" else read_torch(path, repair)
     while isinstance(content, dict) and (outer := [key for key in nestings if isinstance(content.get(key), dict)]):

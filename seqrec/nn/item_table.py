@@ -1,4 +1,4 @@
-"""The table of a model over item ids: random, or how a language model's vectors enter it.
+"""The item table of an ID model: random vectors, or given ones of a language model.
 
 Shapes: N items, V width of the given vectors, D width of the model, T events.
 """
@@ -25,17 +25,19 @@ class TableOptions:
     """How given item vectors enter the model."""
 
     init_transform: tuple[Transform, ...] = ("standardise",)
-    """What is done to them first, one after another; standardise is centre and scale."""
+    """Transforms of given vectors, in order: none, centre, scale, standardise (centre and scale), match, unit, pca,
+    whiten, shrink."""
     fit_transform: Literal["train", "all"] = "train"
-    """Take the transforms' statistics of the items that occur in training, or of all."""
+    """Items that the transforms are fitted on: train (those that occur in training) or all."""
     init_mode: InitMode = "init"
-    """A start that learns; frozen; frozen with a learnt difference per item; or read through a learnt adapter alone."""
+    """init: trainable; frozen: fixed; residual: fixed plus a trainable offset; adapter: fixed, projected by a trainable
+    adapter."""
     adapter: Adapter | None = None
-    """What --init_mode adapter learns: linear unless told otherwise; moe is a mixture of eight linear experts."""
+    """Adapter of --init_mode adapter: linear (the default), mlp, or moe (a mixture of eight linear experts)."""
     freeze_items: bool = False
     """The same as --init_mode frozen."""
     unfreeze_at: int | None = None
-    """Epoch, counted from 1, from which frozen vectors learn after all."""
+    """Epoch, from 1, at which frozen vectors become trainable."""
 
     def __post_init__(self) -> None:
         if self.freeze_items and self.init_mode not in ("init", "frozen"):
@@ -50,7 +52,7 @@ class TableOptions:
 
     @property
     def mode(self) -> InitMode:
-        """How the vectors enter."""
+        """The mode, --freeze_items resolved."""
         return "frozen" if self.freeze_items else self.init_mode
 
     @property
@@ -61,7 +63,7 @@ class TableOptions:
 
 @dataclass(frozen=True, slots=True)
 class GivenVectors:
-    """Item vectors that a model starts from, and how they enter it."""
+    """Given item vectors and their options."""
 
     vectors: NDArray[np.float32]
     """(N+1, V), row 0 zero."""
@@ -71,7 +73,7 @@ class GivenVectors:
 
 
 class ItemTable(nn.Module):
-    """N+1 item vectors of width D, by which events are read and scored."""
+    """N+1 item vectors of width D, used for input and for scoring."""
 
     def __init__(self, num_items: int, width: int, std: float, given: GivenVectors | None = None) -> None:
         """Start from random vectors, or from given ones.
@@ -115,7 +117,7 @@ class ItemTable(nn.Module):
 
 
 def make_adapter(kind: Adapter, given: int, width: int) -> nn.Module:
-    """Return what turns given vectors into the model's, from width V to D."""
+    """Return the projection of given vectors from width V to D."""
     if kind == "linear":
         return nn.Linear(given, width)
     if kind == "mlp":
@@ -124,7 +126,7 @@ def make_adapter(kind: Adapter, given: int, width: int) -> nn.Module:
 
 
 class ExpertMixture(nn.Module):
-    """A mixture of experts, each of which shifts and projects: out = sum over g of gate_g(x) W_g (x - b_g).
+    """A mixture of experts, each with a shift and a projection: out = sum over g of gate_g(x) W_g (x - b_g).
 
     Gates are a softmax over experts, in training with learnt noise. Source: Hou et al. (2022), UniSRec, section 2.2,
     https://doi.org/10.1145/3534678.3539381.

@@ -18,30 +18,31 @@ from seqrec.basics.errors import UserError
 Loss = Literal["ce", "sampled_softmax", "gbce", "bce"]
 NegativeSource = Literal["uniform", "popularity", "in_batch", "mixed"]
 BLOCK_ELEMENTS = 1 << 23
-"""Logits held at one time: 32 MiB of float32."""
+"""Logits in memory at one time: 32 MiB of float32."""
 _CACHED_ELEMENTS = 1 << 19
-"""On a CPU, fewer: each logit is read five times, and 2 MiB of them stay in the cores' caches."""
+"""On a CPU, fewer: each logit is read five times, and 2 MiB fit the cores' caches."""
 _MIN_ROWS, _ROWS = 64, 1024
-"""Positions at one time: at least, with one block of columns; and with several."""
+"""Fewest positions per block: with one block of columns, and with several."""
 _SAFE_EXPONENT = 60.0
 _OWN = {"num_negatives": ("sampled_softmax", "gbce"), "negatives": ("sampled_softmax",), "gbce_t": ("gbce",)}
-"""Losses that an option is for, where not for all."""
+"""Losses that an option applies to, where not all."""
 
 
 @dataclass(frozen=True, slots=True)
 class LossOptions:
-    """What is learnt by; never a matter of how the evaluation ranks."""
+    """Training loss options; independent of how evaluation ranks."""
 
     loss: Loss = "ce"
-    """Softmax over all items, or over sampled ones; calibrated (gbce) or plain binary cross-entropy."""
+    """Loss: ce (softmax over all items), sampled_softmax, gbce (calibrated) or bce (binary cross-entropy)."""
     num_negatives: int = 256
-    """Negatives that a batch shares, of sampled_softmax and gbce."""
+    """Negatives per batch, for sampled_softmax and gbce."""
     negatives: NegativeSource = "uniform"
-    """How sampled_softmax draws them: uniform, by popularity, the batch's other targets, or those and uniform ones."""
+    """Negatives of sampled_softmax: uniform, popularity, in_batch (the batch's other targets) or mixed (in_batch and
+    uniform)."""
     gbce_t: float = 0.75
     """Calibration of gbce: 0 is plain binary cross-entropy with several negatives, 1 undoes the sampling's bias."""
     temp: float | None = None
-    """Score by cosine divided by this, in training and in use; by default by the plain dot product."""
+    """Temperature: scores are cosines divided by it, in training and in use. Dot products if not given."""
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "num_negatives")
@@ -75,7 +76,7 @@ def catalogue_loss(
     log_chance: Tensor,
     num_items: int,
 ) -> Tensor:
-    """Return the loss of that name; the arguments are those of the functions below."""
+    """Return the loss that the options name; for the arguments see the functions below."""
     if options.loss == "ce":
         return full_softmax(hidden, item_vectors, targets)
     if options.loss == "bce":
@@ -113,7 +114,7 @@ def full_softmax(hidden: Tensor, item_vectors: Tensor, targets: Tensor, block_el
 
 
 class _FullSoftmax(torch.autograd.Function):
-    """Softmax cross-entropy block by block; the gradients are made while a block's probabilities are at hand.
+    """Softmax cross-entropy block by block; gradients are computed while a block's probabilities are in memory.
 
     With one block of columns (small catalogues) each logit is computed once; with several, twice: first for the
     normaliser, then for the gradients.
@@ -230,7 +231,7 @@ def sampled_softmax(
 def calibrated_cross_entropy(
     hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor, num_items: int, t: float
 ) -> Tensor:
-    """Return gBCE: the mean loss of telling each target from K negatives, with the target's probability to the power b.
+    """Return gBCE: mean binary cross-entropy of each target and K negatives, the target's probability to the power b.
 
     With a = K / (N - 1) and b = a (t (1 - 1/a) + 1/a), the loss of a position is
     -(log sigmoid(own)^b + sum over negatives of log(1 - sigmoid(score))) / (K + 1).
@@ -255,7 +256,7 @@ def calibrated_cross_entropy(
 
 def _scores(hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
     """Return (T,) the targets' scores and (T, K) the negatives', float32, -inf where a negative is the own target."""
-    # One look-up for both, since its gradient has a row per item.
+    # One lookup for both: the gradient of each has a row per item.
     read = F.embedding(torch.cat([targets, negatives]), item_vectors)
     own_vectors, others = read.split([len(targets), len(negatives)])
     scores = (hidden @ others.T).float()
@@ -268,7 +269,7 @@ def _scores(hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Te
 
 
 def binary_cross_entropy(hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
-    """Return the mean loss of telling each target from one negative, as sequential recommenders first did.
+    """Return the mean binary cross-entropy of each target and one negative.
 
     Args:
         hidden: (T, D).

@@ -1,7 +1,7 @@
 """Training negatives. Shapes: B sequences, T targets, K negatives, N items.
 
-What a batch shares is drawn from the batch's generator, one target's own negative from its sequence's draws: several
-processes that split a batch draw what one would.
+Shared negatives come from the batch's generator, a target's own negative from its sequence's draws: several processes
+that split a batch draw the same as one.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,8 @@ class Negatives(NamedTuple):
     items: Tensor
     """int64: (0,) for `ce`, (T,) one for each target for `bce`, else (K,) distinct items for all targets."""
     log_chance: Tensor
-    """(K,) float32, logarithm of the chance that a batch's negatives hold the item; (0,) where no loss asks for it."""
+    """(K,) float32, logarithm of the chance that a batch's negatives hold the item; (0,) where the loss does not use
+    it."""
 
 
 def log_chance(share: NDArray[np.float64], draws: int, num_uniform: int, num_items: int) -> Tensor:
@@ -33,8 +34,8 @@ def log_chance(share: NDArray[np.float64], draws: int, num_uniform: int, num_ite
 
     Args:
         share: (K,) probability of each item in one draw.
-        draws: Independent ones.
-        num_uniform: Distinct items that are drawn uniformly besides.
+        draws: Number of independent draws.
+        num_uniform: Number of distinct items drawn uniformly in addition.
         num_items: N.
 
     Returns:
@@ -45,14 +46,13 @@ def log_chance(share: NDArray[np.float64], draws: int, num_uniform: int, num_ite
 
 
 class NegativeSampler:
-    """Draws what a loss compares a batch's targets with."""
+    """Draws the negatives of a batch."""
 
     def __init__(
         self, options: LossOptions, sequences: Histories, num_items: int, targets: Histories | None = None
     ) -> None:
-        """Take the training sequences, and the stretches of them that are targets, by which popularity is counted.
-
-        A batch's targets count as independent draws by popularity, which those of one history are not quite.
+        """Take the training sequences, and the parts of them that are targets: popularity is counted in these. A
+        batch's targets are treated as independent draws by popularity; within one history they are not quite.
         """
         self.options, self.sequences, self.num_items = options, sequences, num_items
         self.share = np.zeros(num_items + 1)
@@ -93,7 +93,7 @@ class NegativeSampler:
             num_uniform = count
             drawn.append(generator.choice(self.num_items, count, replace=False) + 1)
         if options.negatives in ("in_batch", "mixed"):
-            # A position's own target is no negative of it: the others are the draws.
+            # A position's own target is not its negative: the other targets are the draws.
             draws = len(all_targets) - 1
             drawn.append(all_targets)
         if options.negatives == "popularity":
@@ -112,7 +112,7 @@ class NegativeSampler:
         seen = np.append(np.sort(seen), np.iinfo(np.int64).max)
         negatives = draws.integers(1, stride, num_targets)
         clashing = np.arange(len(negatives))
-        # Who has everything leaves nothing to draw: after enough tries the clash stays.
+        # A user who has every item leaves nothing to draw: after enough tries the clash stays.
         for _ in range(_TRIES):
             pairs = owner[clashing] * stride + negatives[clashing]
             clashing = clashing[seen[np.searchsorted(seen, pairs)] == pairs]

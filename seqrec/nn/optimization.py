@@ -1,4 +1,4 @@
-"""What an optimiser decays, and how its learning rate changes over a run."""
+"""Weight decay by kind of parameter, and learning rate schedules."""
 
 import logging
 from collections.abc import Callable, Collection, Sequence
@@ -21,14 +21,14 @@ def schedule_rate(
     schedule: Schedule = "linear",
     first_epochs: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Return what a module's `configure_optimizers` is to return: an optimiser, and its rates' factors by step.
+    """Return an optimiser with its schedule, in the form that `configure_optimizers` returns.
 
     Args:
         optimizer: With one or more groups of parameters.
         module: In a Trainer.
-        warmup_steps: Steps in which all rates rise.
+        warmup_steps: Steps of linear warm-up.
         schedule: What follows.
-        first_epochs: Epoch in which each group begins to learn; by default all do at once.
+        first_epochs: Epoch, from 0, in which each group starts to learn; 0 for all if not given.
     """
     total = int(module.trainer.estimated_stepping_batches)
     if warmup_steps > total // 2:
@@ -45,12 +45,12 @@ def schedule_rate(
 
 
 def decay_weights(module: nn.Module, weight_decay: float, leave_out: Collection[Tensor] = ()) -> list[dict[str, Any]]:
-    """Return the parameters that learn as an optimiser's groups: weights, which decay, and biases and norms.
+    """Return the trainable parameters as two groups: weights, which decay, and biases and norms, which do not.
 
     Args:
         module: With the parameters.
-        weight_decay: Decoupled; of the first group.
-        leave_out: Parameters that get a group elsewhere.
+        weight_decay: Decoupled weight decay of the first group.
+        leave_out: Parameters of other groups.
     """
     apart = set(map(id, leave_out))
     groups: dict[bool, list[Tensor]] = {True: [], False: []}
@@ -62,7 +62,8 @@ def decay_weights(module: nn.Module, weight_decay: float, leave_out: Collection[
 
 
 def can_fuse(module: "lightning.LightningModule") -> bool:
-    """Return whether the optimiser may be a fused one: Lightning clips no gradients for one under mixed precision."""
+    """Return whether the optimiser may be fused; under mixed precision Lightning cannot clip gradients for a fused
+    one."""
     return not module.trainer.gradient_clip_val or "mixed" not in str(module.trainer.precision)
 
 

@@ -18,13 +18,13 @@ from seqrec.nn.dropout import dropout as drop_weights
 from seqrec.nn.rotation import Rotation, turn_by_position
 
 CPU_GRANULARITY, GPU_GRANULARITY = 1, 64
-"""A plan's rectangles hold sequences whose lengths are equal once rounded up to a multiple; 1 pads nothing."""
+"""Lengths are rounded up to a multiple, and equal ones share a rectangle; 1 pads nothing."""
 _SHRINK, _SLACK = 0.6, 4
 """A rectangle takes sequences down to 0.6 x its longest - 4 tokens."""
 
 
 class Rectangle(NamedTuple):
-    """n sequences of like length as a padded (n, L) rectangle."""
+    """n sequences of similar length as a padded (n, L) rectangle."""
 
     shape: tuple[int, int]
     mask: Tensor | None
@@ -37,7 +37,7 @@ class Layout(NamedTuple):
     offsets: Tensor
     """(B+1,) int64."""
     cells: Tensor | None
-    """(T,) int64 cell of each token, the rectangles laid end to end; None where nothing is padding."""
+    """(T,) int64 cell of each token when the rectangles are concatenated; None where nothing is padding."""
     rectangles: list[Rectangle]
 
     @property
@@ -71,12 +71,12 @@ class Layout(NamedTuple):
 
 
 def longest_first(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the (B,) order in which a batch holds its sequences, so that sequences of like length are neighbours."""
+    """Return the (B,) order of a batch's sequences, longest first."""
     return np.argsort(-lengths, kind="stable")
 
 
 def cut_by_length(lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Cut (B,) descending lengths into stretches of like length, as (first, one past the last) sequence."""
+    """Cut (B,) descending lengths into ranges of similar length, as (first, last + 1)."""
     bounds, first = [], 0
     while first < len(lengths):
         shortest = lengths[first] * _SHRINK - _SLACK
@@ -91,7 +91,7 @@ def make_layout(lengths: NDArray[np.int64], bounds: list[tuple[int, int]] | None
 
     Args:
         lengths: (B,) tokens of each sequence, at least 1, descending unless bounds are given.
-        bounds: The rectangles as stretches of sequences, so that two layouts (queries, keys) share them.
+        bounds: Rectangles as ranges of sequences, so that two layouts (queries, keys) can share them.
     """
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     rectangles, starts, total = [], np.empty(len(lengths), dtype=np.int64), 0
@@ -130,12 +130,12 @@ class Plan:
     layout: Layout
     """Where the sorted sequences lie, and the rectangles that attention works on."""
     masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    """What is added to scores, by (length, reach): 0 or -inf; filled when first needed."""
+    """Attention masks by (length, reach), 0 or -inf; filled on first use."""
     rotations: dict[float, Rotation] = field(default_factory=dict)
-    """Rotations by position, by base; filled when first needed."""
+    """Rotations by position, for each base; filled on first use."""
 
     def rotation(self, theta: float, width: int) -> Rotation:
-        """Return what each row's heads of that width are turned by at its position."""
+        """Return the rotation of each row's heads at its position."""
         if theta not in self.rotations:
             self.rotations[theta] = turn_by_position(self.positions, theta, width)
         return self.rotations[theta]
@@ -191,7 +191,7 @@ def attend(
         num_heads: H, a divisor of D.
         causal: Whether a token sees only itself and those before it.
         dropout: Share of attention weights dropped.
-        query_layout: Where only some tokens ask: their layout, over the same sequences. They see the whole sequence.
+        query_layout: Layout of the queries, if only some tokens are queries; they see the whole sequence.
 
     Returns:
         (T, D) or (Q, D), in the order of `query`.

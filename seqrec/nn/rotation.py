@@ -1,6 +1,7 @@
-"""Vectors turned by angles, so that dot products depend on differences. Shapes: T tokens, H heads, E width of a head.
+"""Rotary embeddings: dot products of rotated vectors depend on differences of positions or times. Shapes: T tokens, H
+heads, E width of a head.
 
-Source: Su et al. (2021), section 3.2, https://arxiv.org/abs/2104.09864; here with times in place of positions, too.
+Source: Su et al. (2021), section 3.2, https://arxiv.org/abs/2104.09864; here for times as well as positions.
 """
 
 import math
@@ -14,18 +15,18 @@ MINUTE, LONGEST = 60.0, 20 * 365.25 * 86400.0
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines of the angles that the E / 2 planes of each token's heads are turned by, (T, E / 2) each."""
+    """Cosines and sines of the rotation angles of the E / 2 planes, (T, E / 2) each."""
 
     cos: Tensor
     sin: Tensor
 
     def rows(self, index: Tensor) -> "Rotation":
-        """Return what some tokens are turned by."""
+        """Return the rotation of some tokens."""
         return Rotation(self.cos[index], self.sin[index])
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Return (T, H, E) vectors, whose halves are the two coordinates of E / 2 planes, turned."""
+    """Rotate (T, H, E) vectors; their halves are the two coordinates of E / 2 planes."""
     left, right = x.chunk(2, dim=-1)
     cos, sin = rotation.cos[:, None], rotation.sin[:, None]
     return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
@@ -39,10 +40,10 @@ def turn_by_position(positions: Tensor, theta: float, width: int) -> Rotation:
 
 
 def turn_by_time(seconds: Tensor, width: int) -> Rotation:
-    """Return the rotation of events by when they were: planes turn once a minute to once in twenty years.
+    """Return the rotation of events by their times; the planes' periods run from a minute to twenty years.
 
     Args:
-        seconds: (T,) int64, from any moment; only differences matter.
+        seconds: (T,) int64 times; only differences matter.
         width: E, even.
     """
     exponents = torch.linspace(0, math.log(LONGEST / MINUTE), width // 2, dtype=torch.float64, device=seconds.device)
