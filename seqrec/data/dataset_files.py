@@ -40,13 +40,14 @@ FIELDS: dict[str, type] = {
 }
 REPAIR = "the folder was damaged, changed by hand or copied in part: prepare it again with `scripts/prepare.py`"
 CHUNK = 1 << 22
-"""Values that are looked at together."""
+"""Values checked at a time."""
 SETTLED_SECONDS = 2
-"""A file that changed so lately may change again within one tick of its file system's clock."""
+"""Seconds after a change in which a file is not yet remembered as verified: it may change again within one tick of the
+clock."""
 
 
 def read_manifest(file: Path) -> dict[str, Any]:
-    """Return the content of a manifest.json that has everything a dataset needs.
+    """Return the content of a manifest.json, checked to be complete.
 
     Raises:
         UserError: If it isn't JSON, or a field is missing or of another type.
@@ -122,7 +123,7 @@ def _chunks(array: NDArray[Any], overlap: int = 0) -> Iterator[tuple[int, NDArra
 
 
 def _verify_once(folder: Path, arrays: Mapping[str, NDArray[Any]], expected: str) -> None:
-    """Compare the sha256 of the sequences, unless that was done since the files last changed."""
+    """Compare the sha256 of the sequences, unless that was done after the files last changed."""
     stats = {name: (folder / f"{name}.npy").stat() for name in arrays}
     files = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
     verified = json.dumps({"sequences_sha256": expected, "files": files}).encode()
@@ -155,7 +156,7 @@ def read_table(file: Path, column: str, first: int, size: int, others: tuple[str
         file: The file; never a pattern.
         column: The number's column, `item` or `user`.
         first: The first number; they go up by one.
-        size: How many rows there are.
+        size: Number of rows.
         others: The further columns, all str.
 
     Raises:
@@ -187,5 +188,5 @@ def check_item_ids(file: Path, raw_ids: pl.Series, expected: str) -> None:
 
 
 def hash_item_ids(raw_ids: list[str]) -> str:
-    """Return the sha256 of the raw item ids in item order, which fixes what "item i" means."""
+    """Return the sha256 of the raw item ids in item order."""
     return hashlib.sha256("\n".join(raw_ids).encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""The dataset that `--dataset` and `--data_path` name, prepared first where it is a raw one or the demo.
+"""Finding the dataset that `--dataset` or `--data_path` names; raw folders and the demo are prepared first.
 
-A raw folder is recognised by its files. It is prepared once: what was made of it is noted under a hash of its content.
+A raw folder is recognised by its files and prepared once: the result is recorded under a hash of its content.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ RAW_PLACES = (
 
 
 def open_dataset(dataset: str | None, data_path: Path | None, data_dir: Path = ROOT / "data") -> Dataset:
-    """Return the dataset that the flags name, `demo` without any, and prepare it first where that is still to be done.
+    """Return the dataset that the flags name, `demo` without any; prepare it first if necessary.
 
     Args:
         dataset: A prepared dataset of `data_dir`, a made-up shop of DEMOS, or published data at one of RAW_PLACES.
@@ -64,7 +64,7 @@ def open_dataset(dataset: str | None, data_path: Path | None, data_dir: Path = R
 
 
 def recognise(path: Path) -> Pickled | JsonSplits | Atomic | None:
-    """Return how to read a raw folder or file, by the files in it; None where it is prepared or of no known layout."""
+    """Return the source that reads a raw folder or file; None if it is prepared or of no known layout."""
     folder = path.parent if path.name == PICKLE else path
     name = folder.name.partition("_min_rating")[0]
     if not folder.is_dir() or (folder / "manifest.json").is_file():
@@ -95,7 +95,7 @@ def _find_raw(name: str) -> Path | None:
 
 
 def _prepare_once(path: Path, data_dir: Path) -> Dataset:
-    """Return the dataset of a raw folder; its name ends in a hash where another dataset has the plain one."""
+    """Return the dataset of a raw folder; its name gets a hash if another dataset has the plain name."""
     source = recognise(path.resolve())
     assert source is not None
     digest = _hash_files(source)

@@ -1,4 +1,4 @@
-"""The items' text: chosen, cleaned, and what becomes of an item without any. Letter: N items."""
+"""The items' texts: chosen and cleaned; items without text dropped or named by their id. Letter: N items."""
 
 import html
 import logging
@@ -12,9 +12,9 @@ from seqrec.basics.errors import UserError
 
 log = logging.getLogger(__name__)
 MISSING = r"(?i)^(null|nan|none)$"
-"""Text that stands for no text."""
+"""Texts that mean no text."""
 MISREAD = r"[ÂÃ][\u0080-\u00bf]|â€"
-"""What UTF-8 becomes where it is read as latin-1 or as Windows' encoding of Western Europe."""
+"""Characters of UTF-8 that was read as latin-1 or Windows-1252."""
 
 
 def item_text(items: pl.DataFrame, text: pl.DataFrame | None, attributes: tuple[str, ...]) -> pl.DataFrame:
@@ -80,8 +80,8 @@ def fill_missing(text: pl.DataFrame, on_missing_text: str) -> pl.DataFrame:
 def clean_text(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     """Return the frame with clean str columns: no tags, entities, doubled or outer whitespace, nulls.
 
-    Entities are resolved (`&amp;amp;` too), tags and comments become a space, and a text that only says null, nan
-    or None, or is a scrap of a page's script as some Amazon titles are, becomes "".
+    Entities are resolved (`&amp;amp;` too), tags and comments become a space. A text that is only null, nan or None, or
+    a piece of a page's script as some Amazon titles are, becomes "".
     """
     return frame.with_columns(_clean(pl.col(name).cast(pl.String)).alias(name) for name in columns)
 
@@ -97,7 +97,7 @@ def _clean(text: pl.Expr) -> pl.Expr:
 
 
 def _unescape(text: pl.Expr) -> pl.Expr:
-    # The standard table of entities lives in Python; only texts that hold one come here.
+    # Only texts with an entity come here: the table of entities is Python's, which is slow.
     return text.map_batches(
         lambda values: pl.Series(values.name, [_resolve(value) for value in values], dtype=pl.String),
         return_dtype=pl.String,

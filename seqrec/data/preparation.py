@@ -8,8 +8,8 @@ text missing and `on_missing_text=drop` -> `min_rating` -> order by (user, time,
 -> `drop_exact_duplicates` -> `dedupe` -> `min_sc` -> `min_uc` -> `k_core` -> `sample_users` -> `max_items_per_user`.
 
 Users are numbered 0..U-1 by first appearance in the source. Items are numbered 1..N: in the source's own order
-where it has one (item2index, smap, an integer-keyed .item file), else by first appearance. Items that no
-interaction is left of are dropped, the order of the others is kept.
+where it has one (item2index, smap, an integer-keyed .item file), else by first appearance. Items without a remaining
+interaction are dropped; the others keep their order.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ DATA_DIR = ROOT / "data"
 
 @dataclass(frozen=True, slots=True)
 class RawData:
-    """What a source gives: interactions in source order, and the items' text."""
+    """Raw data of a source: interactions in source order, and the items' texts."""
 
     interactions: pl.LazyFrame
     """user str, item str, optional timestamp, optional rating float64; no nulls. Times are Datetime in UTC as exact as
@@ -47,7 +47,7 @@ class RawData:
     items: pl.DataFrame | None = None
     """raw_id str, unique, then one str column per attribute; None when the source has no text."""
     numbered: bool = False
-    """Whether the rows of items are the numbering; an interaction with any other item is then an error."""
+    """Whether the rows of `items` number the items; any other item in an interaction is then an error."""
     origin: str = "the source"
     """The file that interactions come from, for errors."""
 
@@ -67,11 +67,11 @@ class Preparation(ABC):
     attributes: str = ""
     """Text attributes to keep, in order, separated by commas; empty keeps all that the source offers."""
     on_missing_text: Literal["error", "drop", "item_id"] = "error"
-    """What becomes of an item without any text: stop, drop it, or use its id as its first attribute."""
+    """Items without text: error (stop), drop, or item_id (use the id as the first attribute)."""
     min_rating: float | None = None
     """Keep interactions rated at least this."""
     drop_exact_duplicates: bool = False
-    """Keep only the first of the interactions with one user, item and time, as exact as the source has it."""
+    """Keep only the first of interactions with the same user, item and time, at the source's resolution."""
     dedupe: bool = False
     """Keep only a user's first interaction with an item."""
     min_sc: int = 0
@@ -85,7 +85,7 @@ class Preparation(ABC):
     max_items_per_user: int = 0
     """Keep a user's last interactions, at most this many; 0 keeps all."""
     seed: int = 42
-    """Seed of whatever is drawn."""
+    """Seed of all random draws."""
 
     def __post_init__(self) -> None:
         check_name("--name", self.name)
@@ -108,7 +108,7 @@ class Preparation(ABC):
 
 @dataclass(slots=True)
 class Events:
-    """Numbered interactions and what each filter took from them."""
+    """Numbered interactions, and how many each filter removed."""
 
     frame: pl.DataFrame
     """(E,) rows: user and item uint32 codes, timestamp and rating float64 where the source has them; the timestamp
@@ -121,7 +121,7 @@ class Events:
         return self.frame[column].to_numpy()
 
     def keep(self, step: str, mask: NDArray[np.bool_] | pl.Series) -> None:
-        """Keep the interactions of an (E,) mask and remember under which name the others went.
+        """Keep the interactions of an (E,) mask; record the number removed under the step's name.
 
         Raises:
             UserError: If none is left; the message says how many each step removed.
@@ -129,7 +129,7 @@ class Events:
         self.replace(step, self.frame.filter(pl.Series(values=mask)))
 
     def replace(self, step: str, frame: pl.DataFrame) -> None:
-        """Go on with another frame, of fewer rows, and remember the step."""
+        """Replace the frame by one with fewer rows and record the step."""
         self.removed.append((step, len(self.frame) - len(frame)))
         self.frame = frame
         if frame.is_empty():
@@ -140,7 +140,7 @@ class Events:
 def prepare(config: Preparation) -> Path:
     """Read, filter and number a source, write it as a dataset and return its folder.
 
-    The folder appears whole or not at all. A dataset that is there already with the same bytes is left as it is.
+    The folder appears whole or not at all. An existing dataset with the same bytes is left as it is.
 
     Raises:
         UserError: If another dataset lies there and overwrite is not set.
@@ -150,7 +150,7 @@ def prepare(config: Preparation) -> Path:
     waiting = f"waiting for another process that prepares {config.name}"
     with exclusive(config.data_dir / f".{config.name}.lock", waiting):
         _put_back(target)
-        shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(work, ignore_errors=True)  # left by a process that was killed
         try:
             scratch, folder = work / "scratch", work / "dataset"
             scratch.mkdir(parents=True)
@@ -225,7 +225,8 @@ def filter_events(events: Events, config: Preparation, with_text: NDArray[np.boo
         events.keep(f"min_rating={config.min_rating}", events.frame["rating"] >= config.min_rating)
     keys = [key for key in ("user", "timestamp") if key in events.frame.columns]
     events.frame = events.frame.drop("rating", strict=False).sort(keys, maintain_order=True)
-    if events.frame.schema.get("timestamp") not in (None, pl.Int64):  # sorted by what the source has, kept in seconds
+    if events.frame.schema.get("timestamp") not in (None, pl.Int64):  # sorted at the source's resolution, kept in
+    seconds
         events.frame = events.frame.with_columns(pl.col("timestamp").dt.epoch("s"))
     if config.drop_exact_duplicates:
         if "timestamp" not in events.frame.columns:

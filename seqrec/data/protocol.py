@@ -1,4 +1,4 @@
-"""How models are evaluated: what is held out, and what it is ranked against."""
+"""Evaluation options: what is held out, and what it is ranked against."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +14,15 @@ KS = (1, 5, 10, 20, 50)
 
 @dataclass(frozen=True, slots=True)
 class EvaluationProtocol:
-    """What is held out and how it is ranked; the same for every family, and never a matter of the training loss."""
+    """What is held out and how it is ranked; the same for every family and every training loss."""
 
     split: SplitName = "leave_one_out"
-    """What is held out: each user's last two items, or everything after one moment (global_time)."""
+    """Split: leave_one_out (each user's last two items) or global_time (everything after one moment)."""
     split_quantile: float = 0.9
-    """Share of the events before the moment of global_time, and of those before the moment of its validation."""
+    """Quantile of the timestamps at which global_time splits, applied again for validation."""
     time_target: TimeTarget = "last"
-    """Which event of a user's after that moment is the target; with successive each is in turn, and a user counts by
-    the mean over them."""
+    """Target of a user under global_time: last, first or random event after the moment, or successive (each in turn;
+    the user counts with the mean)."""
     sample_size: int = -1
     """Negatives sampled per user to rank against; -1 ranks the whole catalogue."""
     filter_seen: bool = False
@@ -30,7 +30,7 @@ class EvaluationProtocol:
     candidate_seed: int = CANDIDATE_SEED
     """Seed of the sampled negatives: they depend on it and the user alone."""
     metric_ks: tuple[int, ...] = KS
-    """Cutoffs of NDCG@k and Recall@k; 10 is one of them."""
+    """Cutoffs of NDCG@k and Recall@k; must contain 10."""
 
     def __post_init__(self) -> None:
         if self.sample_size == 0 or self.sample_size < -1:
@@ -61,7 +61,7 @@ class EvaluationProtocol:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Return all that decides a run's ranks, as the run keeps it."""
+        """Return everything that decides a run's ranks, as the run records it."""
         time = {"split_quantile": self.split_quantile, "time_target": self.time_target}
         return {
             "split": self.split,
@@ -73,6 +73,6 @@ class EvaluationProtocol:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "EvaluationProtocol":
-        """Return the protocol that a run's record tells of."""
+        """Rebuild the protocol from a run's saved record."""
         names = ("split", "split_quantile", "time_target", "sample_size", "filter_seen", "candidate_seed")
         return cls(**{name: record[name] for name in names if name in record})

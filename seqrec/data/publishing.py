@@ -1,4 +1,4 @@
-"""A new dataset takes its place: whole, or not at all."""
+"""Moving a finished dataset to its place, whole or not at all."""
 
 import json
 import logging
@@ -42,7 +42,7 @@ def publish(folder: Path, target: Path, overwrite: bool) -> Path:
 
 
 def _is_dataset(folder: Path) -> bool:
-    """Return whether a folder is one that `prepare` wrote, in whatever version."""
+    """Return whether `prepare` of any version wrote the folder."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -56,7 +56,7 @@ def _replaced(target: Path) -> Path:
 
 
 def _put_back(target: Path) -> None:
-    """Undo, or finish, a replacement that a kill has cut short."""
+    """Undo or finish a replacement that was interrupted by a kill."""
     old = _replaced(target)
     if old.is_dir() and not target.exists():
         old.rename(target)

@@ -44,14 +44,14 @@ def global_time_split(dataset: Dataset, quantile: float = 0.9, target: TimeTarge
     """Return the split at one moment for everybody, so that no training event lies after a test event.
 
     With T2 the `quantile` of all timestamps and T1 the same quantile of those before T2: events before T1 train;
-    one event of a user's in [T1, T2) is a validation target, one from T2 on is a test target: the last, the first, or
-    one at random, or each of them in turn (successive); the history is everything of the user's before it. A target
-    without any history is left out.
+    one event per user in [T1, T2) is the validation target, one from T2 on the test target: the last, the first or a
+    random one, or each in turn (successive). The history is all of the user's events before the target. A target
+    without history is left out.
 
     Args:
         dataset: With timestamps.
         quantile: In (0, 1).
-        target: Which event of a user's after the moment; `successive` gives a user as many rows as there are.
+        target: Which event of a user's after the moment; `successive` gives a user a row for each.
         seed: Of random targets.
 
     Raises:

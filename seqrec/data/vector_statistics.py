@@ -1,4 +1,4 @@
-"""What item vectors look like, and how much of people's next choice is in them before anything is learnt.
+"""Statistics of item vectors, and how well they predict the next item without training.
 
 Shapes: N items, V width, P pairs. The row of the padding is left out; distances and cosines are those of unit vectors.
 """
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from seqrec.data.dataset import Histories
 
 _ROWS = 256
-"""Queries whose cosines with all items are held at a time."""
+"""Queries per block of cosines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """One set of item vectors in numbers."""
+    """Statistics of one set of item vectors."""
 
     width: int
     mean_cosine: float
-    """Of two random items: near 1 is a narrow cone, near 0 all directions alike (anisotropy)."""
+    """Mean cosine of random pairs (anisotropy): near 1 is a narrow cone, near 0 isotropic."""
     effective_rank: float
-    """exp of the entropy of the variances' shares: how many directions it is as if there were."""
+    """Effective rank: exp of the entropy of the variances' shares."""
     directions: int
-    """Principal directions that hold 90 % of the variance."""
+    """Dimensions for 90 % of the variance."""
     alignment: float
     """Mean squared distance of an item and the one that follows it in a history; small is good."""
     uniformity: float
@@ -48,7 +48,7 @@ def draw_transitions(train: Histories, count: int, seed: int) -> NDArray[np.int6
 
 
 def describe_vectors(vectors: NDArray[np.float32], transitions: NDArray[np.int64], seed: int = 0) -> Statistics:
-    """Return the numbers.
+    """Return the statistics.
 
     Args:
         vectors: (N+1, V), row 0 padding.

@@ -1,4 +1,4 @@
-"""Item vectors on disk: the only thing that passes between families.
+"""Item vectors on disk, the only data that families exchange.
 
 `embedding/<dataset>/<init_type>.npy` is float32 (N+1, D): row i is item i, row 0 is padding and zero. The `.json`
 beside it says which items, which producer and which options. Shapes: N items, D width.
@@ -25,23 +25,23 @@ from seqrec.data.dataset import Dataset
 log = logging.getLogger(__name__)
 NONE = "none"
 _CHECKED_ROWS = 65_536
-"""Rows that are looked at in one go, so that a memory-mapped file stays on disk."""
+"""Rows checked at a time, so that a memory-mapped file stays on disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Producer:
-    """What made the vectors, kept beside them."""
+    """What made the vectors; recorded beside them."""
 
     name: str
     """The command, such as `FAMILY/finetune.py`."""
     checkpoint_sha256: str | None
-    """Of the weights that encoded the items; None where there is no checkpoint."""
+    """sha256 of the encoder's weights; None without a checkpoint."""
     options: dict[str, Any]
-    """Whatever else decides the values: backbone, lengths, pooling."""
+    """Other options that decide the values: backbone, lengths, pooling."""
 
 
 def name_of(init_type: str) -> str:
-    """Return the name of a kind of item vectors, given as such or as a file."""
+    """Return the name of item vectors, given by name or as a file."""
     return Path(init_type).name.removesuffix(".npy")
 
 
@@ -74,7 +74,7 @@ def save_embeddings(path: Path, vectors: NDArray[np.float32], dataset: Dataset, 
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The manifest goes last: vectors without one are taken on trust, a manifest of other vectors would be refused.
+    # The manifest goes last: vectors without one are accepted with a warning, a manifest of other vectors is refused.
     path.with_suffix(".json").unlink(missing_ok=True)
     with write_atomically(path) as file:
         np.save(file, vectors, allow_pickle=False)
@@ -83,7 +83,7 @@ def save_embeddings(path: Path, vectors: NDArray[np.float32], dataset: Dataset, 
 
 
 def find_differences(path: Path, dataset: Dataset, producer: Producer) -> list[str] | None:
-    """Return how the vectors at a path differ from those that a producer makes; None where there are none.
+    """Return how the vectors at a path differ from a producer's; None if there are none.
 
     Args:
         path: Of a `.npy`.
@@ -114,7 +114,7 @@ def find_differences(path: Path, dataset: Dataset, producer: Producer) -> list[s
 
 
 def needs_saving(path: Path, dataset: Dataset, producer: Producer, overwrite: bool) -> bool:
-    """Return whether a producer's vectors are yet to be written: not where they lie already; see `find_differences`.
+    """Return whether a producer's vectors still have to be written; see `find_differences`.
 
     Raises:
         UserError: If other vectors lie there, and are not to be overwritten.
@@ -149,7 +149,7 @@ def load_embeddings(init_type: str, dataset: Dataset, folder: Path = ROOT / "emb
         repair = f"export the vectors again, or delete {manifest_file.name} to take them on trust"
         _check_manifest(read_json_object(manifest_file, repair), vectors, dataset, path)
     else:
-        log.warning("%s has no .json beside it: that row i is item i of %s is taken on trust", path, dataset.name)
+        log.warning("%s has no .json beside it: assuming that row i is item i of %s", path, dataset.name)
     return vectors
 
 
@@ -223,7 +223,7 @@ def _check_manifest(manifest: dict[str, Any], vectors: NDArray[np.float32], data
     if manifest.get("item_ids_sha256") != dataset.item_ids_sha256:
         raise UserError(
             f"{path} was made for other items (sha256 {str(manifest.get('item_ids_sha256'))[:12]}) than {dataset.path} "
-            f"has ({dataset.item_ids_sha256[:12]}): the dataset was prepared anew since{again}"
+            f"has ({dataset.item_ids_sha256[:12]}): the dataset was prepared again since{again}"
         )
     if manifest.get("width") != vectors.shape[1]:
         raise UserError(f"{path} is {vectors.shape[1]} wide, its manifest says {manifest.get('width')}{again}")

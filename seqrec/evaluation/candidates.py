@@ -40,7 +40,7 @@ def sample_negatives(dataset: Dataset, users: NDArray[np.int64], sample_size: in
             f"user {users[row]} has only {free[row]} of {dataset.num_items} items left to sample, "
             f"--sample_size {sample_size} asks for more; use a smaller one or --sample_size -1 (full ranking)"
         )
-    # A row's draws are an endless stream of hashed items; a negative is the first K of it that are new and unseen.
+    # A row's draws are an endless stream of hashed items; its negatives are the first K that are new and unseen.
     chosen = np.zeros((len(users), sample_size), dtype=np.int64)
     filled = np.zeros(len(users), dtype=np.int64)
     open_rows = np.arange(len(users))
@@ -59,7 +59,7 @@ def _stride(dataset: Dataset) -> int:
 
 
 def _seen_pairs(dataset: Dataset, users: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the sorted, distinct row * (N+1) + item of everything each user touched, and a last entry above them."""
+    """Return the sorted, distinct row * (N+1) + item of each user's items, and a last entry above them."""
     starts, ends = dataset.offsets[users], dataset.offsets[users + 1]
     lengths = ends - starts
     rows = np.repeat(np.arange(len(users)), lengths)
@@ -77,7 +77,7 @@ def _take(
     seen: NDArray[np.int64],
     stride: int,
 ) -> None:
-    """Append one drawn item to each row that still wants one and has neither seen nor drawn it."""
+    """Append one drawn item to each incomplete row, unless the row has seen or drawn it."""
     keys = rows * stride + items
     at = np.searchsorted(seen, keys)
     is_seen = seen[at] == keys

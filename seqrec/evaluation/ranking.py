@@ -4,7 +4,7 @@ Shapes: B users, D width, N items, K sampled negatives, C columns of one chunk. 
 0 is padding and never a candidate. A bias or a temperature is a further column of both sides.
 
 When targets are ranked, the score of a pair is the float32 nearest to its exact dot product. A float32 matrix product
-decides all pairs that lie clear of the target's score; the few within its rounding error are recomputed in float64.
+decides pairs that differ clearly from the target's score; the few within its rounding error are recomputed in float64.
 Hence the ranks of given vectors do not depend on batch size, chunk size, device or number of processes.
 """
 
@@ -20,12 +20,12 @@ from seqrec.basics.precision import full_precision
 from seqrec.data.dataset import Histories
 
 CHUNK_ELEMENTS = 1 << 21
-"""Scores held at one time: 8 MiB of float32."""
+"""Scores in memory at one time: 8 MiB of float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """What ranking B users gives."""
+    """Ranks of B targets."""
 
     ranks: Tensor
     """(B,) int64, 0-based; a tie counts against the target."""
@@ -177,7 +177,7 @@ def top_items(
     Args:
         user_vectors: (B, D) float32.
         item_vectors: (N+1, D) float32.
-        k: How many; at most N.
+        k: Number of items; at most N.
         seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items.
         chunk_elements: B x C that are held at one time.
 

@@ -17,11 +17,11 @@ from seqrec.evaluation.ranking import Ranking
 
 @dataclass(slots=True)
 class RankRecorder:
-    """Collects the ranks of n targets and turns them into metrics, once, over all processes."""
+    """Collects the ranks of n targets and computes their metrics over all processes."""
 
     ks: tuple[int, ...] = KS
     users: NDArray[np.int64] = field(init=False)
-    """(n,) whose target each is."""
+    """(n,) user of each target."""
     ranks: NDArray[np.int64] = field(init=False)
     """(n,) 0-based rank, -1 where none was recorded."""
     candidates: NDArray[np.int64] = field(init=False)

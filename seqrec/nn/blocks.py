@@ -12,7 +12,7 @@ from seqrec.nn.ragged import Layout, attend
 from seqrec.nn.rotation import Rotation, rotate
 
 Rotations = tuple[Rotation, Rotation]
-"""What asked events and all events are turned by before they are compared."""
+"""Rotations of queries and of keys."""
 
 
 def check_sizes(sizes: Any, least_length: int) -> None:
@@ -32,7 +32,7 @@ def check_sizes(sizes: Any, least_length: int) -> None:
 
 
 class AttentionBlock(nn.Module):
-    """A transformer block's self-attention; what stands around it is the block's own."""
+    """Self-attention of a transformer block, without norms and residuals."""
 
     def __init__(self, width: int, num_heads: int, dropout_rate: float) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class AttentionBlock(nn.Module):
             layout: Where each history lies in the events.
             asked_layout: Where each history's asked events lie, unless all are asked.
             causal: Whether an event attends to none after it.
-            turns: If given, attention depends on their differences too.
+            turns: Rotations of queries and keys, if attention depends on them.
         """
         query: Tensor = self.query(asked)
         key, value = self.key_value(events).chunk(2, dim=1)

@@ -1,4 +1,4 @@
-"""Dropout whose mask costs a quarter of PyTorch's on a CPU, where drawing it is a fifth of a training step."""
+"""Dropout whose mask is drawn four times as fast as PyTorch's on a CPU."""
 
 import torch
 import torch.nn.functional as F

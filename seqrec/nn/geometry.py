@@ -1,7 +1,7 @@
-"""What is done to item vectors before a model starts from them.
+"""Transforms of item vectors before a model starts from them.
 
 Shapes: N items, V width of the vectors, D width of the model. Row 0 is padding and stays zero. Statistics are those of
-the fitted rows; with items that training never sees among them, they would know of the test's items.
+the fitted rows. If these held items unseen in training, the test's items would leak in.
 """
 
 from typing import Literal
@@ -13,7 +13,7 @@ from seqrec.basics.errors import UserError
 
 Transform = Literal["none", "centre", "scale", "standardise", "match", "unit", "pca", "whiten", "shrink"]
 _FOLDS = 5
-"""Parts of the fitted rows, each of which measures the axes of the others."""
+"""Folds of the fitted rows; each measures the variances along axes fitted on the others."""
 _ABSENT = 1e-9
 """Share of the largest variance below which no fitted item points in a direction."""
 _ALIKE = 1e-3
@@ -35,8 +35,8 @@ def transform_vectors(
     - `unit`: divide each item by its length.
     - `pca`: `centre`, turn to the principal axes, keep the first `width`, (N+1, min(V, D)), then `scale`.
     - `whiten`: `centre`, give all directions the same variance and turn back (ZCA), then `scale`.
-    - `shrink`: `centre`, multiply the principal component of variance s by sqrt(s / (s + mean variance)), which leaves
-      strong directions alone and quiets weak ones, then `scale`.
+    - `shrink`: `centre`, multiply the principal component of variance s by sqrt(s / (s + mean variance)), which keeps
+    strong directions and damps weak ones, then `scale`.
 
     Apart from `none`, `centre` and `match`, all end at one scale, so that a comparison of two compares directions.
 
@@ -88,7 +88,7 @@ def _apply(
 
 
 def _check_spread(items: NDArray[np.float64], fitted: Rows) -> None:
-    """Refuse fitted rows that are so small beside the others that dividing by them would blow the others up."""
+    """Refuse fitted rows so small that dividing by their scale would blow the other rows up."""
     if np.square(items[fitted]).mean() < _ALIKE**2 * np.square(items[1:]).mean():
         raise UserError(
             f"--init_transform: the vectors of the {fitted.sum()} items that occur in training are too much alike to "
@@ -126,7 +126,7 @@ def _held_out_variances(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 def _level(variances: NDArray[np.float64], held_out: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (V,) held-out variances, their mean where the (V,) ascending ones of the fitted rows are zero.
 
-    Axes along which nothing varies are any basis of what is left, and a machine's own.
+    Axes without variance are an arbitrary basis, which differs between machines.
     """
     count = int((variances <= _ABSENT * variances[-1]).sum())
     return np.concatenate([np.full(count, held_out[:count].mean() if count else 0.0), held_out[count:]])

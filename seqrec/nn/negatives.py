@@ -51,8 +51,9 @@ class NegativeSampler:
     def __init__(
         self, options: LossOptions, sequences: Histories, num_items: int, targets: Histories | None = None
     ) -> None:
-        """Take the training sequences, and the parts of them that are targets: popularity is counted in these. A
-        batch's targets are treated as independent draws by popularity; within one history they are not quite.
+        """Take the training sequences, and the parts of them that are targets, by which popularity is counted.
+
+        A batch's targets are treated as independent draws by popularity; within one history they are not quite.
         """
         self.options, self.sequences, self.num_items = options, sequences, num_items
         self.share = np.zeros(num_items + 1)

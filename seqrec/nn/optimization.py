@@ -62,8 +62,7 @@ def decay_weights(module: nn.Module, weight_decay: float, leave_out: Collection[
 
 
 def can_fuse(module: "lightning.LightningModule") -> bool:
-    """Return whether the optimiser may be fused; under mixed precision Lightning cannot clip gradients for a fused
-    one."""
+    """Return whether the optimiser may be fused: Lightning clips no gradients for it under mixed precision."""
     return not module.trainer.gradient_clip_val or "mixed" not in str(module.trainer.precision)
 
 

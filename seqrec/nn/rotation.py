@@ -1,6 +1,6 @@
-"""Rotary embeddings: dot products of rotated vectors depend on differences of positions or times. Shapes: T tokens, H
-heads, E width of a head.
+"""Rotary embeddings: dot products of rotated vectors depend on differences of positions or times.
 
+Shapes: T tokens, H heads, E width of a head.
 Source: Su et al. (2021), section 3.2, https://arxiv.org/abs/2104.09864; here for times as well as positions.
 """
 

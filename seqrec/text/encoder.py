@@ -1,4 +1,4 @@
-"""What every text encoder offers to the code that trains it, encodes with it and exports its vectors.
+"""The interface of text encoders, for training, encoding and export.
 
 Shapes: T tokens, B sequences, D width.
 """
@@ -12,12 +12,12 @@ from seqrec.text.sequences import TokenBatch
 
 
 class Encoded(NamedTuple):
-    """What an encoder returns."""
+    """Output of an encoder."""
 
     pooled: Tensor
     """(B, D) one vector per sequence."""
     tokens: Tensor | None
-    """(T, D) one vector per token in the order of the batch, where asked for."""
+    """(T, D) one vector per token in the order of the batch, if requested."""
 
 
 class TextEncoder(nn.Module, ABC):

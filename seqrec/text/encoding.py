@@ -47,16 +47,16 @@ def encode_some(
 ) -> Tensor:
     """Return the vectors of some items, (n, D) float32 on the model's device.
 
-    Items of like length share a batch, so a batch is one rectangle or few. The model is left in the mode it was in.
+    Items of similar length share a batch. The model is left in the mode it was in.
 
     Args:
         model: The encoder.
         items: The catalogue.
         ids: (n,) items in 1..N.
         max_tokens: Tokens per batch.
-        precision: Of matrix products. It alone decides, never what the hardware can do.
-        share: This process's number and how many there are: each encodes every so many-th batch, and all get all
-            vectors, the same as one process's to the last bit. All have to call this.
+        precision: Precision of matrix products; it never depends on the hardware.
+        share: Number of this process and of all. Each encodes its share of the batches, and all get all vectors,
+        bitwise the same as with one process. All have to call this.
     """
     device = next(model.parameters()).device
     vectors = torch.zeros(len(ids), model.width, device=device)
@@ -67,7 +67,7 @@ def encode_some(
     model.eval()
     with _multiply_in(precision, device.type):
         first, processes = share
-        # All run the encoder equally often: weights that are sharded are gathered by all processes at once.
+        # All run the encoder equally often: sharded weights are gathered by all processes at once.
         turns = range(first, -(-len(batches) // processes) * processes, processes)
         for turn in progress(turns, desc="encoding items", unit="batch"):
             rows = batches[turn % len(batches)]
@@ -93,7 +93,7 @@ def write_vectors(
     """Encode a catalogue part by part and write its item vectors.
 
     A part is on disk before the next begins: memory does not grow with the catalogue, and after a kill the same call
-    continues. Under a launcher such as `torchrun` the processes share the parts out, and all have to call this.
+    continues. Under a launcher such as `torchrun` the processes split the parts, and all have to call this.
 
     Args:
         model: The encoder, on its device.
@@ -129,7 +129,7 @@ def write_vectors(
 
 
 def own_device(accelerator: str = "auto") -> torch.device:
-    """Return the device of this process, also before a launcher's processes have met."""
+    """Return the device of this process, also before the process group is set up."""
     if accelerator == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))))
@@ -145,7 +145,7 @@ def weights_sha256(model: nn.Module) -> str:
 
 
 def _multiply_in(precision: Precision, device: str) -> AbstractContextManager[Any]:
-    """Let matrix products be of a precision, whatever is set outside."""
+    """Set the precision of matrix products within the block."""
     if precision == "32-true":
         return full_precision(device)
     return torch.autocast(device, torch.bfloat16 if precision == "bf16-mixed" else torch.float16)

@@ -1,4 +1,4 @@
-"""Low-rank updates of the encoder's projections, by `peft`, and what they come to as plain weights.
+"""Low-rank updates of the encoder's projections with `peft`, and merging them into plain weights.
 
 Shapes: a projection W is (out, in), its update (alpha / r) B A with B (out, r) and A (r, in).
 Source: Hu et al. (2022), https://arxiv.org/abs/2106.09685.
@@ -16,20 +16,20 @@ from seqrec.text.options import LearningOptions
 SCALE = "lora_scale"
 """Name under which a checkpoint keeps alpha / r."""
 ALWAYS_TRAINED = ("item_position_embeddings", "token_type_embeddings")
-"""What no language model brings along."""
+"""Parameters that language models do not have."""
 _FACTOR = re.compile(r"^(?P<layer>.*)\.lora_(?P<side>[AB])\.default\.weight$")
 
 
 def add_lora(model: nn.Module, encoder: nn.Module, options: LearningOptions) -> None:
-    """Give an encoder's projections low-rank updates, in place; of the encoder only they and what is new learn.
+    """Add low-rank updates to an encoder's projections, in place; of the encoder only they and new parameters train.
 
     Args:
-        model: The encoder or a model around it; what lies outside the encoder goes on learning.
+        model: The encoder or a model around it; what lies outside the encoder stays trainable.
         encoder: Part of the model.
         options: With `lora_r` above 0.
 
     Raises:
-        UserError: If a target is the name of no projection of the encoder.
+        UserError: If a target names no projection of the encoder.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -51,7 +51,7 @@ def add_lora(model: nn.Module, encoder: nn.Module, options: LearningOptions) -> 
 
 
 def effective_weight(layer: nn.Linear) -> Tensor:
-    """Return a projection's (out, in) weight with its update, where it has one."""
+    """Return a projection's (out, in) weight, with its update if it has one."""
     weight: Tensor = layer.weight
     factors = getattr(layer, "lora_A", None)
     if factors is None:
@@ -61,13 +61,13 @@ def effective_weight(layer: nn.Linear) -> Tensor:
 
 
 def drop_frozen(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict without the parameters that do not learn: of a model with updates, the updates."""
+    """Return the trainable part of a state dict: for a model with updates, the updates."""
     frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
     return {name: tensor for name, tensor in state.items() if name not in frozen}
 
 
 def merge_lora(state: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return plain weights from a state dict with updates, and unchanged any other one.
+    """Merge the updates of a state dict into plain weights; return any other state dict unchanged.
 
     Args:
         state: Of a model with updates, with or without the weights that they update.

@@ -1,7 +1,8 @@
 """Masked language modelling on ragged batches: whole words are hidden. Shapes: B sequences, T tokens, Q hidden ones.
 
-Of a sequence's tokens (the class token apart) about a share is asked for, in whole words: 80 % of them show the mask,
-10 % a random token, 10 % themselves. A word is a run of pieces within one attribute's name or value: it never crosses
+About a share of a sequence's tokens, the class token excepted, is predicted, in whole words: 80 % of them are replaced
+by the mask, 10 % by a random token, 10 % stay. A word is a run of pieces within one attribute's name or value: it never
+crosses
 from a name into its value or from one item into the next.
 Source: Devlin et al. (2019), section 3.1 and appendix A.1, https://arxiv.org/abs/1810.04805.
 """
@@ -19,18 +20,18 @@ from seqrec.basics.errors import UserError
 from seqrec.text.sequences import TokenBatch
 
 MAX_HIDDEN = 512
-"""Most tokens asked for in one sequence."""
+"""Maximum number of predicted tokens per sequence."""
 
 
 class Masked(NamedTuple):
-    """A batch with hidden tokens, and what they are."""
+    """A batch with hidden tokens, and their labels."""
 
     input_ids: Tensor
-    """(T,) int32, what the model reads instead of the batch's own."""
+    """(T,) int32, the tokens that the model reads."""
     asked: Tensor
-    """(Q,) int64, which of the T tokens are asked for, ascending."""
+    """(Q,) int64, positions of the predicted tokens among the T, ascending."""
     labels: Tensor
-    """(Q,) int64, the tokens that stood there."""
+    """(Q,) int64, the original tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class WordMasker:
     """(V,) whether a piece continues the word of the piece before it."""
     mask_token_id: int
     ordinary: NDArray[np.int32]
-    """Vocabulary ids that may stand for a hidden token: all but the special ones."""
+    """Vocabulary ids that may replace a hidden token: all but the special ones."""
 
     @classmethod
     def of(cls, tokenizer: Any) -> "WordMasker":
@@ -61,12 +62,12 @@ class WordMasker:
         return cls(np.array(continues), int(tokenizer.mask_token_id), ordinary)
 
     def __call__(self, batch: TokenBatch, share: float, draws: RowDraws) -> Masked:
-        """Hide words of each sequence, in random order for as long as they fit into its share, at least one.
+        """Hide random words of each sequence while they fit its share, at least one.
 
         Args:
             batch: B sequences that begin with their class token.
             share: Of a sequence's tokens, rounded to a whole number.
-            draws: Of the B sequences: the words, and what stands in their place.
+            draws: Random draws of the B sequences.
         """
         ids = batch.input_ids.numpy()
         starts = self._word_starts(batch)

@@ -1,4 +1,4 @@
-"""Which encoder, how much text it reads, and how it learns: the flags that pretraining and finetuning share."""
+"""The flags of text encoders: backbone, limits, learning."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +20,19 @@ class EncoderOptions:
     model_name_or_path: str = "minilm"
     """Backbone: minilm, a folder, or the name of a Longformer, RoBERTa, BERT or ModernBERT on the Hugging Face hub."""
     longformer_ckpt: Path | None = None
-    """Backbone as save_longformer_ckpt.py wrote it; instead of converting --model_name_or_path anew."""
+    """Backbone written by save_longformer_ckpt.py, instead of converting --model_name_or_path."""
     max_token_num: int = 512
-    """Tokens of a history that are read, the most recent items first."""
+    """Maximum number of tokens of a history, the most recent items first."""
     max_attr_num: int = 3
-    """Attributes of an item that are read."""
+    """Maximum number of attributes of an item."""
     max_attr_length: int = 32
-    """Tokens of an attribute, name and value together."""
+    """Maximum number of tokens of an attribute, name and value together."""
     attention_window: int | None = None
-    """Tokens that a token sees, both sides together; by default 64, and in a ModernBERT what it was trained with."""
+    """Attention window in tokens, both sides together; by default 64, in a ModernBERT that of its training."""
     pooler_type: Pooling | None = None
     """A text's vector: its first token's, or the mean over its tokens. By default what the backbone was trained for."""
     temp: float = 0.05
-    """Cosine similarities are divided by this."""
+    """Temperature: cosine similarities are divided by it."""
 
     def __post_init__(self) -> None:
         require_at_least(2, self, "max_token_num", "attention_window")
@@ -42,7 +42,7 @@ class EncoderOptions:
 
     @property
     def source(self) -> tuple[str, Path | None]:
-        """Return what `load_backbone` finds the backbone by."""
+        """Return the arguments with which `load_backbone` finds the backbone."""
         return self.model_name_or_path, self.longformer_ckpt
 
     @property
@@ -60,24 +60,24 @@ class EncoderOptions:
 
 @dataclass(frozen=True, slots=True)
 class LearningOptions:
-    """What of the encoder learns, and how fast."""
+    """Which parameters of the encoder are trained, and how fast."""
 
     lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 5e-5
     """Highest learning rate of AdamW."""
     weight_decay: float = 0.0
-    """Decoupled weight decay, for weights that are no bias and no norm."""
+    """Decoupled weight decay of all weights but biases and norms."""
     warmup_steps: int = 0
-    """Optimiser steps in which the rate rises, in each stage, at most half of it; then it falls linearly to zero."""
+    """Warm-up steps of each stage, at most half of it; then the rate falls linearly to zero."""
     fix_word_embedding: bool = False
-    """Keep the word embeddings as they are."""
+    """Do not train the word embeddings."""
     lora_r: int = 0
-    """Rank of low-rank updates that are learnt in place of the weights themselves; 0 learns the weights."""
+    """Rank of LoRA's low-rank updates; 0 trains the weights themselves."""
     lora_alpha: int = 16
-    """A low-rank update counts alpha / r times."""
+    """Alpha of LoRA: an update is scaled by alpha / r."""
     lora_dropout: float = 0.1
-    """Share dropped of what the low-rank updates read."""
+    """Dropout rate of the input of low-rank updates."""
     lora_targets: tuple[str, ...] = ("query", "key", "value", "query_global", "key_global", "value_global", "dense")
-    """Projections of the encoder's layers that get a low-rank update."""
+    """Names of the projections that get a low-rank update."""
 
     def __post_init__(self) -> None:
         require_above(0, self, "lr")

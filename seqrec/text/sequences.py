@@ -22,7 +22,7 @@ from seqrec.text.tokens import PAD_TYPE, ItemTokens
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """B sequences laid end to end: sequence b is rows `offsets[b]` to `offsets[b + 1]` of every field."""
+    """B sequences one after another: sequence b is rows `offsets[b]` to `offsets[b + 1]` of every field."""
 
     input_ids: Tensor
     """(T,) int32 vocabulary ids."""
@@ -46,7 +46,7 @@ class TokenBatch:
         return self._map(lambda values: values.to(device, non_blocking=True))
 
     def pin_memory(self) -> "TokenBatch":
-        """Return the same batch in page-locked memory, from where a copy to a GPU can overlap with work."""
+        """Return the same batch in page-locked memory, so that copying to a GPU overlaps with work."""
         return self._map(torch.Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "TokenBatch":
@@ -137,7 +137,7 @@ def build_sequences(
 
 
 def item_sequences(items: NDArray[np.integer[Any]], item_tokens: ItemTokens, max_token_num: int = 1024) -> TokenBatch:
-    """Return each item as a sequence of its own, as `build_sequences` makes a history of one.
+    """Return each item as a sequence, like a history of one item.
 
     Args:
         items: (B,) item ids in 1..N.
@@ -159,7 +159,7 @@ def _item_slots(
 
 @dataclass(frozen=True, slots=True)
 class HistoryReader:
-    """Histories as their items' texts."""
+    """Reads histories as the texts of their items."""
 
     items: ItemTokens
     max_token_num: int

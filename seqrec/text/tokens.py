@@ -28,7 +28,7 @@ from seqrec.data.dataset import Dataset
 
 log = logging.getLogger(__name__)
 KEY_TYPE, VALUE_TYPE, PAD_TYPE = 1, 2, 3  # type 0 is the class token's
-CHUNK = 65_536  # strings, or items, that are tokenised at a time, so that Python lists stay small
+CHUNK = 65_536  # strings, or items, tokenised at a time, so that Python lists stay small
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,8 @@ def tokenize_items(
 ) -> ItemTokens:
     """Return the tokens of every item of the catalogue.
 
-    Each attribute gives the pieces of its name and then those of its value, together at most
-    `max_attr_length`. An attribute without text is no attribute: it gives no pieces, and the limit on
-    their number counts only the others. A string that occurs in many items is tokenised once.
+    Each attribute becomes the pieces of its name and then of its value, together at most `max_attr_length`. Attributes
+    without text are skipped and do not count against the limit. A string that occurs in many items is tokenised once.
 
     Args:
         table: The items in order, with the columns `item` (1..N) and the attributes.
@@ -96,7 +95,7 @@ def tokenize_items(
 
 
 def load_item_tokens(dataset: Dataset, tokenizer: Any, max_attr_num: int = 3, max_attr_length: int = 32) -> ItemTokens:
-    """Return the tokens of a prepared dataset's items, memory-mapped; made where they are not there yet.
+    """Return the tokens of a prepared dataset's items, memory-mapped; make them if they are missing.
 
     They lie in `.tokens/` beside the dataset, or in the user's cache where nothing can be written there, under a name
     that the texts, the tokenizer and the limits decide.

@@ -73,7 +73,7 @@ def load_folder(folder: Path) -> dict[str, Tensor]:
 def load_strictly(
     model: torch.nn.Module, state: Mapping[str, Tensor], source: str, outside: Iterable[str] = ()
 ) -> None:
-    """Load a state dict in place, or say which names are missing, unexpected or of another shape.
+    """Load a state dict in place; refuse missing or unexpected names and other shapes.
 
     Args:
         model: Receives the weights; memory is set aside for one on the meta device.
@@ -118,7 +118,7 @@ def _shards(index: Path) -> list[str]:
 
 
 def strip_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors under their names within the model that was wrapped, floating ones as float32."""
+    """Return tensors without the name prefixes of wrappers, floating ones as float32."""
     pattern = re.compile(f"^(?:{'|'.join(map(re.escape, WRAPPERS))})+")
     return {
         pattern.sub("", name): tensor.float() if tensor.is_floating_point() else tensor
