@@ -1,4 +1,4 @@
-"""Rankings that are the same for everybody: items counted, tested and put to use."""
+"""Rankings that are the same for all users: counting, test and use."""
 
 import logging
 
@@ -86,7 +86,7 @@ def choose_half_life(
 
 
 def count_tokens(histories: Histories) -> NDArray[np.int64]:
-    """Return (n,) ones, so that a batch of so many tokens is so many users."""
+    """Return (n,) ones: a batch of K tokens then has K users."""
     return np.ones(len(histories), dtype=np.int64)
 
 

@@ -1,4 +1,4 @@
-"""What happened in training, and how long ago. Shapes: E training events, N items."""
+"""Training events and their ages. Shapes: E training events, N items."""
 
 import numpy as np
 from numpy.typing import NDArray

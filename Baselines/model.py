@@ -1,4 +1,4 @@
-"""One ranking for everybody. Shapes: B users, N items."""
+"""One ranking for all users. Shapes: B users, N items."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from seqrec.training.module import NextItemModule
 
 
 class SameForAll(NextItemModule):
-    """Scores items without a look at the user."""
+    """Scores items independently of the user."""
 
     scores: Tensor
 

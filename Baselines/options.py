@@ -21,13 +21,14 @@ class Config:
     data_path: Path | None = None
     """Folder of a prepared dataset elsewhere, or of raw data (dataset.pkl, train.json, *.inter): prepared once."""
     baseline: Literal["popularity", "recency"] = "popularity"
-    """Rank items by how often they occur in training, or so that an event counts half after every half-life."""
+    """Ranking: popularity (how often an item occurs in training) or recency (an event counts half after every half-
+    life)."""
     half_life: float | None = None
     """Of recency, as a share of the oldest event's age; by default the best of 1/2, 1/4, ... 1/16384 on validation."""
     best_metric: str = "NDCG@10"
-    """The validation metric that chooses the half-life."""
+    """Validation metric that selects the half-life."""
     runs_dir: Annotated[Path, tyro.conf.arg(aliases=["--output_dir", "--experiment_dir"])] = ROOT / "runs"
-    """Where run folders go."""
+    """Folder of the run folders."""
     run_name: str | None = None
     """Name of the run folder; by default the baseline's."""
     resume: bool = False
@@ -46,7 +47,7 @@ class Config:
 
     @property
     def training(self) -> TrainingConfig:
-        """What a run folder asks for."""
+        """The training options that a run folder needs."""
         return TrainingConfig(
             best_metric=self.best_metric,
             accelerator="cpu",

@@ -1,6 +1,6 @@
 """BERT4Rec's batches. Shapes: B users, T events of all of them, Q asked events.
 
-Training hides items of a sequence and asks for them; in use, one hidden event is appended and asked for.
+Training masks items of a sequence and predicts them; in use, one masked event is appended and predicted.
 """
 
 from dataclasses import replace
@@ -34,7 +34,7 @@ class Inputs(NamedTuple):
 
 
 class TrainBatch(NamedTuple):
-    """Sequences with hidden items, what the hidden items are, and what the loss compares them with."""
+    """Sequences with masked items, their targets, and negatives."""
 
     inputs: Inputs
     targets: Tensor
@@ -82,7 +82,7 @@ def make_inputs(histories: Histories, rows: NDArray[np.int64], maxlen: int) -> I
 
 
 class TrainDataset(Dataset[TrainBatch]):
-    """Training sequences of at least 2 items, hidden anew in every epoch."""
+    """Training sequences of at least 2 items, masked again in every epoch."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class TrainDataset(Dataset[TrainBatch]):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """(n,) events that each sequence gives the model."""
+        """(n,) number of events of each sequence."""
         return np.minimum(self.sequences.lengths, self.maxlen)
 
     def __getitem__(self, key: BatchKey) -> TrainBatch:
@@ -116,7 +116,7 @@ class TrainDataset(Dataset[TrainBatch]):
         if key.batch_rows is not None and self.draw_negatives.options.needs_targets:
             read, _, chosen = self._choose(key.batch_rows, key.draws(self.seed, key.batch_rows, "masks"))
             all_targets = read[chosen]
-        # Of the asked items 80 % are hidden, 10 % replaced by a random one, 10 % left as they are.
+        # Of the predicted items 80 % are masked, 10 % replaced by a random one, 10 % left as they are.
         places, counts = np.flatnonzero(asked), np.add.reduceat(asked.astype(np.int64), offsets[:-1])
         fate = draws.uniform(counts)
         masked = np.zeros(len(items), dtype=bool)

@@ -2,8 +2,8 @@
 
 Source: Sun et al. (2019), https://doi.org/10.1145/3357384.3357895. Deviations: histories are ragged, so nothing is
 computed for padding; the last block computes only the events that a loss or a prediction reads; positions count from
-the end of the history, so that the event to be predicted always has the same one; scores have no bias of an item's,
-unless the output table is the model's own.
+the end of the history, so that the event to be predicted always has the same one; scores have no item bias, except with
+a separate output table.
 """
 
 from dataclasses import dataclass
@@ -31,14 +31,14 @@ class Bert4RecConfig:
     num_heads: int = 2
     """Attention heads per block."""
     dropout_rate: float = 0.2
-    """Share dropped of embeddings, attention weights and the output of each layer."""
+    """Dropout rate of embeddings, attention weights and the output of each layer."""
     maxlen: Annotated[int, tyro.conf.arg(aliases=["--bert_max_len"])] = 50
-    """Most recent events that the model reads, the asked one included."""
+    """Maximum number of most recent events that the model reads, the masked one included."""
     untied_output: bool = False
-    """Score with a table and a bias of their own rather than with the item vectors that the model reads."""
+    """Score with a separate item table and a bias instead of the input item vectors."""
 
     def __post_init__(self) -> None:
-        check_sizes(self, least_length=2)  # one event and the asked one
+        check_sizes(self, least_length=2)  # one event and the masked one
 
 
 class BidirectionalBlock(AttentionBlock):

@@ -12,9 +12,9 @@ class Config(IdModelConfig):
     """One BERT4Rec run: data, item vectors, what is hidden, loss, architecture, training and evaluation."""
 
     mask_prob: float = 0.2
-    """Share of a training sequence's items that are asked for."""
+    """Share of a training sequence's items that are masked and predicted."""
     last_only_prob: float = 0.1
-    """Share of training sequences of which only the last item is asked, as in use."""
+    """Share of training sequences of which only the last item is predicted, as in use."""
     model: Bert4RecConfig = field(default_factory=Bert4RecConfig)
 
     def __post_init__(self) -> None:

@@ -40,7 +40,7 @@ def add_published_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_weights(model: torch.nn.Module, path: Path) -> None:
     """Load an encoder's weights in place; every parameter must be there, with its shape.
 
-    Low-rank updates are added to the model's own weights, which are then to be those that they are updates of. Takes
+    Low-rank updates are added to the model's weights, which must be those before the updates. Takes
     the bare encoder (`embeddings.*`, `encoder.*`) and any model around it (`longformer.*` beside
     `lm_head.*` or an item table, which are left out and logged).
 

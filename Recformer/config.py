@@ -46,7 +46,7 @@ BOUNDS = {
     "max_attr_length": (1, 1 << 20),
     "item_num": (0, 1 << 31),
 }
-"""Smallest and largest value of each size: far beyond any model there is, and far from what ends a machine."""
+"""Smallest and largest value of each size: beyond any existing model, but within a machine's memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +82,13 @@ class RecformerConfig:
     max_attr_length: int = 32
     """Tokens per attribute, name and value together."""
     pooler_type: Pooling = "cls"
-    """A sequence's vector: that of its first token, or the mean over all of its tokens."""
+    """Pooling: cls (the first token's vector) or mean (over all tokens)."""
     temp: float = 0.05
-    """Cosine similarities are divided by this."""
+    """Temperature: cosine similarities are divided by it."""
     item_num: int = 0
-    """Items of the catalogue, for an item table that is learnt."""
+    """Number of items, for a trainable item table."""
     architecture: Literal["longformer", "modernbert"] = "longformer"
-    """Whose layers: Longformer's, which RoBERTa and BERT are turned into, or ModernBERT's."""
+    """Layers: longformer (also for converted RoBERTa and BERT) or modernbert."""
     full_attention_layers: tuple[int, ...] = ()
     """ModernBERT: the layers, from 0, in which every token sees all of its sequence."""
     rope_theta: float = 160_000.0
@@ -130,7 +130,7 @@ class RecformerConfig:
             )
 
     def _check_kinds(self) -> None:
-        """Refuse a field of another type, or a size that no model has, before anything is made by it."""
+        """Refuse a field of another type, or a size out of its range, before it is used."""
         for name, (low, high) in BOUNDS.items():
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:

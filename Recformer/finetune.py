@@ -1,7 +1,7 @@
 """Finetune Recformer in two stages, test it and export its item vectors: `bash Recformer/finetune.sh --help`.
 
-Stage 1 encodes all items anew after each epoch, or as --item_refresh says; stage 2 starts from its best epoch and keeps
-that epoch's item vectors fixed. Both share the best validation score, so stage 2 counts only where it is better.
+Stage 1 encodes all items again after each epoch, or as --item_refresh says. Stage 2 starts from its best epoch and
+keeps that epoch's item vectors fixed. Both share the best validation score, so stage 2 counts only if it is better.
 `embedding/<dataset>/` gets `longformer` (the backbone untouched), `pretrain` (where --pretrain_ckpt is given) and
 `finetune` (stage 1's best epoch, encoded by that epoch's own weights).
 """

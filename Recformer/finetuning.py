@@ -1,4 +1,4 @@
-"""What finetuning learns from a batch, in two stages, and how a finetuned model is put to use."""
+"""Finetuning in two stages, and loading a finetuned model."""
 
 import logging
 import math
@@ -53,14 +53,14 @@ class RecformerModule(EncoderModule):
         model.freeze_unread()
 
     def encode(self) -> None:
-        """Bring the item table up to date with the weights, unless it is or is to stay as it was."""
+        """Encode the items with the present weights, unless the table is up to date or frozen."""
         if self.refresh_items and self._encoded_at != self.global_step:
             tokens, precision = self.config.eval_max_tokens, self.config.training.precision
             share = (0, 1) if self._trainer is None else (self.global_rank, self.trainer.world_size)
             self.set_table(encode_items(self.model, self.items, tokens, precision, share))
 
     def set_table(self, table: Tensor) -> None:
-        """Take (N+1, D) item vectors that the present weights give."""
+        """Set the (N+1, D) item vectors of the present weights."""
         self.item_table.copy_(table)
         self._encoded_at = self.global_step
 
@@ -79,7 +79,7 @@ class RecformerModule(EncoderModule):
         self.encode()
 
     def on_train_batch_start(self, batch: TrainBatch, batch_idx: int) -> None:
-        """Encode the items when their turn has come."""
+        """Encode the items at the steps of --item_refresh."""
         steps = self.config.refresh_steps
         if steps is not None and self.global_step % steps == 0:
             self.encode()
@@ -95,7 +95,7 @@ class RecformerModule(EncoderModule):
 
     def _loss(self, users: Tensor, batch: TrainBatch) -> Tensor:
         if self.train_items and batch.classes is not None:
-            # The table's items are no classes here: being older than the batch's, they would be told by that alone.
+            # The table's items are not classes here: they are stale, so the model could tell them apart by age.
             classes = F.normalize(self.model(batch.classes.texts).pooled.float(), dim=1)
             everything = torch.arange(len(classes), device=classes.device)
             return sampled_softmax(users, classes, batch.classes.own, everything, batch.classes.log_chance)
@@ -129,7 +129,7 @@ def finetune(config: FinetuneConfig) -> None:
     for init_type in config.starts:
         load_start(config, model, init_type)
         table = exports.start(init_type, model, encode)
-    module = RecformerModule(model.cpu(), items, config)  # whence the Trainer puts it where it belongs
+    module = RecformerModule(model.cpu(), items, config)  # the Trainer moves it to its device
     module.set_table(table)
     data = make_batches(config, dataset, split, items)
     record = RunRecord(run.folder, config.training)
@@ -146,7 +146,7 @@ def exports_of(config: FinetuneConfig, dataset: Dataset) -> Exports:
 
 
 def check_exports(config: FinetuneConfig, exports: Exports) -> None:
-    """Refuse a run whose item vectors would take the place of other ones.
+    """Refuse a run that would replace other item vectors.
 
     Raises:
         UserError: If there are such, and no --overwrite.
@@ -162,7 +162,7 @@ def check_exports(config: FinetuneConfig, exports: Exports) -> None:
 
 
 def load_start(config: FinetuneConfig, model: RecformerModel, init_type: str) -> None:
-    """Give a backbone the pretrained weights where they are asked for."""
+    """Load the pretrained weights into a backbone for `pretrain`."""
     if init_type == "pretrain":
         assert config.pretrain_ckpt is not None
         load_weights(model, config.pretrain_ckpt)
@@ -179,7 +179,7 @@ def run_stage(
         config = replace(config, num_epochs=module.config.second_stage_epochs)
     lightning.seed_everything(config.seed + stage, verbose=False)
     refresh = module.config.item_refresh if module.refresh_items else "never"
-    log.info("stage %d: items encoded anew: %s", stage, refresh)
+    log.info("stage %d: item refresh: %s", stage, refresh)
     return fit(module, data, config, run.folder / f"stage{stage}", to_beat)
 
 
@@ -187,7 +187,7 @@ def train(module: RecformerModule, data: BatchModule, run: RunFolder) -> tuple[R
     """Run both stages, export `finetune`, and return a module with the better stage's best weights."""
     module, first = run_stage(module, data, run, 1)
     if module.config.item_refresh == "never":
-        log.info("the item vectors were to stay as they were: there are no `finetune` ones to export")
+        log.info("--item_refresh never: the item vectors are the initial ones, no `finetune` vectors are exported")
     else:
         exports_of(module.config, run.dataset).write_finetuned(module.model, module.item_table)
     link_best(run, 1)
@@ -198,7 +198,7 @@ def train(module: RecformerModule, data: BatchModule, run: RunFolder) -> tuple[R
     second.history = first.history + second.history
     second.seconds += first.seconds
     if second.best_epoch is None or second.best_score <= first.best_score:
-        log.info("stage 2 did not improve on stage 1: its weights are left aside")
+        log.info("stage 2 did not improve on stage 1: stage 1's weights are kept")
         module.load_state_dict(best_weights)
         second.best, second.best_epoch = first.best, first.best_epoch
     else:
@@ -208,7 +208,7 @@ def train(module: RecformerModule, data: BatchModule, run: RunFolder) -> tuple[R
 
 
 def link_best(run: RunFolder, stage: int) -> None:
-    """Let `checkpoints/best.ckpt` of the run be that of one of its stages."""
+    """Link `checkpoints/best.ckpt` of the run to that of a stage."""
     link = run.folder / "checkpoints" / "best.ckpt"
     if is_first_process():
         link.parent.mkdir(exist_ok=True)
@@ -245,7 +245,7 @@ def make_batches(config: FinetuneConfig, dataset: Dataset, split: Split, items: 
 
 
 def load_encoder(config: FinetuneConfig, dataset: Dataset) -> tuple[RecformerModel, ItemTokens]:
-    """Return the backbone and the items as it reads them."""
+    """Return the backbone and the items' tokens."""
     model, tokenizer = load_backbone(*config.encoder.source, **config.encoder.changes)
     return model, load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
 
@@ -253,16 +253,16 @@ def load_encoder(config: FinetuneConfig, dataset: Dataset) -> tuple[RecformerMod
 def restore_finetuned(
     config: FinetuneConfig, dataset: Dataset, state: dict[str, Tensor], trained: TrainedOn | None = None
 ) -> Recommender:
-    """Return a finetuned Recformer for use; its item vectors are those that the weights were chosen with.
+    """Return a finetuned Recformer for use, with the item vectors of its validation.
 
-    For a catalogue other than the one it was `trained` on, items are encoded by the weights that made those vectors.
+    For a catalogue other than the one it was `trained` on, items are encoded with the weights that made those vectors.
 
     Raises:
         UserError: If those weights are gone.
     """
     model, items = load_encoder(config, dataset)
     if config.pretrain_ckpt is not None and (config.learning.lora_r or trained is not None):
-        load_weights(model, config.pretrain_ckpt)  # what the run began with: no checkpoint of updates has it
+        load_weights(model, config.pretrain_ckpt)  # the weights before training: checkpoints of updates lack them
     module = RecformerModule(model, items, config)
     if trained is not None:
         state = state | {"item_table": encode_new_catalogue(module, state, trained)}
@@ -273,9 +273,9 @@ def restore_finetuned(
 
 
 def encode_new_catalogue(module: RecformerModule, state: dict[str, Tensor], trained: TrainedOn) -> Tensor:
-    """Return the (N'+1, D) vectors of a module's items by the weights that made a run's item table.
+    """Return the (N'+1, D) vectors of a module's items, encoded with the weights that made a run's item table.
 
-    Those are the best ones of stage 1, which stage 2 keeps the table of; with `--item_refresh never`, the first ones.
+    These are the best ones of stage 1, since stage 2 keeps its table; with `--item_refresh never`, the initial ones.
 
     Raises:
         UserError: If the table is not of these weights.

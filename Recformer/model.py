@@ -212,7 +212,7 @@ class RecformerModel(TextEncoder):
         return Encoded(_unsort(pooled, plan.order), _unsort(x, plan.token_order) if all_tokens else None)
 
     def freeze_unread(self) -> None:
-        """Freeze what no pooled vector depends on: the last layer's local projections, with `cls` pooling."""
+        """Freeze parameters that no pooled vector depends on: with `cls` pooling the last layer's local projections."""
         last = self.encoder.layers[-1]
         if self.config.pooler_type == "cls" and isinstance(last, Layer):
             attention = last.attention.self
@@ -221,7 +221,7 @@ class RecformerModel(TextEncoder):
 
 
 def _forget_position_ids(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Drop the table of positions that published checkpoints hold and nobody reads."""
+    """Drop the unused table of positions of published checkpoints."""
     state.pop(f"{prefix}embeddings.position_ids", None)
 
 

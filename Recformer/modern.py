@@ -2,7 +2,7 @@
 
 Shapes: T tokens, D width, H heads, E = D / H, F width of the feed-forward.
 Source: Warner et al. (2024), section 2.1, https://arxiv.org/abs/2412.13663; rotary positions: Su et al. (2021),
-https://arxiv.org/abs/2104.09864. What is Recformer's own, token types and item positions, is added to the words.
+https://arxiv.org/abs/2104.09864. Recformer's token types and item positions are added to the words.
 """
 
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from seqrec.text.sequences import TokenBatch
 
 
 class ModernEmbeddings(nn.Module):
-    """Word, token-type and item-position embeddings, summed and normalised; positions are the layers' affair."""
+    """Word, token-type and item-position embeddings, summed and normalised; positions are rotary, in the layers."""
 
     def __init__(self, config: RecformerConfig) -> None:
         super().__init__()

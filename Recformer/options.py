@@ -26,19 +26,19 @@ class FinetuneConfig:
     pretrain_ckpt: Path | None = None
     """Weights of a pretrained Recformer to start from; without it, finetuning starts from the backbone."""
     embedding_dir: Path = ROOT / "embedding"
-    """Where item vectors are exported to."""
+    """Folder of the exported item vectors."""
     finetune_negative_sample_size: int = -1
-    """Negatives of the training softmax, shared by a batch; below 1 takes all items."""
+    """Negatives per batch of the training softmax; below 1, all items."""
     batch_size: int = 16
     """Users per training batch; each gives one target per epoch."""
     eval_max_tokens: int = 8192
     """Tokens per batch in evaluation and item encoding."""
     item_refresh: str = "epoch"
-    """How often stage 1 encodes the items anew: epoch, steps:N (optimiser steps), or never."""
+    """Refresh of the item vectors in stage 1: epoch, steps:N (every N optimiser steps), or never."""
     train_items: bool = False
-    """In stage 1 tell a target from the batch's other targets and sampled negatives, which learn as histories do."""
+    """Train the encoding of items, too: in stage 1 the classes are the batch's targets and sampled negatives."""
     second_stage_epochs: int | None = None
-    """At most so many epochs in stage 2; by default as many as in stage 1, 0 leaves it out."""
+    """Maximum number of epochs of stage 2; by default that of stage 1, 0 skips it."""
     test_only: bool = False
     """Do not train: test the weights given (zero-shot) and export their vectors."""
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
@@ -61,12 +61,12 @@ class FinetuneConfig:
 
     @property
     def starts(self) -> list[str]:
-        """Names of the vectors of weights as they are given; training starts from the last."""
+        """Names of the vectors exported before training; training starts from the last."""
         return ["longformer"] if self.pretrain_ckpt is None else ["longformer", "pretrain"]
 
     @property
     def refresh_steps(self) -> int | None:
-        """Optimiser steps after which stage 1 encodes the items, beside every epoch's start."""
+        """Optimiser steps between item encodings in stage 1, besides those at every epoch's start."""
         mode, _, steps = self.item_refresh.partition(":")
         return int(steps) if mode == "steps" else None
 
@@ -84,23 +84,25 @@ class PretrainConfig:
     valid_path: Path | None = None
     """Its folder, where it lies elsewhere."""
     mlm_weight: float = 0.1
-    """Weight of masked language modelling beside the contrast; 0 leaves it out."""
+    """Weight of masked language modelling added to the contrastive loss; 0 leaves it out."""
     mlm_probability: float = 0.15
-    """Share of a text's tokens that are hidden, in whole words."""
+    """Share of tokens that are masked, in whole words."""
     mlm_pass: MlmPass = "shared"
-    """Read a text once, with hidden words, for both losses; or once plain for the contrast and once more masked."""
+    """Passes per text: shared (one masked pass for both losses) or separate (one plain, one masked)."""
     untie_decoder: bool = False
-    """Predict hidden words by a separate table, not the word embeddings; it also learns with --fix_word_embedding."""
+    """Predict masked words with a separate table instead of the word embeddings; --fix_word_embedding leaves it
+    trainable."""
     batch_size: int = 16
-    """Histories, each with its target, whose activations are held at one time."""
+    """Histories, each with its target, whose activations are in memory at one time."""
     contrast_batch: int | None = None
     """Histories whose targets are one another's negatives, over all processes; by default one batch of each."""
     domains_apart: bool = False
-    """Make each batch of one domain, so that a target's domain does not tell it from the batch's other targets."""
+    """Make each batch from one domain, so that negatives come from the target's domain."""
     ckpt: Path | None = None
-    """Go on from another run's `checkpoints/last.ckpt`, with its optimiser and epoch; its own takes --resume alone."""
+    """Continue from another run's `checkpoints/last.ckpt`, with its optimiser and epoch. For the run's own use
+    --resume."""
     valid_step: int | None = None
-    """Training batches between validations, at each of which --resume can continue; by default an epoch's."""
+    """Training batches between validations, which are also where --resume continues; by default an epoch."""
     eval_max_tokens: int = 8192
     """Tokens per batch in validation and item encoding."""
     encoder: EncoderOptions = field(default_factory=lambda: EncoderOptions(max_token_num=1024))

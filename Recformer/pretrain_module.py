@@ -1,4 +1,4 @@
-"""What pretraining learns from a batch, its batches, and its run."""
+"""Pretraining: module, batches and run."""
 
 from dataclasses import replace
 from typing import Any
@@ -99,7 +99,7 @@ class PretrainModule(EncoderModule):
 
 
 def read_domains(corpus: Dataset) -> NDArray[np.int64]:
-    """Return (U,) which domain each user of a corpus is of.
+    """Return (U,) domain of each user of a corpus.
 
     Raises:
         UserError: If the dataset is no corpus of several domains.

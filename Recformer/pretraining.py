@@ -1,11 +1,11 @@
-"""What Recformer is pretrained with: which item follows a history, and which words are hidden.
+"""The pretraining losses: contrast of histories and next items, and masked language modelling.
 
 Shapes: B histories with one target each, T tokens, Q hidden tokens, D width, V vocabulary, P processes.
 Source: Li et al. (2023), section 2.3, https://arxiv.org/abs/2305.13731.
 
-The histories and targets of a batch are read in parts of a few; with more than one part, a part's activations are made
-anew in the backward pass. The contrast is over the whole batch and over all processes whatever the parts are, which is
-what gradient caching does (Gao et al., 2021, https://arxiv.org/abs/2101.06983), with autograd keeping the books.
+The histories and targets of a batch are read in parts of a few; with more than one part, activations are recomputed in
+the backward pass. The contrast is over the whole batch and all processes, whatever the parts. This is gradient caching
+(Gao et al., 2021, https://arxiv.org/abs/2101.06983), done by autograd.
 """
 
 from dataclasses import replace
@@ -41,7 +41,7 @@ class Side(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The histories and their targets that are read at one time."""
+    """Histories and their targets that are read at one time."""
 
     histories: Side
     targets: Side
@@ -60,7 +60,7 @@ class PretrainBatch(NamedTuple):
 
 
 class PretrainDataset(Dataset[PretrainBatch]):
-    """Per user and epoch one target, drawn from the later half of the history; what precedes it is read."""
+    """One target per user and epoch, drawn from the later half of the history; the events before it are read."""
 
     def __init__(
         self,
@@ -102,10 +102,10 @@ class PretrainDataset(Dataset[PretrainBatch]):
 
 
 class LanguageModelHead(nn.Module):
-    """What predicts hidden tokens, by the word embeddings or by a separate table; named as a RoBERTa's head is."""
+    """Head that predicts masked tokens, with the word embeddings or a separate table; named like RoBERTa's."""
 
     def __init__(self, config: RecformerConfig, words: Tensor | None = None) -> None:
-        """Take the (V, D) word embeddings that a separate table starts from; None for no such table."""
+        """Take the (V, D) word embeddings that a separate table starts from; None for no separate table."""
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -173,9 +173,9 @@ class RecformerForPretraining(nn.Module):
 def contrast(
     histories: Tensor, targets: Tensor, own_ids: Tensor, all_ids: Tensor, first: int, temp: float
 ) -> tuple[Tensor, Tensor]:
-    """Return each history's cross-entropy against all targets, and whether its own came first.
+    """Return each history's cross-entropy over all targets, and whether its own ranks first.
 
-    A target that is the same item as a history's own is no negative of it and is left out.
+    Other targets with the same item as a history's own are left out.
 
     Args:
         histories: (B, D) of this process.

@@ -33,7 +33,7 @@ class Config:
     max_token_num: int = 1024
     """Longest sequence; positions beyond the source's are repeated."""
     attention_window: int = 64
-    """Tokens that a token sees, both sides together."""
+    """Attention window in tokens, both sides together."""
     pooler_type: Pooling | None = None
     """A text's vector: its first token's, or the mean over its tokens. By default what the source was trained for."""
     seed: int = 42

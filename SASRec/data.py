@@ -33,7 +33,7 @@ class Inputs(NamedTuple):
 
 
 class TrainBatch(NamedTuple):
-    """Histories with the item that follows each event, and what the loss compares it with."""
+    """Histories, the item that follows each event, and negatives."""
 
     items: Tensor
     positions: Tensor
@@ -85,7 +85,7 @@ class TrainDataset(Dataset[TrainBatch]):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """(n,) events that each sequence gives the model."""
+        """(n,) number of events of each sequence."""
         return np.minimum(self.sequences.lengths - 1, self.maxlen)
 
     def __getitem__(self, key: BatchKey) -> TrainBatch:

@@ -30,13 +30,13 @@ class SASRecConfig:
     num_heads: int = 1
     """Attention heads per block."""
     dropout_rate: float = 0.2
-    """Share dropped of embeddings, attention weights and feed-forward activations."""
+    """Dropout rate of embeddings, attention weights and feed-forward activations."""
     maxlen: int = 50
-    """Most recent events of a history that the model reads."""
+    """Maximum number of most recent events that the model reads."""
     block: Literal["sasrec", "ligr"] = "sasrec"
-    """The original block, or one with norms before and gates after attention and a SwiGLU network."""
+    """Transformer block: sasrec (the original) or ligr (pre-norm, gated attention, SwiGLU)."""
     relative_time: bool = False
-    """Let attention depend on how much time lies between events, where the dataset has timestamps."""
+    """Let attention depend on the time between events; needs timestamps."""
 
     def __post_init__(self) -> None:
         check_sizes(self, least_length=1)
@@ -61,7 +61,7 @@ class SASRec(nn.Module):
         super().__init__()
         self.config = config
         width = config.hidden_units
-        # Xavier's deviation, as of all matrices here.
+        # Xavier's deviation, as for all matrices here.
         self.item_embedding = ItemTable(num_items, width, (2 / (num_items + 1 + width)) ** 0.5, given)
         self.position_embedding = nn.Embedding(config.maxlen, width)
         self.dropout = Dropout(config.dropout_rate)
@@ -74,7 +74,7 @@ class SASRec(nn.Module):
                 nn.init.xavier_normal_(parameter)
 
     def item_vectors(self, table: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
-        """Return what scores are taken with: (R, D) the table, of the items `rows`, if at hand, else (N+1, D)."""
+        """Return the item vectors for scoring: `table`, (R, D), if given, else all, (N+1, D)."""
         return self.item_embedding.vectors() if table is None else table
 
     def forward(
@@ -86,15 +86,15 @@ class SASRec(nn.Module):
         table: Tensor | None = None,
         seconds: Tensor | None = None,
     ) -> Tensor:
-        """Return what each event predicts the next one with.
+        """Return each event's vector that predicts the next event.
 
         Args:
             items: (T,) int64 histories, oldest event first, one after another.
             positions: (T,) int64 in 0..maxlen-1; the last event of a history has maxlen-1.
             layout: Where each history lies.
-            last: If given, only the last event of each history is asked.
-            table: (R, D) item vectors that `items` are rows of, where they are at hand.
-            seconds: (T,) int64 when the events were, under `relative_time`.
+            last: If given, only the last event of each history is computed.
+            table: (R, D) item vectors that `items` index, if already computed.
+            seconds: (T,) int64 times of the events, under `relative_time`.
 
         Returns:
             (T, D), or (B, D) under `last`.

@@ -225,8 +225,7 @@ def filter_events(events: Events, config: Preparation, with_text: NDArray[np.boo
         events.keep(f"min_rating={config.min_rating}", events.frame["rating"] >= config.min_rating)
     keys = [key for key in ("user", "timestamp") if key in events.frame.columns]
     events.frame = events.frame.drop("rating", strict=False).sort(keys, maintain_order=True)
-    if events.frame.schema.get("timestamp") not in (None, pl.Int64):  # sorted at the source's resolution, kept in
-    seconds
+    if events.frame.schema.get("timestamp") not in (None, pl.Int64):  # sorted by what was read, kept in seconds
         events.frame = events.frame.with_columns(pl.col("timestamp").dt.epoch("s"))
     if config.drop_exact_duplicates:
         if "timestamp" not in events.frame.columns:

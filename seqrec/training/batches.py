@@ -1,4 +1,4 @@
-"""Training batches of a family beside evaluation batches of a split. Shapes: B users, K sampled negatives."""
+"""A family's training batches and a split's evaluation batches. Shapes: B users, K sampled negatives."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,16 +23,16 @@ class HeldOut(NamedTuple):
     """One evaluation batch."""
 
     inputs: Any
-    """What the family's `user_vectors` takes."""
+    """Argument of the family's `user_vectors`."""
     rows: Tensor
-    """(B,) int64, of the view."""
+    """(B,) int64 rows of the view."""
     targets: Tensor
     negatives: Tensor | None
     seen: tuple[Tensor, Tensor] | None
 
 
 class HeldOutDataset(Dataset[HeldOut]):
-    """Evaluation batches of a view: the family makes the inputs, everything else is the same for all."""
+    """Evaluation batches of a view: the family makes the inputs, the rest is the same for all families."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class HeldOutDataset(Dataset[HeldOut]):
 
 
 class BatchModule(lightning.LightningDataModule):
-    """Training batches of a family beside evaluation batches of a split."""
+    """A family's training batches and a split's evaluation batches, for a Trainer."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class BatchModule(lightning.LightningDataModule):
             data,
             batch_size=None,
             sampler=sampler,
-            generator=torch.Generator(),  # its own, so that making an iterator leaves the one of dropout alone
+            generator=torch.Generator(),  # a separate one, so that an iterator does not draw from dropout's
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )

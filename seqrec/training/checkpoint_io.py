@@ -11,9 +11,9 @@ from seqrec.training.checkpoints import read_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it: a kill leaves the old one or the new one, never a part.
+    """Writes a checkpoint under a temporary name and renames it: a kill leaves the old one or the new one, whole.
 
-    Lightning itself writes into the system's folder for temporary files, from which a move may be a copy.
+    Lightning writes into the system's temporary folder; moving from there may copy, which a kill can cut.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -31,13 +31,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         checkpoint = read_checkpoint(Path(path))
         for state in checkpoint.get("callbacks", {}).values():
-            if "dirpath" in state:  # where Lightning looks for the best weights so far: the run's folder may have moved
+            if "dirpath" in state:  # where Lightning looks for the best weights: the run's folder may have moved
                 state.update(_moved(state, Path(path).parent.resolve()))
         return checkpoint
 
 
 def _moved(state: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return what a ModelCheckpoint remembers of its files, as they lie in another folder."""
+    """Return a ModelCheckpoint's state with its paths in another folder."""
 
     def move(path: str) -> str:
         return str(folder / Path(path).name) if path else path

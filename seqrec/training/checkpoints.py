@@ -70,13 +70,13 @@ def consolidate(folder: Path) -> dict[str, Tensor]:
 
 
 def place_before(path: Path) -> Path:
-    """Return where a checkpoint lies while another takes its place."""
+    """Return the temporary place of a checkpoint that is being replaced."""
     return path.with_name(f".{path.name}.old")
 
 
 @contextmanager
 def tensors_only() -> Iterator[None]:
-    """Let `torch.load` read tensors, plain values and DeepSpeed's few own types, whatever its caller asks for."""
+    """Restrict `torch.load` to tensors, plain values and a few types of DeepSpeed, whatever its caller asks for."""
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address

@@ -1,4 +1,4 @@
-"""What pretraining and finetuning have in common: which weights learn, how, and what is kept of them."""
+"""The base of modules that train a text encoder: trainable weights, optimiser, checkpoints."""
 
 import logging
 from typing import Any
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class EncoderModule(NextItemModule):
-    """A text encoder, or a model around one, that learns whole, without its word embeddings, or by low-rank updates."""
+    """Trains a text encoder, or a model around one: all weights, all but word embeddings, or low-rank updates."""
 
     model: Any
 
@@ -37,7 +37,7 @@ class EncoderModule(NextItemModule):
         self.model = model.train()
 
     def on_fit_start(self) -> None:
-        """Warn of a precision that costs time."""
+        """Warn if the precision makes training slower."""
         if self.device.type == "cpu" and self.trainer.precision == "bf16-mixed":
             log.warning(
                 "--precision bf16-mixed: a text encoder trains slower in it than in 32-true on a CPU, also on one that "
@@ -45,18 +45,18 @@ class EncoderModule(NextItemModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the updates alone, where there are any: what they are updates of is in the backbone."""
+        """Save only the low-rank updates, if there are any: the backbone has the rest."""
         if self.learning.lora_r and "state_dict" in checkpoint:
             checkpoint["state_dict"] = drop_frozen(self, checkpoint["state_dict"])
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Load a state; what a checkpoint of updates left out stays as it is."""
+        """Load a state; weights that a checkpoint of updates lacks stay as they are."""
         if self.learning.lora_r:
             state_dict = self.state_dict() | dict(state_dict)
         return super().load_state_dict(state_dict, strict, assign)
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW, without decay of biases and norms, and its rate: a linear rise, then a linear fall."""
+        """Return AdamW, without decay of biases and norms, with linear warm-up and linear decay of the rate."""
         learning = self.learning
         groups = decay_weights(self, learning.weight_decay)
         optimizer = torch.optim.AdamW(groups, learning.lr, fused=can_fuse(self))

@@ -1,7 +1,8 @@
-"""One run: how it trains, the folder that it writes, and what it must remember over a kill.
+"""The folder of a run: what it holds, and how runs are resumed or refused.
 
 `runs/<Family>/<dataset>/<name>/` holds config.json, checkpoints/{best,last}.ckpt, logs/, metrics.json, ranks-test.npy:
-each user's rank, -1 without a target, or where a user has several each target's, with users-test.npy saying whose.
+each user's rank, -1 without a target. If users have several targets, it holds each target's rank, and users-test.npy
+its user.
 """
 
 import json
@@ -43,7 +44,7 @@ class RunFolder:
     training: TrainingConfig
     protocol: EvaluationProtocol
     vectors_sha256: str | None = None
-    """Of the item vectors that the run starts from; None where there are none."""
+    """sha256 of the item vectors that the run starts from; None without any."""
 
     @property
     def name(self) -> str:
@@ -52,27 +53,27 @@ class RunFolder:
 
     @property
     def group(self) -> str:
-        """What runs that differ in the seed alone have in common."""
+        """Name of the runs that differ only in the seed."""
         return self.name.removesuffix(f"-seed{self.training.seed}")
 
     @property
     def folder(self) -> Path:
-        """Where everything of the run lies."""
+        """Folder of the run."""
         return self.training.runs_dir / self.family / self.dataset.name / self.name
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is nothing to resume."""
+        """Whether the run is finished."""
         return self.training.resume and (self.folder / "metrics.json").is_file()
 
     def open(self, config: Any, *also: Dataset) -> bool:
-        """Make the folder ready and say whether there is anything left to do.
+        """Prepare the folder; return whether the run is still to be done.
 
         Args:
             config: All flags.
-            also: Further data that is read.
+            also: Further datasets that are read.
 
-        The first process keeps the folder to itself until it ends.
+        The first process locks the folder until it ends.
 
         Raises:
             UserError: If an earlier run lies there and neither --resume nor --overwrite says what to do with it, if
@@ -111,7 +112,7 @@ class RunFolder:
                     f"{self.folder} started from other item vectors `{self.init_type}` (sha256 {earlier[VECTORS]}) "
                     f"than there are now ({self.vectors_sha256}): restore those, or --overwrite the run"
                 )
-            # Where the data lies does not matter, as it has been compared, nor where the folder itself does.
+            # Paths of data and folder do not matter: the data's hashes have been compared.
             passing = NO_FLAGS | {"resume", "overwrite", "progress_bar", "dataloader_num_workers", "runs_dir"}
             passing |= {"dataset", "data_path", "valid_dataset", "valid_path"}
 
@@ -129,7 +130,7 @@ class RunFolder:
         return True
 
     def _take(self) -> None:
-        """Make the folder and lock it, unless it is something else than a run's."""
+        """Make the folder and lock it; refuse one that is no run's."""
         if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
             raise UserError(f"{self.folder} is a link or a file, where a run wants a folder: give another --run_name")
         config = self.folder / CONFIG
@@ -149,7 +150,7 @@ class RunFolder:
         )
 
     def _empty(self) -> None:
-        """Delete an earlier run; a kill meanwhile leaves what is known as one, and not as a finished one."""
+        """Delete an earlier run; after a kill the rest is still recognised as an unfinished run."""
         (self.folder / "metrics.json").unlink(missing_ok=True)
         for path in self.folder.iterdir():
             if path.name not in (CONFIG, LOCK):

@@ -1,6 +1,6 @@
-"""What models over item ids have in common: how they start from item vectors, their flags, and their run.
+"""The base of ID models: loss, optimiser, start from item vectors, and their run.
 
-A family brings a model with an `item_embedding` and `item_vectors()`, its batches, and what a batch is predicted with.
+A family adds a model with an `item_embedding` and `item_vectors()`, its batches, and its predictions for them.
 Shapes: N items, B users, T targets of a batch, D width of the model.
 """
 
@@ -32,13 +32,13 @@ from seqrec.training.sharding import whole_weights
 from seqrec.training.trainer import complete
 
 TABLE = "model.item_embedding.weight"
-"""Name of given vectors in a state."""
+"""Name of the item table in a state."""
 EVAL_TOKENS = 16384
 """Events per evaluation batch."""
 
 
 class IdModule(NextItemModule, ABC):
-    """A model over item ids with its loss and optimiser; a family says what is abstract here."""
+    """A model over item ids with its loss and optimiser; families implement the abstract methods."""
 
     family: ClassVar[str]
     """Name of the family's folder."""
@@ -61,36 +61,36 @@ class IdModule(NextItemModule, ABC):
     @property
     @abstractmethod
     def maxlen(self) -> int:
-        """Most recent events that the model reads."""
+        """Maximum number of most recent events that the model reads."""
 
     @abstractmethod
     def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Any:
-        """Return what `user_vectors` takes of (B,) rows of a view."""
+        """Return the argument of `user_vectors` for (B,) rows of a view."""
 
     @abstractmethod
     def predict(self, batch: Any, items: Tensor, table: Tensor) -> Tensor:
-        """Return what the targets of a training batch are predicted with, (T, D).
+        """Return the vectors that predict the targets of a training batch, (T, D).
 
         Args:
             batch: With the `items` of its events, `targets`, of which `num_counted` count, and `negatives`.
-            items: int64 row of the table that each event is.
+            items: int64 row of the table for each event.
             table: (R, D) item vectors.
         """
 
     @abstractmethod
     def read(self, inputs: Any) -> Tensor:
-        """Return what the next item of each history is predicted with, (B, D)."""
+        """Return the vector that predicts the next item of each history, (B, D)."""
 
     def count_events(self, histories: Histories) -> NDArray[np.int64]:
-        """Return (n,) how many events of each history are read."""
+        """Return (n,) number of events read of each history."""
         return np.minimum(histories.lengths, self.maxlen)
 
     def user_vectors(self, inputs: Any) -> Tensor:
-        """Return what scores the next item of each history, (B, D)."""
+        """Return the user vectors, (B, D): scores are their dot products with the item vectors."""
         return self._scaled(self.read(inputs))
 
     def item_vectors(self) -> Tensor:
-        """Return the vectors that scores are taken with, (N+1, D)."""
+        """Return the item vectors for scoring, (N+1, D)."""
         with whole_weights(self) as for_now:
             vectors = self._classes()
             return vectors.clone() if for_now else vectors
@@ -100,7 +100,7 @@ class IdModule(NextItemModule, ABC):
         return vectors if self.config.objective.temp is None else F.normalize(vectors, dim=1)
 
     def _scaled(self, hidden: Tensor) -> Tensor:
-        """Return vectors whose dot products with the items' are scores."""
+        """Normalise and divide by the temperature, if there is one."""
         temp = self.config.objective.temp
         return hidden if temp is None else F.normalize(hidden, dim=1) / temp
 
@@ -123,7 +123,7 @@ class IdModule(NextItemModule, ABC):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """Return Adam over everything that learns, and its rates by step."""
+        """Return Adam over all trainable parameters, with its schedule."""
         config, table = self.config, self.model.item_embedding.weight
         groups = decay_weights(self, config.weight_decay, leave_out=(table,))
         starts = [0] * len(groups)
@@ -160,13 +160,13 @@ def restore_id_model(
         state = state | {TABLE: table}
     given = None
     if config.init_type != NONE:
-        # What was given is in the state; the table has to be of its shape.
+        # The given vectors are in the state; the table only needs their shape.
         zeros = np.zeros(state[TABLE].shape, dtype=np.float32)
         plain = replace(config.table, init_transform=("none",), fit_transform="all")
         given = GivenVectors(zeros, np.ones(len(zeros), dtype=bool), plain)
     module = module_class(config, dataset.num_items, given)
     if own := [name for name, tensor in module.state_dict().items() if tensor.shape != state[name].shape]:
-        raise UserError(f"{', '.join(own)} hold something of each item of the catalogue that was trained on: {ADVICE}")
+        raise UserError(f"{', '.join(own)} hold a parameter for each item of the training catalogue: {ADVICE}")
     module.load_state_dict(state)
     return Recommender(module, module.make_inputs, module.count_events)
 

@@ -28,17 +28,18 @@ class IdModelConfig:
     init_type: str = NONE
     """Item vectors to start from: none (random), longformer, pretrain, finetune, or any file of embedding/DATASET/."""
     embedding_dir: Path = ROOT / "embedding"
-    """Where item vectors lie."""
+    """Folder of the item vectors."""
     batch_size: int = 128
     """Users per training batch."""
     lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 1e-3
     """Learning rate of Adam."""
     item_lr: float | None = None
-    """Learning rate of the item table; by default a tenth of --lr for given vectors, which it would soon wash out."""
+    """Learning rate of the item table; by default --lr, for given vectors a tenth: the full rate quickly erases
+    them."""
     schedule: Schedule = "constant"
-    """Keep the learning rates, or let them fall linearly to zero at --num_epochs."""
+    """Learning rate schedule: constant, or linear (to zero at --num_epochs)."""
     warmup_steps: int = 0
-    """Optimiser steps in which the learning rates rise; at most half of all."""
+    """Warm-up steps of the learning rates; at most half of all steps."""
     weight_decay: float = 0.0
     """Decoupled weight decay of all weights but biases and norms."""
     table: TableOptions = field(default_factory=TableOptions)
@@ -61,7 +62,7 @@ class IdModelConfig:
         if self.init_type == NONE and self.table != TableOptions():
             raise UserError("--init_transform, --fit_transform and --init_mode are for given vectors: give --init_type")
         if self.item_lr is not None and self.table.is_frozen:
-            raise UserError(f"--item_lr has no effect on --init_mode {self.table.mode}, whose vectors do not learn")
+            raise UserError(f"--item_lr has no effect on --init_mode {self.table.mode}, whose vectors are fixed")
         if (self.table.unfreeze_at or 0) > self.training.num_epochs:
             raise UserError(
                 f"--unfreeze_at {self.table.unfreeze_at} is never reached: --num_epochs is {self.training.num_epochs}"

@@ -1,4 +1,4 @@
-"""What every recommender does the same way: hold-out evaluation inside a Lightning module, and its batches.
+"""The base of all recommenders: hold-out evaluation in a Lightning module.
 
 Shapes: B users, D width, N items, K sampled negatives.
 """
@@ -24,14 +24,14 @@ from seqrec.training.sharding import FullyShardedStrategy
 
 
 def share_of_mean(mean: Tensor, count: int) -> tuple[Tensor, int]:
-    """Return what a process adds to the mean over all processes, and how many that mean is over.
+    """Return this process's share of the mean over all processes, and the number of targets of all.
 
-    Trainers average gradients over processes whatever each has read: of losses that are scaled so, the average is the
-    loss of the whole batch. With one process, the mean is returned as it is.
+    Trainers average gradients over processes, however many targets each has. The average of losses scaled like this is
+    the loss of the whole batch. With one process, the mean is returned as it is.
 
     Args:
         mean: () over `count` targets of this process; with 0 it counts nothing.
-        count: How many targets it is over.
+        count: Number of these targets.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return mean, count
@@ -54,7 +54,7 @@ class NextItemModule(lightning.LightningModule):
         self._catalogue: Tensor | None = None
 
     def user_vectors(self, inputs: Any) -> Tensor:
-        """Return what scores the next item of each history, (B, D)."""
+        """Return the user vectors, (B, D)."""
         raise NotImplementedError
 
     def item_vectors(self) -> Tensor:
@@ -62,7 +62,7 @@ class NextItemModule(lightning.LightningModule):
         raise NotImplementedError
 
     def configure_model(self) -> None:
-        """Share the weights out over the processes where that is the strategy."""
+        """Shard the weights over the processes if the strategy does so."""
         if isinstance(self.trainer.strategy, FullyShardedStrategy):
             mesh = self.trainer.strategy.device_mesh["data_parallel"]
             FullyShardedStrategy.share_out(self, mesh, ("training_step", "user_vectors", "item_vectors"))
@@ -113,9 +113,9 @@ class Recommender(NamedTuple):
 
     module: NextItemModule
     make_inputs: Callable[[Histories, NDArray[np.int64]], Any]
-    """From a view and (B,) rows: what `user_vectors` takes."""
+    """Maps a view and (B,) rows to the argument of `user_vectors`."""
     count_tokens: Callable[[Histories], NDArray[np.int64]]
-    """From a view: (n,) how much of each history is read."""
+    """Maps a view to (n,) number of events or tokens read of each history."""
 
 
 class TrainedOn(NamedTuple):

@@ -1,4 +1,4 @@
-"""Items that came after training: the given vectors of another catalogue, as a trained model reads them.
+"""Items unseen in training: the given vectors of another catalogue, transformed as in training.
 
 Shapes: N items of the catalogue that was trained on, N' of the other, V width of the vectors as the model reads them.
 """
@@ -18,7 +18,7 @@ from seqrec.nn.item_table import ItemTable, TableOptions
 
 ADVICE = "train with --init_mode adapter or frozen, without --unfreeze_at, to serve new items"
 _SAME = 1e-3
-"""Median difference of the same item's vectors in two files, relative to their entries, up to which they are alike."""
+"""Largest median difference of the same items' vectors in two files that counts as equal, relative to their entries."""
 
 
 def read_new_items(
@@ -29,24 +29,24 @@ def read_new_items(
     weight: Tensor,
     own_table: ItemTable,
 ) -> Tensor:
-    """Return the given vectors of another catalogue, transformed by the statistics of training.
+    """Return the given vectors of another catalogue, transformed with the statistics of training.
 
     Args:
-        options: How vectors entered the model.
-        load: Returns a catalogue's vectors as they were given.
+        options: Of the item table.
+        load: Returns a catalogue's given vectors.
         occurring: (N+1,) whether an item has a training interaction.
-        catalogues: The one that was trained on, and the other.
-        weight: (N+1, V) of the model, to which the same must lead from the vectors of the former.
-        own_table: What the model would have without given vectors.
+        catalogues: The training catalogue, and the other.
+        weight: (N+1, V) of the model, which the vectors of the training catalogue must reproduce.
+        own_table: The model's table without given vectors.
 
     Returns:
         (N'+1, V).
 
     Raises:
-        UserError: If the model has learnt something of each item, or the vectors come from other weights.
+        UserError: If the model has per-item parameters, or the vectors come from other weights.
     """
     if options.mode not in ("adapter", "frozen") or not options.is_frozen:
-        raise UserError(f"this model has learnt something of each item, of which new ones have nothing: {ADVICE}")
+        raise UserError(f"this model has per-item parameters, so it cannot score new items: {ADVICE}")
     trained_on, other = catalogues
     before, now = load(trained_on), load(other)
     place = {raw_id: row for row, raw_id in enumerate(trained_on.item_table()["raw_id"], 1)}
@@ -62,12 +62,12 @@ def read_new_items(
     known, new = np.split(transformed, [len(before)])
     if not np.allclose(known, weight.numpy(), rtol=1e-5, atol=1e-6):
         raise UserError(
-            f"the vectors of {trained_on.name} are not those that the run was trained with: encode them again with the "
-            "weights of then"
+            f"the vectors of {trained_on.name} are not those of the run's training: encode them again with the same "
+            "weights"
         )
     return torch.from_numpy(np.concatenate([known[:1], new]))
 
 
 def _differ(some: NDArray[Any], others: NDArray[Any]) -> bool:
-    """Return whether (n, V) vectors of the same items are of different making."""
+    """Return whether (n, V) vectors of the same items come from different encoders."""
     return len(some) > 0 and bool(np.median(np.abs(some - others)) > _SAME * np.abs(some).mean())

@@ -27,40 +27,40 @@ StrategyName = Literal[
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """How long, on what and where to a model trains."""
+    """Training length, hardware and output folder."""
 
     num_epochs: Annotated[int, tyro.conf.arg(aliases=["--num_train_epochs"])] = 200
-    """At most so many passes over the training users."""
+    """Maximum number of epochs."""
     patience: int = 10
-    """Evaluations without a better validation score before training stops."""
+    """Validations without improvement before training stops."""
     best_metric: str = "NDCG@10"
-    """The validation metric that chooses the epoch and stops early."""
+    """Validation metric that selects the epoch and stops training early."""
     valid_users: int | None = None
-    """Validate on so many users, drawn by the seed, where ranking all of them is slow; the test takes all."""
+    """Number of validation users, drawn by the seed; all if not given. The test always takes all."""
     eval_every: Annotated[int, tyro.conf.arg(aliases=["--verbose"])] = 1
     """Epochs between validations."""
     seed: int = 42
-    """Seeds the weights, the batches, dropout and training negatives."""
+    """Seed of weights, batches, dropout and training negatives."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    """What to train on."""
+    """Hardware: auto, cpu or gpu."""
     devices: int = 1
-    """Processes per machine, one per device."""
+    """Processes per machine, one per GPU or CPU core."""
     num_nodes: int = 1
-    """Machines."""
+    """Number of machines."""
     strategy: StrategyName = "auto"
-    """How several devices share the work, and with fsdp and deepspeed the training's state too."""
+    """Strategy for several devices; fsdp and deepspeed shard the training's state, too."""
     precision: Precision = "32-true"
-    """Of the forward and backward pass; scores and metrics are float32 always."""
+    """Precision of the forward and backward pass; scores and metrics are always float32."""
     gradient_clip_val: float | None = None
-    """Largest norm of the gradient; none by default."""
+    """Maximum norm of the gradient; not clipped if not given."""
     accumulate_grad_batches: Annotated[int, tyro.conf.arg(aliases=["--gradient_accumulation_steps"])] = 1
     """Batches per optimiser step."""
     dataloader_num_workers: int = 0
-    """Processes that make batches beside the training one."""
+    """Worker processes that make batches."""
     runs_dir: Annotated[Path, tyro.conf.arg(aliases=["--output_dir", "--experiment_dir"])] = ROOT / "runs"
-    """Where run folders go."""
+    """Folder of the run folders."""
     run_name: str | None = None
-    """Name of the run folder; by default the kind of item vectors and the seed."""
+    """Name of the run folder; by default the item vectors' name and the seed."""
     resume: bool = False
     """Continue an interrupted run of the same configuration; a finished one is left as it is."""
     overwrite: bool = False

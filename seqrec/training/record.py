@@ -1,4 +1,4 @@
-"""What a training remembers over a kill: the best epoch, the curve, the time spent."""
+"""The record of a training that survives a kill: best epoch, learning curve, time spent."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class RunRecord(lightning.Callback):
-    """Keeps what a run must remember over a kill: the best epoch, the curve, the time spent. Epochs count from 1."""
+    """Records the best epoch, the learning curve and the time spent, also over a kill. Epochs count from 1."""
 
     def __init__(self, folder: Path, config: TrainingConfig) -> None:
         self.folder, self.best_metric, self.seed = folder, config.best_metric, config.seed
@@ -36,7 +36,7 @@ class RunRecord(lightning.Callback):
         self._validated = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything above, as tensors and plain values."""
+        """Return the record as tensors and plain values."""
         return {
             "best": self.best,
             "best_score": self.best_score,
@@ -46,7 +46,7 @@ class RunRecord(lightning.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the state of an interrupted run.
+        """Load the record of an interrupted run.
 
         Raises:
             UserError: If an earlier version wrote it.
@@ -58,31 +58,31 @@ class RunRecord(lightning.Callback):
         self.history, self.seconds = state_dict["history"], state_dict["seconds"]
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Stop at once if the run that is continued was to stop."""
+        """Stop at once if the resumed run had reached its end."""
         stopping = trainer.early_stopping_callback
         if isinstance(stopping, EarlyStopping) and stopping.wait_count >= stopping.patience:
             trainer.should_stop = True
         self._since = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Seed dropout by (seed, epoch), so that an epoch is the same whatever ran before it in this process.
+        """Seed dropout by (seed, epoch), so that an epoch does not depend on what ran before it in this process.
 
-        Each further process of several has a seed of its own: they train on different users.
+        Further processes have other seeds: they train on different users.
         """
         rank = (trainer.global_rank,) if trainer.global_rank else ()
         torch.manual_seed(hash((self.seed, trainer.current_epoch, *rank)) % 2**63)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Remember the epoch if it is the best so far."""
+        """Record the epoch if it is the best so far."""
         assert isinstance(pl_module, NextItemModule)
         self._validated = True
-        # The number, in float32, by which Lightning keeps a checkpoint and stops early.
+        # The float32 score by which Lightning keeps a checkpoint and stops early.
         score = float(trainer.callback_metrics[f"valid/{self.best_metric}"])
         if score > self.best_score:
             self.best, self.best_score, self.best_epoch = pl_module.results, score, trainer.current_epoch + 1
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Add one row to the curve and say one line."""
+        """Add a row to the learning curve and log a line."""
         now = time.perf_counter()
         spent, self._since = now - self._since, now
         self.seconds += spent
@@ -112,7 +112,7 @@ class RunRecord(lightning.Callback):
 
 
 def peak_memory() -> int:
-    """Return the most bytes this process has held: on the GPU where it used one, in main memory otherwise."""
+    """Return this process's peak memory in bytes: of the GPU if it used one, else of main memory."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return int(torch.cuda.max_memory_allocated())
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,4 +1,4 @@
-"""A trained model for use, from its run folder."""
+"""Loading a trained model from its run folder."""
 
 import importlib
 from pathlib import Path
@@ -20,7 +20,7 @@ from seqrec.training.module import Recommender, TrainedOn
 
 
 class Family(Protocol):
-    """What the `finetune.py` of every family offers."""
+    """The interface of a family's `finetune.py`."""
 
     Config: type[Any]
     """Frozen dataclass of all flags of a run, `dataset`, `data_path` and `protocol` among them."""
@@ -37,12 +37,12 @@ class Family(Protocol):
 
         Args:
             config: The flags of the run.
-            dataset: The catalogue and the histories that it is to serve.
+            dataset: The catalogue and the histories to serve.
             state: The state dict of its module.
             trained: Where the model was trained, if that was on a different catalogue.
 
         Raises:
-            UserError: If it cannot serve the other catalogue.
+            UserError: If the model cannot serve the other catalogue.
         """
 
 
@@ -76,7 +76,7 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
         )
     except SystemExit as error:
         raise UserError(
-            f"{folder}/config.json is not of {name}/finetune.py as it is now: a pretraining is converted "
+            f"{folder}/config.json does not fit {name}/finetune.py of this version: a pretraining is converted "
             "and finetuned first, and a run of an earlier version has to be run again"
         ) from error
     config = absolute_from_root(read)

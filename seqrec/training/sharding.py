@@ -1,8 +1,7 @@
-"""Training whose state is shared out over processes, by DeepSpeed's ZeRO or by PyTorch's FSDP2, on GPUs and on CPUs.
+"""Training whose state is sharded across processes, by DeepSpeed's ZeRO or PyTorch's FSDP2, on GPUs and CPUs.
 
-A checkpoint of DeepSpeed's is a folder with one part per process. It appears whole or not at all, and it is read as
-tensors and plain values only, though DeepSpeed's own reader would run whatever a file tells it to. One of FSDP2's is a
-file as any other.
+A DeepSpeed checkpoint is a folder with a part per process. It appears whole or not at all, and is read as tensors and
+plain values only; DeepSpeed's own reader would run code of the file. An FSDP2 checkpoint is a single file.
 Sources: Rajbhandari et al. (2020), https://arxiv.org/abs/1910.02054; Zhao et al. (2023),
 https://arxiv.org/abs/2304.11277.
 """
@@ -26,7 +25,7 @@ from seqrec.training.options import StrategyName, is_sharded
 
 
 def make_strategy(name: StrategyName) -> str | Strategy:
-    """Return what a Trainer takes for the strategy of that name."""
+    """Return the Trainer's strategy of that name."""
     if not is_sharded(name):
         return name
     if name == "fsdp":
@@ -36,23 +35,23 @@ def make_strategy(name: StrategyName) -> str | Strategy:
         stage=3 if "stage_3" in name else 2,
         offload_optimizer=offload,
         offload_parameters=offload and "stage_3" in name,
-        logging_batch_size_per_gpu=1,  # batches are cut by the sampler: there is no one size to find out
+        logging_batch_size_per_gpu=1,  # the sampler cuts batches, so there is no one size
     )
 
 
 class FullyShardedStrategy(ModelParallelStrategy):
-    """FSDP2 over all processes; a module shares itself out in `configure_model`, see `share_out`."""
+    """FSDP2 over all processes; a module shards itself in `configure_model`, see `share_out`."""
 
     strategy_name = "fsdp"
 
     def setup_environment(self) -> None:
-        """Join the processes, each of which holds a share of every weight."""
+        """Join the process group, with a shard of every weight in each process."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
     @staticmethod
     def share_out(module: nn.Module, mesh: DeviceMesh, entries: tuple[str, ...]) -> None:
-        """Share out a module's weights block by block, which are gathered when they are needed.
+        """Shard a module's weights block by block; they are gathered when needed.
 
         Args:
             module: Of which each `ModuleList` holds blocks that run one after another.
@@ -84,7 +83,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         return torch.device("cpu", 0) if device.type == "cpu" else device
 
     def setup_environment(self) -> None:
-        """Set up the processes; Lightning's own check for CUDA has no ground in DeepSpeed."""
+        """Set up the processes, without Lightning's check for CUDA: DeepSpeed runs on CPUs, too."""
         # Lightning would cast a batch's floats, and rebuild its parts for it: batches hold ids, and parts are frozen.
         self.precision_plugin.convert_input = lambda data: data  # type: ignore[method-assign]
         if isinstance(self.accelerator, CPUAccelerator):
@@ -93,20 +92,20 @@ class ZeroStrategy(DeepSpeedStrategy):
             super().setup_environment()
 
     def setup_distributed(self) -> None:
-        """Join the processes; Lightning's own check of device numbers has no ground on CPUs."""
+        """Join the process group, without Lightning's check of device numbers on CPUs."""
         if self.root_device.type != "cpu":
             super().setup_distributed()
             return
         import deepspeed
 
-        # Gloo does what DeepSpeed would compile an extension for, with tools that need not be there.
+        # Gloo replaces an extension that DeepSpeed would compile, with tools that may be missing.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         reset_seed()
         self.set_world_ranks()
         self._init_deepspeed_distributed()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint beside its place and rename it when all processes have written theirs."""
+        """Write a checkpoint under a temporary name; rename it when all processes have written their part."""
         target = Path(self.broadcast(filepath))
         fresh, old = target.with_name(f".{target.name}.new"), place_before(target)
         if self.is_global_zero:
@@ -131,7 +130,7 @@ class ZeroStrategy(DeepSpeedStrategy):
 
 @contextmanager
 def whole_weights(module: nn.Module) -> Iterator[bool]:
-    """Hold a module's weights whole where DeepSpeed keeps them in pieces, and say whether it does.
+    """Gather a module's weights within the block if DeepSpeed shards them; yield whether it does.
 
     Within a forward pass DeepSpeed does so itself.
     """

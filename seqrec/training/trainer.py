@@ -1,4 +1,4 @@
-"""How every family trains: one Trainer, exact resume, and the weights of the best epoch at the end."""
+"""Training for all families: one Trainer, exact resume, and the best epoch's weights at the end."""
 
 import copy
 import logging
@@ -88,12 +88,12 @@ def fit(
     """Train until the validation score stops rising, continuing from `last.ckpt` under --resume.
 
     Args:
-        module: The model; a strategy that shares out its state leaves it in pieces.
+        module: The model; a sharding strategy leaves it sharded.
         data: Its batches.
         config: How to train.
         folder: Where checkpoints and logs go.
-        to_beat: A score that an epoch must exceed to count against early stopping.
-        start: Another training's `last.ckpt` to go on from.
+        to_beat: A score that an epoch must exceed to count as an improvement.
+        start: Another training's `last.ckpt` to continue from.
 
     Returns:
         A module with the weights of the best epoch, and the record of the training.
@@ -112,7 +112,7 @@ def fit(
 
 @contextmanager
 def _ending_processes(trainer: lightning.Trainer) -> Iterator[None]:
-    """End the further processes of a training where an error or a signal ends the first."""
+    """End the further processes of a training if an error or a signal ends the first."""
     try:
         yield
     except BaseException:
@@ -136,7 +136,7 @@ def test(module: NextItemModule, data: lightning.LightningDataModule, config: Tr
         enable_model_summary=False,
         enable_progress_bar=config.progress_bar and shows_progress(),
     )
-    # After a training that was shared out, Lightning takes a test by one process for one by several.
+    # After training with several processes, Lightning mistakes a test by one process for one by several.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     start = time.perf_counter()
     with _ending_processes(trainer):
@@ -151,7 +151,7 @@ def complete(run: RunFolder, module: NextItemModule, data: lightning.LightningDa
 
 
 def report(run: RunFolder, module: NextItemModule, record: RunRecord, test_seconds: float) -> None:
-    """Write the results of a tested module into the run folder and say them."""
+    """Write the results of a tested module into the run folder, and log them."""
     if not is_first_process():
         return
     with torch.no_grad():
