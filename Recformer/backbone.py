@@ -26,7 +26,7 @@ def load_backbone(
 
     Args:
         model_name_or_path: `minilm`, a folder, or a model's name on the Hugging Face hub.
-        longformer_ckpt: Weights that save_longformer_ckpt.py wrote; they are read instead of converting anew. A
+        longformer_ckpt: Weights that save_longformer_ckpt.py wrote; they are read instead of converting again. A
             folder of the same name beside the file gives configuration and tokenizer, where there is one.
         seed: Of the item positions.
         **changes: Fields of `RecformerConfig` to set; `attention_window` may be one number for all layers.

@@ -26,11 +26,11 @@ class Config:
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders; of a run in stages, a stage's folder."""
     columns: tuple[str, ...] = ("train/loss", "valid/NDCG@10")
-    """Columns of logs/metrics.csv, a panel each."""
+    """Columns of logs/metrics.csv, one panel each."""
     output: Path = ROOT / "runs" / "curves.png"
     """The picture."""
     by_time: bool = False
-    """Put minutes of training on the axis in place of epochs."""
+    """Minutes of training instead of epochs on the x axis."""
 
     def __post_init__(self) -> None:
         if not self.runs or not self.columns:

@@ -1,4 +1,4 @@
-"""Show what item vectors look like: numbers on the screen, and a page with spectra and nearest neighbours.
+"""Report statistics of item vectors on the screen, and spectra and nearest neighbours on a page.
 
 python scripts/embedding_report.py --dataset demo
 """
@@ -49,7 +49,7 @@ class Config:
     init_types: tuple[str, ...] = ()
     """Item vectors: names in embedding/DATASET/ or files; all that lie there if not given."""
     transforms: tuple[Transform, ...] = ("none", "standardise", "whiten", "shrink")
-    """What is done to them, each on its own, as --init_transform does."""
+    """Transforms to show, each applied alone; values as of --init_transform."""
     items: int = 8
     """Number of items whose nearest neighbours are shown, drawn by popularity."""
     neighbours: int = 5
@@ -87,7 +87,7 @@ def list_vectors(dataset: Dataset, folder: Path) -> list[str]:
 
 
 def measure(config: Config, dataset: Dataset, vectors: dict[str, NDArray[np.float32]]) -> list[dict[str, Any]]:
-    """Return one row per set of vectors and transform."""
+    """Return one row of statistics per set of vectors and transform."""
     train = leave_one_out(dataset).train
     fitted = train.item_counts(dataset.num_items) > 0
     pairs = draw_transitions(train, config.transitions, config.seed)

@@ -1,5 +1,5 @@
 # Sourced by every launcher: the project's folder, its Python, and a C allocator that keeps large blocks.
-# Without the last, each large tensor is mapped and unmapped anew; a full softmax takes half again to twice as long.
+# Without the last, each large tensor is mapped and unmapped again; a full softmax takes 1.5 to 2 times as long.
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 PYTHON="$ROOT/.venv/bin/python"
 if [ ! -x "$PYTHON" ]; then

@@ -16,12 +16,12 @@ from seqrec.basics.errors import UserError
 from seqrec.basics.files import write_atomically
 
 SHOWN_USERS = 20
-"""More than these go to a file."""
+"""Maximum number of users on the screen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Whom to recommend what."""
+    """Recommend items to users."""
 
     run: tyro.conf.Positional[Path]
     """Folder of a finished run."""
@@ -30,19 +30,19 @@ class Config:
     history: tuple[str, ...] = ()
     """Instead of a user: items by the ids of the source, the oldest first."""
     top_k: int = 10
-    """Items for each."""
+    """Number of items per user."""
     include_seen: bool = False
-    """Recommend what the history has, too."""
+    """Recommend items of the history, too."""
     output: Path | None = None
     """A .parquet or .csv file instead of the screen; needed for many users."""
     data_path: Path | None = None
     """Folder of the prepared dataset, if it has moved since the run."""
     catalogue: Path | None = None
-    """Folder of another prepared dataset to serve, with items that are new, by their texts alone."""
+    """Folder of another prepared dataset to serve; its new items are scored by their texts."""
     max_tokens: int = 16384
-    """How much of histories is read in one batch."""
+    """Events, or tokens of texts, per batch."""
     device: str = "auto"
-    """What to compute on: cpu, cuda, cuda:N, or auto, which is a GPU if there is one."""
+    """Device: cpu, cuda, cuda:N or auto (a GPU if there is one)."""
 
     def __post_init__(self) -> None:
         if self.users and self.history:

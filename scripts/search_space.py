@@ -1,4 +1,4 @@
-"""Where a sweep looks for each flag, and what it tries."""
+"""The search space of a sweep."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from seqrec.basics.errors import UserError
 
 
 def read_search(entries: tuple[str, ...]) -> dict[str, BaseDistribution]:
-    """Return where to look for each flag.
+    """Return the search space of each flag.
 
     Raises:
         UserError: If an entry is no `flag=low..high`, `flag=low..high:log` or `flag=a,b,c`.
@@ -53,7 +53,7 @@ def draw(distribution: BaseDistribution, generator: np.random.Generator) -> Any:
 
 
 def suggest(trial: Trial, flag: str, distribution: BaseDistribution) -> Any:
-    """Return a value to try."""
+    """Return the value of a trial."""
     if isinstance(distribution, IntDistribution):
         return trial.suggest_int(flag, distribution.low, distribution.high, log=distribution.log)
     if isinstance(distribution, FloatDistribution):

@@ -1,8 +1,8 @@
-"""How much of a model's score is in the order of histories: rank the test targets after shuffled histories, too.
+"""Measure how much of a model's score depends on the order of histories: rank the test targets after shuffling, too.
 
 python scripts/shuffle_test.py runs/SASRec/demo/none-seed1 runs/Bert4Rec/demo/none-seed1
 
-On a dataset where the difference is small, a sequential model has little to learn from the sequence.
+If the difference is small, the dataset's sequences have little for a sequential model to learn.
 Source of the test: Klenitskiy et al. (2024), https://arxiv.org/abs/2408.12008.
 """
 
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Which runs, and how they are shuffled."""
+    """Rank test targets after histories in order and shuffled."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of finished runs."""
     metric: str = "NDCG@10"
-    """NDCG@k, Recall@k or MRR."""
+    """Metric: NDCG@k, Recall@k or MRR."""
     shuffles: int = 3
-    """Times that every history is shuffled; scores are averaged over them."""
+    """Number of shuffles of every history; scores are averaged over them."""
     keep_last: bool = False
     """Leave each history's last event where it is."""
     seed: int = 0
-    """Of the shuffles."""
+    """Seed of the shuffles."""
     data_path: Path | None = None
     """Folder of the prepared dataset, if it has moved since the runs."""
     max_tokens: int = 16384
-    """How much of histories is read in one batch."""
+    """Events, or tokens of texts, per batch."""
     device: str = "auto"
-    """What to compute on: cpu, cuda, cuda:N, or auto, which is a GPU if there is one."""
+    """Device: cpu, cuda, cuda:N or auto (a GPU if there is one)."""
 
     def __post_init__(self) -> None:
         if not self.runs:

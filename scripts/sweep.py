@@ -3,8 +3,8 @@ r"""Search a family's flags, each arm with the same number of trials, and choose
 python scripts/sweep.py SASRec --name start --trials 30 --flags "--dataset demo --num_epochs 40" \
   --search lr=1e-4..1e-2:log dropout_rate=0.1..0.6 hidden_units=64,128 --arms "--init_type none" "--init_type finetune"
 
-A study is one SQLite file, so the same command goes on where it was stopped, and run several times at once it shares
-the trials out. Every trial's run folder lies beside it.
+A study is one SQLite file: the same command resumes it, and several processes of the command split the trials. Every
+trial's run folder lies beside it.
 """
 
 import itertools
@@ -40,37 +40,37 @@ log = logging.getLogger(__name__)
 FIRST_TRIALS = 10
 """Trials drawn at random before the search learns from them."""
 MAX_FAILURES = 3
-"""Trials that may fail in a row."""
+"""Maximum number of failed trials in a row."""
 POLL_SECONDS = 5.0
-"""Between two looks at trials of other processes."""
+"""Seconds between two looks at trials of other processes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What to search, and how long."""
+    """Search the flags of a family."""
 
     family: tyro.conf.Positional[str]
-    """Folder whose finetune.py is run, such as SASRec."""
+    """Family whose finetune.py is run, such as SASRec."""
     name: str
-    """Of the sweep: everything goes to runs/sweeps/NAME/."""
+    """Name of the sweep: everything goes to runs/sweeps/NAME/."""
     search: tuple[str, ...]
-    """Flags and where to look: lr=1e-4..1e-2:log, num_blocks=1..4, hidden_units=64,128."""
+    """Flags and their values: lr=1e-4..1e-2:log, num_blocks=1..4, hidden_units=64,128."""
     trials: int = 20
-    """Finished trials of each arm."""
+    """Number of finished trials per arm."""
     arms: tuple[str, ...] = ("",)
-    """Flags of each arm, in quotes; all arms are searched alike."""
+    """Flags of each arm, in quotes; all arms get the same search."""
     columns: tuple[str, ...] = ("",)
     """Flags crossed with those of each arm; scripts/sweep_table.py makes a table of arms and columns."""
     flags: str = ""
-    """Flags of every trial, in quotes. Recformer exports item vectors: give it an --embedding_dir of its own."""
+    """Flags of every trial, in quotes. Recformer exports item vectors: give it a separate --embedding_dir."""
     metric: str = "NDCG@10"
-    """Validation metric to raise."""
+    """Validation metric to maximise."""
     workers: int = 1
-    """Trials at a time."""
+    """Number of trials at a time."""
     seed: int = 0
-    """Of the first ten trials, which are the same for all arms; later ones learn from those before them."""
+    """Seed of the first ten trials, which are the same for all arms; later ones depend on earlier results."""
     runs_dir: Path = ROOT / "runs"
-    """Holds sweeps/."""
+    """Folder of sweeps/."""
 
     def __post_init__(self) -> None:
         check_family("the family", self.family, ROOT)
@@ -129,7 +129,7 @@ class TrialFailedError(Exception):
 def run_trial(
     config: Config, arm: str, space: dict[str, BaseDistribution], trial: Trial, trainings: Trainings
 ) -> float:
-    """Train one model in a process of its own and return its best validation score.
+    """Train one model in a separate process and return its best validation score.
 
     Raises:
         TrialFailedError: If the run fails; the message ends with the last words that it said.
@@ -153,10 +153,10 @@ def run_trial(
 
 
 def open_study(config: Config, arm: str) -> optuna.Study:
-    """Return an arm's study, new or to be gone on with.
+    """Create or resume an arm's study.
 
     Raises:
-        UserError: If it was begun with other flags.
+        UserError: If it was started with other flags.
     """
     settings = {
         "flags": config.flags.strip(),
@@ -190,7 +190,7 @@ class ArmSearch:
         Args:
             config: What to search.
             arm: Flags.
-            worker: Name of this process in `worker_file`, which it holds for as long as it works.
+            worker: Name of this process in `worker_file`, which it locks while it works.
             trainings: Runs them.
         """
         self.config, self.arm, self.worker, self.trainings = config, arm, worker, trainings
@@ -202,7 +202,7 @@ class ArmSearch:
         return self.study.get_trials(states=(TrialState.COMPLETE,))[: self.config.trials]
 
     def is_running(self, trial: FrozenTrial) -> bool:
-        """Return whether a trial is under way, in a process that is still there."""
+        """Return whether a trial is running in a process that is still alive."""
         worker = trial.user_attrs.get("worker")
         return trial.state is TrialState.RUNNING and worker is not None and is_held(worker_file(self.config, worker))
 
@@ -211,9 +211,9 @@ class ArmSearch:
         return len(self.finished()) >= self.config.trials or len(self.failures) >= MAX_FAILURES
 
     def work(self) -> None:
-        """Run trials until enough are done or under way, or one after another has failed."""
+        """Run trials until enough are done or running, or several in a row have failed."""
         while (trial := self.begin()) is not None:
-            score = None  # of a failed trial; what interrupts a trial leaves it to be begun anew
+            score = None  # of a failed trial; an interrupted one is started again
             try:
                 score = run_trial(self.config, self.arm, self.space, trial, self.trainings)
                 self.failures.clear()
@@ -224,7 +224,7 @@ class ArmSearch:
                 tell(self.study, self.study.tell(trial, score, state=None if score is not None else TrialState.FAIL))
 
     def begin(self) -> Trial | None:
-        """Return a trial to run, if there is any; under the lock, so that none is two's."""
+        """Return a trial to run, if there is any; under the lock, so that no two processes get the same."""
         with exclusive(self.config.folder / ".lock"):
             enough = len(self.finished()) + sum(map(self.is_running, self.study.trials)) >= self.config.trials
             if enough or len(self.failures) >= MAX_FAILURES:
@@ -262,7 +262,7 @@ class ArmSearch:
 
 
 def worker_file(config: Config, worker: str) -> Path:
-    """Return the file that a process holds while it works at a sweep."""
+    """Return the file that a process locks while it works on a sweep."""
     return config.folder / "workers" / worker
 
 
@@ -276,7 +276,7 @@ def tell(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def work_at(searches: Sequence[ArmSearch], workers: int, trainings: Trainings) -> None:
-    """Run the trials that are left, so many at a time, until all are done, here or in other processes."""
+    """Run the remaining trials, `workers` at a time, until all are done, here or in other processes."""
 
     def work(_: int) -> None:
         for search in searches:
@@ -285,7 +285,7 @@ def work_at(searches: Sequence[ArmSearch], workers: int, trainings: Trainings) -
     with ThreadPoolExecutor(workers) as pool, trainings.ending():
         list(pool.map(work, range(workers)))
     with trainings.ending():
-        while not all(search.is_complete() for search in searches):  # another process is at it, or has just died
+        while not all(search.is_complete() for search in searches):  # another process runs it, or has just died
             time.sleep(POLL_SECONDS)
             work(0)
 

@@ -1,4 +1,4 @@
-"""The trainings of a sweep, each in a process of its own that ends when the sweep does."""
+"""The trainings of a sweep, each in a separate process that ends with the sweep."""
 
 import subprocess
 import threading
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import IO
 
 GRACE_SECONDS = 30
-"""For a training to end when it is told to."""
+"""Seconds for a training to end after SIGTERM."""
 
 
 class SweepEndedError(Exception):

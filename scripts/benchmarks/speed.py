@@ -97,7 +97,7 @@ class IdBenchmark(Common):
     rounds: int = 2
     """Turns of each side."""
     quality_epochs: int | None = None
-    """Then train every side for so many epochs, validating after each, and draw NDCG@10 over time."""
+    """Then train every side for `epochs` epochs, validating after each, and draw NDCG@10 over time."""
     peer_allocator: Literal["system", "tuned"] = "system"
     """C allocator of the peer: as it comes, or with the settings of scripts/env.sh, which our launcher always uses."""
 
@@ -186,7 +186,7 @@ def run_ours(
     """Return what the family's finetune.sh writes of one run.
 
     It trains one epoch more than is measured, because the last one is validated; the test ranks all users. With
-    `validate`, it trains that many epochs, and seconds are with a validation after each.
+    `validate`, it trains that number of epochs, and the seconds include a validation after each.
     """
     with tempfile.TemporaryDirectory() as folder:
         num_epochs, eval_every = (validate, 1) if validate else (config.epochs + 1, config.epochs + 1)

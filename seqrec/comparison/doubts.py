@@ -20,7 +20,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A finished run with the reason to look at it."""
+    """A suspicious finished run, with the reason."""
 
     run: FinishedRun
     reason: str
@@ -57,7 +57,7 @@ def find_doubts(
 
 
 def _is_far(own: NDArray[np.float64], place: int, median: float) -> bool:
-    """Return whether one of (S, U) runs is far from the group: from the median, since a mean follows the stray run."""
+    """Return whether one of (S, U) runs is far from the group's median; a mean would follow the outlier."""
     seeds, users = own.shape
     if seeds < 2 or users < 2:
         return False

@@ -1,4 +1,4 @@
-"""How far the difference of two groups may lie from what other users and other seeds would give, and Holm's correction.
+"""Confidence intervals for differences of two groups over users and seeds, and Holm's correction.
 
 Shapes: S seeds of a group, U users, T tests.
 """
@@ -14,18 +14,18 @@ from scipy.special import stdtrit
 
 LEVEL = 0.95
 SMALLEST_P = 1e-12
-"""A smaller p is this one."""
+"""Smallest p that is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean difference with its interval, over users and seeds or, where a group has one seed, over users alone."""
+    """A mean difference with its interval, over users and seeds; if a group has one seed, over users alone."""
 
     mean: float
     low: float
     high: float
     p: float | None
-    """Two-sided; None with one seed, where nothing tells a better method from a better seed."""
+    """Two-sided; None with one seed, which cannot tell a better method from a lucky seed."""
     user_error: float
     """Standard error that comes from the users."""
     seed_error: float | None
@@ -86,12 +86,12 @@ def compare_means(one: NDArray[np.float64], other: NDArray[np.float64]) -> Inter
         return math.sqrt(_quantile(p, users - 1) ** 2 * by_users + _quantile(p, freedom) ** 2 * by_seeds)
 
     half = half_width(1 - LEVEL)
-    p = _find_p(half_width, abs(mean)) if half > 0 else 1.0  # without any spread nothing is known of it
+    p = _find_p(half_width, abs(mean)) if half > 0 else 1.0  # without any spread there is no test
     return Interval(mean, mean - half, mean + half, p, math.sqrt(by_users), math.sqrt(by_seeds))
 
 
 def _split_variance(group: NDArray[np.float64]) -> tuple[float, float]:
-    """Return what the seeds add to the variance of a group's mean, and how much of it the users' differences hold too.
+    """Return the variance of a group's mean from its seeds, and the part that the users' differences contain, too.
 
     Args:
         group: (S, U), two seeds or more.
@@ -105,12 +105,12 @@ def _split_variance(group: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _quantile(p: float, freedom: float) -> float:
-    """Return what Student's t exceeds in size with probability p."""
+    """Return Student's two-sided quantile: |t| exceeds it with probability p."""
     return -float(stdtrit(freedom, p / 2))
 
 
 def _find_p(half_width: Callable[[float], float], distance: float) -> float:
-    """Return the p at which an interval is as wide as the mean's distance from zero, at least `SMALLEST_P`."""
+    """Return the p at which the interval just reaches zero, at least `SMALLEST_P`."""
     if half_width(SMALLEST_P) <= distance:
         return SMALLEST_P
     return float(10 ** brentq(lambda x: half_width(10**x) - distance, math.log10(SMALLEST_P), 0))

@@ -1,4 +1,4 @@
-"""Pages in one style that need nothing else: styles and drawings inside, light and dark; here that of a comparison."""
+"""Self-contained HTML pages in one style, light and dark; here that of a comparison."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ TEMPLATE = Path(__file__).with_name("report.html")
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A linear axis from numbers to percent of a drawing's width."""
+    """A linear axis: numbers to percent of a drawing's width."""
 
     low: float
     high: float
     ticks: tuple[float, ...]
 
     def at(self, value: float) -> str:
-        """Return where a number lies, as an SVG length."""
+        """Return the position of a number, as an SVG length."""
         return f"{100 * (value - self.low) / (self.high - self.low):.2f}%"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the page says first about one family."""
+    """The first statement of the page on a family."""
 
     family: str
     best: GroupResult
@@ -47,7 +47,7 @@ def render_html(comparison: Comparison) -> str:
 
 
 def render_page(template: Path, **values: Any) -> str:
-    """Return a page from a template that extends `page.html`, with the project's ways to write numbers at hand."""
+    """Return a page from a template that extends `page.html`, with the number formats of the project."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, TEMPLATE.parent]),
         autoescape=True,
@@ -61,7 +61,7 @@ def render_page(template: Path, **values: Any) -> str:
     )  # fmt: skip
     environment.globals |= {write.__name__: write for write in ways}
     environment.filters["number"] = formatting.number
-    # As globals, since macros do not see what is handed to the template alone.
+    # As globals: macros do not see values of the template.
     environment.globals |= values
     return environment.get_template(template.name).render()
 

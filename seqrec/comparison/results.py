@@ -27,9 +27,9 @@ FIELDS: Kinds = {
     **dict.fromkeys(("best_epoch", "epochs"), _WHOLE + _NONE),
     **{"vectors_sha256": _TEXT + _NONE},
 }
-"""What metrics.json holds; the dataclass below says what it is."""
+"""Fields of metrics.json; see the dataclass below."""
 DEFAULTS: dict[str, Any] = {"cost": {}, "best_epoch": None, "epochs": None}
-"""Values of the fields that a run may lack."""
+"""Defaults of fields that a run may lack."""
 PROTOCOL_FIELDS: Kinds = {
     **dict.fromkeys(("split", "sequences_sha256", "item_ids_sha256"), _TEXT),
     **{"sample_size": _WHOLE, "filter_seen": (bool,), "num_items": _WHOLE},
@@ -43,7 +43,7 @@ COST_KEYS = (
     "item_vector_bytes",
 )
 TOLERANCE = 1e-6
-"""How far a metric recomputed from the ranks may lie from the one in metrics.json."""
+"""Tolerance between a metric recomputed from the ranks and that of metrics.json."""
 NO_SETTINGS = (
     *("seed", "run_name", "runs_dir", "resume", "overwrite", "progress_bar", *sorted(NO_FLAGS)),
     *("dataset", "data_path"),
@@ -68,10 +68,10 @@ class FinishedRun:
     ranks: NDArray[np.int64]
     """(n,) 0-based rank of each test target, -1 for a user who has none; memory-mapped."""
     owners: NDArray[np.int64] | None
-    """(n,) whose target each is; None where there is one for each user of the dataset, in order."""
+    """(n,) user of each target; None if every user of the dataset has one, in order."""
     cost: dict[str, Any]
     best_epoch: int | None
-    """From 1; None where nothing was trained in epochs."""
+    """Counted from 1; None if nothing was trained in epochs."""
     epochs: int | None
     settings: dict[str, Any]
     """The flags that all seeds of a group share; empty where the folder has no config.json."""
@@ -179,7 +179,7 @@ def read_run(folder: Path) -> FinishedRun:
 
 
 def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
-    """Return finished runs after checking that they can stand in one comparison.
+    """Return finished runs, checked to be comparable.
 
     Raises:
         UserError: If two runs claim the same family, group, seed and protocol, if those of one group differ in more
@@ -213,8 +213,8 @@ def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
 
 
 def _check_settings(one: FinishedRun, other: FinishedRun) -> None:
-    """Refuse runs that would count as seeds of one group and were run with different flags."""
-    # An earlier version may have lacked a flag.
+    """Refuse seeds of one group that were run with different flags."""
+    # Earlier versions may lack a flag.
     differing = [key for key in one.settings.keys() & other.settings.keys() if one.settings[key] != other.settings[key]]
     if differing:
         told = ", ".join(f"{key} {one.settings[key]} and {other.settings[key]}" for key in sorted(differing))
@@ -234,7 +234,7 @@ def _check_fields(values: dict[str, Any], kinds: Kinds, file: Path) -> None:
 
 
 def _check_vectors(one: FinishedRun, other: FinishedRun) -> None:
-    """Refuse runs that would count as seeds of one group and started from different item vectors."""
+    """Refuse seeds of one group that started from different item vectors."""
     if one.vectors != other.vectors:
         said = [f"sha256 {run.vectors[:12]}" if run.vectors else "none" for run in (one, other)]
         raise UserError(
@@ -246,7 +246,7 @@ def _check_vectors(one: FinishedRun, other: FinishedRun) -> None:
 
 
 def _read_epoch(recorded: int | None) -> int | None:
-    """Return the best epoch, counted from 1; earlier versions counted from 0 and gave -1 where there was none."""
+    """Return the best epoch, counted from 1; earlier versions counted from 0, with -1 for none."""
     return None if recorded is None or recorded < 0 else max(recorded, 1)
 
 
@@ -254,7 +254,7 @@ def _read_settings(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     settings = CHANGED_DEFAULTS | read_json_object(file, f"delete {file.parent} and run it again", finite=True)
-    # Of a file or folder the name counts: the same runs may have been made in several places.
+    # Only the name of a file or folder counts: the same runs may have been made in several places.
     return {
         key: Path(value).name if isinstance(value, str) else value
         for key, value in settings.items()

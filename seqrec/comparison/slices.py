@@ -1,4 +1,4 @@
-"""Ways to cut the tested users: how well known their target is, how long their history.
+"""Slices of the tested users, by training count of the target and by length of the history.
 
 Shapes: U users, S slices.
 """
@@ -21,7 +21,7 @@ MIN_TAIL_SHARE = 0.01
 
 
 def cut_users(run: FinishedRun, dataset: Dataset) -> tuple[list[tuple[str, tuple[str, ...], NDArray[np.int64]]], str]:
-    """Return the ways to cut the tested users (title, S labels, slice of each (U,)), or why there are none.
+    """Return the slicings of the tested users (title, S labels, slice of each (U,)), or why there are none.
 
     Args:
         run: Any run of the protocol.

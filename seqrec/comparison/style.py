@@ -1,4 +1,4 @@
-"""How a comparison's numbers, names and colours are written, the same in text, chart and page."""
+"""Names and colours of a comparison, the same in text, chart and page."""
 
 from seqrec.comparison.tables import ResultTable
 

@@ -26,7 +26,7 @@ BASELINE = "none"
 SIGNIFICANT = 0.05
 """Holm-corrected p below this is starred."""
 ORDER = (BASELINE, "longformer", "pretrain", "finetune")
-"""Ways to start an ID model, from no text to text tuned on behaviour; a user's own names come after."""
+"""Starts of an ID model, from no text to text tuned on behaviour; other names come after."""
 METRICS = ("NDCG@10", "Recall@10", "MRR")
 Key = tuple[str, str]
 """Family and group."""
@@ -52,7 +52,7 @@ class Difference(Interval):
 
     @property
     def is_clear(self) -> bool:
-        """Whether the difference survives Holm's correction: a star. With one seed nothing does."""
+        """Whether the difference survives Holm's correction: a star. With one seed never."""
         return self.p_holm is not None and self.p_holm < SIGNIFICANT
 
 
@@ -93,7 +93,7 @@ class Cell:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the uncorrected interval leaves zero out; with one seed nothing is clear."""
+        """Whether the uncorrected interval excludes zero; with one seed never."""
         if self.one_seed or self.low is None or self.high is None:
             return False
         return self.low < self.high and self.low * self.high > 0
@@ -101,7 +101,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Slicing:
-    """The tested users cut one way."""
+    """One way to slice the tested users."""
 
     title: str
     labels: tuple[str, ...]
@@ -112,7 +112,7 @@ class Slicing:
 
 @dataclass(frozen=True, slots=True)
 class ResultTable:
-    """Everything said about the runs of one protocol."""
+    """Results of the runs of one protocol."""
 
     protocol: dict[str, Any]
     metrics: tuple[str, ...]
@@ -124,7 +124,7 @@ class ResultTable:
     slices_note: str
     """Why there are no slices; empty where there are."""
     doubts: tuple[Doubt, ...]
-    """Runs to look at before their group is believed."""
+    """Suspicious runs."""
     runs: tuple[FinishedRun, ...]
     reference: Key | None
     """The one group that all others are compared with; None compares within families, with `none`."""

@@ -37,7 +37,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: If the file is damaged, or no checkpoint.
     """
-    repair = "the file is damaged or no checkpoint of this project; --overwrite the run to begin it anew"
+    repair = "the file is damaged or no checkpoint of this project; --overwrite the run to start it again"
     found = read_torch(path, repair)
     state = found.get("state_dict") if isinstance(found, dict) else None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):

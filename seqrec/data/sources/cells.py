@@ -1,4 +1,4 @@
-"""What stands in a table's cells: lists written as text, and whole numbers written as fractions."""
+"""Cells of tables: lists written as text, and whole numbers written as fractions."""
 
 import ast
 import json
@@ -10,7 +10,7 @@ from seqrec.basics.errors import UserError
 ELEMENT = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,\[\]]+"""
 """One element of a list: quoted, or a word that ends at a blank, a comma or a bracket."""
 EXACT = 1 << 53
-"""A float holds whole numbers below this exactly."""
+"""Floats hold whole numbers below this exactly."""
 
 
 def split_lists(cells: pl.Expr) -> pl.Expr:

@@ -1,4 +1,4 @@
-"""What is asked of rows that a source has read: ids, times and ratings in each, and each item once."""
+"""Checks of rows that a source has read: ids, times and ratings are there, items unique."""
 
 import logging
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from seqrec.data.sources.times import TimeColumn
 log = logging.getLogger(__name__)
 EARLY = datetime(1980, 1, 1)
 COARSER = {"ms": "s", "us": "ms", "ns": "us"}
-"""A time that is this early was perhaps in the other unit."""
+"""Times earlier than this were perhaps in another unit."""
 
 
 def interactions(

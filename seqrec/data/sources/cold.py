@@ -1,4 +1,4 @@
-"""A prepared dataset of which some items are never trained on: what a model says of items that are new.
+"""A prepared dataset with some items held out of training, to test a model on items unseen in training.
 
 A share of the items that are somebody's last is drawn by the seed and taken out of every history but for the last
 event, which leave-one-out tests; also from there, where too little else is left for a test. Such an item has no

@@ -31,7 +31,7 @@ class Corpus(Preparation):
     disjoint_from: tuple[str, ...] = ()
     """Datasets that a model will be finetuned or validated on: the corpus is to share no item with them."""
     on_shared_items: Literal["error", "drop"] = "error"
-    """What becomes of an item that the corpus shares with those: stop, or leave it out."""
+    """Items shared with those datasets: stop, or leave them out."""
     prefix_items: bool = False
     """Put the domain before each item's id, so that no two domains share an item."""
 
@@ -110,7 +110,7 @@ class Corpus(Preparation):
 
 
 def _users(domain: Dataset) -> pl.Series:
-    """Return what the corpus calls a domain's users."""
+    """Return the names of a domain's users in the corpus."""
     return domain.user_table()["raw_id"] + f"@{domain.name}"
 
 

@@ -26,7 +26,7 @@ class Pickled(Preparation):
     items: Path | None = None
     """meta_data.json with the text of smap's keys; without it the dataset has no text."""
     resplit: bool = False
-    """Join train, val and test of a user and hold out the last two items anew."""
+    """Join train, val and test of a user and hold out the last two items again."""
 
     def read(self, scratch: Path) -> RawData:
         """Return the sequences and the items' text."""
@@ -61,10 +61,10 @@ def load_plain_pickle(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             content = _PlainUnpickler(file).load()
-    except Exception as error:  # what is damaged makes the unpickler raise nearly anything, as its documentation says
+    except Exception as error:  # damaged pickles raise nearly any error, as the documentation says
         raise UserError(
             f"{path} can't be read as a pickle of dict, list, int and str: {error or type(error).__name__}. "
-            "Write it anew with plain types, or as the JSON files of the source `recformer`"
+            "Write it again with plain types, or as the JSON files of the source `recformer`"
         ) from error
     odd = _odd_type(content)
     if odd is not None:

@@ -16,11 +16,11 @@ from seqrec.basics.progress import progress
 
 CHUNK_BYTES = 64 << 20
 MAX_LINE_BYTES = 64 << 20
-"""A line of a million item ids takes a tenth of this."""
+"""Longest line; a line of a million item ids takes a tenth of it."""
 MAX_WHOLE_BYTES = 2 << 30
-"""Of a file that is read as one value."""
+"""Largest file that is read as one value."""
 MAX_EXPANSION, FREE_EXPANSION = 200, 1 << 30
-"""A gzip stream may grow to more bytes than the second only while it is at most so many times the file: text is 3 to 20
+"""Limits of a gzip stream: it may exceed the second, in bytes, only if it is at most the first times the file. Text is 3 to 20
 times smaller zipped, a file of zeros 1,000 times."""
 BOM = b"\xef\xbb\xbf"
 FOREIGN = {
@@ -32,7 +32,7 @@ FOREIGN = {
     b"\xfd7zXZ": "compressed by xz: unpack it, or use gzip",
     b"\x28\xb5\x2f\xfd": "compressed by zstandard: unpack it, or use gzip",
 }
-"""What files begin with that are no text."""
+"""First bytes of files that are no text."""
 
 
 def existing(path: Path, what: str) -> Path:
@@ -100,7 +100,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def pieces(path: Path, size: int) -> Iterator[bytes]:
-    """Yield a plain or gzip file's text in pieces of at most so many bytes, as they come.
+    """Yield a plain or gzip file's text in pieces of limited size.
 
     Raises:
         UserError: If the file is no text, or a gzip stream that is truncated, damaged or grows beyond measure.

@@ -6,7 +6,7 @@ maps a raw user key to the user's id. Items keep the order of their ids.
 
 The split of a prepared dataset is leave-one-out, so the files' split is kept exactly when it is that one: each user of
 val and test has a train list and one item in each of the two. `resplit` takes any other files: a user's sequence is
-then what train, val and test hold of the user, in this order, and the last two items are held out anew.
+then what train, val and test hold of the user, in this order, and the last two items are held out again.
 
 The layout of a pretraining corpus is another: `train.json` and `dev.json` are lists of sequences of raw item keys,
 without users, and there is no smap. `sequences_file` reads one of them.
@@ -38,7 +38,7 @@ class JsonSplits(Preparation):
     input: Path
     """Folder with the files."""
     resplit: bool = False
-    """Join train, val and test of a user and hold out the last two items anew."""
+    """Join train, val and test of a user and hold out the last two items again."""
     train_file: str = "train.json"
     """Training sequences."""
     val_file: str = "val.json"
@@ -148,7 +148,7 @@ def _raw_users(umap: Mapping[Any, int], ids: pl.Series, origin: Path) -> dict[st
 
 
 def _check_leave_one_out(train: Sequences, val: Sequences, test: Sequences, origin: Path) -> None:
-    cure = "add --resplit to join each user's lists and hold out the last two items anew"
+    cure = "add --resplit to join each user's lists and hold out the last two items again"
     for name, held in (("val", val), ("test", test)):
         missing = next((user for user in held if not train.get(user)), None)
         if missing is not None:

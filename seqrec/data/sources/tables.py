@@ -58,7 +58,7 @@ def scan_parquet(path: Path, scratch: Path) -> pl.LazyFrame:
     with path.open("rb") as file:
         begin = file.read(80)
     if not begin.startswith(b"PAR1"):
-        raise UserError(f"{path} is no Parquet file, it begins with {begin!r}: name a CSV file .csv, or write it anew")
+        raise UserError(f"{path} is no Parquet file, it begins with {begin!r}: name a CSV file .csv, or write it again")
     return _settle(pl.scan_parquet(path, glob=False), path, scratch, 1)
 
 
