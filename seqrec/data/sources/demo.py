@@ -111,7 +111,7 @@ class Catalogue:
 
 
 def make_catalogue(num_items: int, skew: float, rng: np.random.Generator) -> Catalogue:
-    """Return a catalogue of `count` items."""
+    """Return a catalogue of `num_items` items."""
     sizes = rng.integers(8, 17, size=num_items // 8 + 1)
     ends = np.cumsum(sizes)
     ends = np.minimum(ends[: int(np.searchsorted(ends, num_items)) + 1], num_items)

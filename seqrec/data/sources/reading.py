@@ -20,8 +20,8 @@ MAX_LINE_BYTES = 64 << 20
 MAX_WHOLE_BYTES = 2 << 30
 """Largest file that is read as one value."""
 MAX_EXPANSION, FREE_EXPANSION = 200, 1 << 30
-"""Limits of a gzip stream: it may exceed the second, in bytes, only if it is at most the first times the file. Text is 3 to 20
-times smaller zipped, a file of zeros 1,000 times."""
+"""Limits of a gzip stream: beyond the second, in bytes, it may be at most the first times as large as the file. Zipping
+makes text 3 to 20 times smaller, a file of zeros 1,000 times."""
 BOM = b"\xef\xbb\xbf"
 FOREIGN = {
     b"PAR1": "a Parquet file: its name must end in .parquet",
