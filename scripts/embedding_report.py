@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.files import write_atomically, write_json
+from seqrec.basics.formatting import align
 from seqrec.basics.paths import ROOT
 from seqrec.basics.progress import progress
 from seqrec.comparison.page import render_page
@@ -104,13 +105,8 @@ def measure(config: Config, dataset: Dataset, vectors: dict[str, NDArray[np.floa
 def format_text(rows: list[dict[str, Any]]) -> str:
     """Return the numbers as an aligned table."""
     head = ["vectors", "transform", *(title for title, _, _ in COLUMNS)]
-    table = [head, *([row["vectors"], row["transform"], *format_numbers(row["statistics"])] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
-        for r in table
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    cells = [[row["vectors"], row["transform"], *format_numbers(row["statistics"])] for row in rows]
+    return align(head, cells, names=2)
 
 
 def format_numbers(statistics: Statistics) -> list[str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import write_atomically
-from seqrec.basics.formatting import number
+from seqrec.basics.formatting import align, number
 from seqrec.basics.opening import read_json_object
 
 
@@ -97,10 +97,11 @@ def main(config: Config) -> None:
     titles = name_all(config.titles, [path.resolve().parent.name for path in config.sweeps], "--titles")
     for title, (validation, test) in zip(titles, scores, strict=True):
         print(f"{title}, test {first['metric']} (validation)")
-        print(" " * 20 + "".join(f"{name:>20}" for name in columns))
-        for name, valid_row, test_row in zip(rows, validation, test, strict=True):
-            cells = (f"{number(t)} ({number(v)})" for v, t in zip(valid_row, test_row, strict=True))
-            print(f"{name:<20}" + "".join(f"{cell:>20}" for cell in cells))
+        cells = [
+            [name, *(f"{number(t)} ({number(v)})" for v, t in zip(valid_row, test_row, strict=True))]
+            for name, valid_row, test_row in zip(rows, validation, test, strict=True)
+        ]
+        print(align(["", *columns], cells))
     output = config.output or config.sweeps[0].with_name("best.png")
     with write_atomically(output) as file:
         file.write(draw_scores([test for _, test in scores], rows, columns, titles))

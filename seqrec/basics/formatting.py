@@ -57,6 +57,13 @@ COLUMNS = 110
 _NAME_WIDTH = 14
 
 
+def align(header: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> str:
+    """Return a table as text: the first columns are names, the rest are right-aligned."""
+    sides = [*["left"] * names, *["right"] * (len(header) - names)]
+    text = tabulate(rows, header, "plain", colalign=sides, disable_numparse=True, preserve_whitespace=True)
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
 def align_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a titled table; the first two columns are names, the rest numbers set to the right.
 
@@ -66,10 +73,8 @@ def align_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]])
     for family, name, *rest in rows:
         shown.append(["" if family == last else _shorten(family), _shorten(name, 2 * _NAME_WIDTH), *rest])
         last = family
-    align = ["left", "left", *["right"] * (len(header) - 2)]
-    text = tabulate(shown, header, "plain", colalign=align, disable_numparse=True, preserve_whitespace=True)
-    lines = [line.rstrip() for line in text.splitlines()]
-    return "\n".join([title, "─" * min(COLUMNS, max(map(len, lines))), *lines])
+    text = align(header, shown, names=2)
+    return "\n".join([title, "─" * min(COLUMNS, max(map(len, text.splitlines()))), text])
 
 
 def _shorten(name: str, width: int = _NAME_WIDTH) -> str:

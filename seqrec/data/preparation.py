@@ -18,10 +18,11 @@ import shutil
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
+import tyro
 from numpy.typing import NDArray
 
 from seqrec.basics.errors import UserError
@@ -74,9 +75,9 @@ class Preparation(ABC):
     """Keep only the first of interactions with the same user, item and time, at the source's resolution."""
     dedupe: bool = False
     """Keep only a user's first interaction with an item."""
-    min_sc: int = 0
+    min_sc: Annotated[int, tyro.conf.arg(aliases=["--min_item_count"])] = 0
     """Keep items with at least this many interactions (one pass, before min_uc)."""
-    min_uc: int = 0
+    min_uc: Annotated[int, tyro.conf.arg(aliases=["--min_user_count"])] = 0
     """Keep users with at least this many interactions (one pass)."""
     k_core: int = 0
     """Repeat until every user and every item has at least this many interactions."""
