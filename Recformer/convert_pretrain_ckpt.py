@@ -1,5 +1,7 @@
 """Turn a pretraining checkpoint into what finetuning takes: `python Recformer/convert_pretrain_ckpt.py --help`.
 
+Without flags it converts the pretraining that ended last.
+
 Reads a Lightning `.ckpt`, a DeepSpeed checkpoint folder, the folder or file that DeepSpeed's `zero_to_fp32.py` makes of
 one, and the published `.bin` layouts. Writes the bare encoder, the encoder with its language-model head, and beside the
 first a folder of its name with configuration, tokenizer and weights, which --model_name_or_path takes anywhere. Nothing
@@ -8,7 +10,7 @@ is left out in silence: what the checkpoint lacks and cannot have been frozen, a
 
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,38 +22,88 @@ from Recformer.checkpoint import DECODER, REDUNDANT, add_published_names
 from Recformer.config import read_config
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import MissingFileError, UserError
+from seqrec.basics.opening import read_json_object
+from seqrec.basics.paths import ROOT
 from seqrec.text.backbones import MINILM, find_backbone, load_tokenizer
 from seqrec.text.lora import merge_lora
 from seqrec.text.weights import IGNORED, load_checkpoint, save_checkpoint, save_folder, strip_wrappers
-from seqrec.training.checkpoints import consolidate
+from seqrec.training.checkpoints import consolidate, find_checkpoint
 
 log = logging.getLogger(__name__)
 OUTPUTS = Path(__file__).resolve().parent / "pretrain_ckpt"
+ENCODER, WHOLE = "recformer_pretrain_ckpt", "seqrec_pretrain_ckpt"
 PREFIX = "longformer."
 
 
-def _path(constant: str) -> Path | None:
-    """Return the path in the environment variable that has the published script's name for it."""
-    value = os.environ.get(constant)
-    return Path(value) if value else None
+def _path(*constants: str) -> Path | None:
+    """Return the path in the first of these environment variables that is set."""
+    values = (os.environ.get(constant) for constant in constants)
+    return next((Path(value) for value in values if value), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """One conversion; each option may be given as the environment variable of its name in capitals, too."""
 
-    pretrained_ckpt_path: Path | None = field(default_factory=lambda: _path("PRETRAINED_CKPT_PATH"))
-    """What pretraining left: `checkpoints/best.ckpt`, a DeepSpeed folder, or what zero_to_fp32.py made of it."""
+    pretrained_ckpt_path: Annotated[Path | None, tyro.conf.arg(aliases=["--lightning_ckpt_path"])] = field(
+        default_factory=lambda: _path("LIGHTNING_CKPT_PATH", "PRETRAINED_CKPT_PATH")
+    )
+    """What pretraining left: `checkpoints/best.ckpt`, a DeepSpeed folder, or what zero_to_fp32.py made of it. By
+    default that of the pretraining in runs/ that ended last."""
     longformer_ckpt_path: Path | None = field(default_factory=lambda: _path("LONGFORMER_CKPT_PATH"))
     """Backbone as save_longformer_ckpt.py wrote it: gives what was frozen and is therefore missing."""
-    longformer_type: Annotated[str, tyro.conf.arg(aliases=["--model_name_or_path"])] = (
-        os.environ.get("LONGFORMER_TYPE") or MINILM
+    longformer_type: Annotated[str | None, tyro.conf.arg(aliases=["--model_name_or_path"])] = field(
+        default_factory=lambda: os.environ.get("LONGFORMER_TYPE") or None
     )
-    """Backbone that was pretrained: minilm, a local folder, or a model's name on the Hugging Face hub."""
-    recformer_output_path: Path = _path("RECFORMER_OUTPUT_PATH") or OUTPUTS / "recformer_pretrain_ckpt.bin"
+    """Backbone that was pretrained: minilm, a local folder, or a model's name on the Hugging Face hub. By default what
+    the run records, or minilm."""
+    recformer_output_path: Annotated[Path, tyro.conf.arg(aliases=["--output_ckpt_path"])] = field(
+        default_factory=lambda: _path("OUTPUT_CKPT_PATH", "RECFORMER_OUTPUT_PATH") or OUTPUTS / f"{ENCODER}.bin"
+    )
     """The encoder alone."""
-    recformerseqrec_output_path: Path = _path("RECFORMERSEQREC_OUTPUT_PATH") or OUTPUTS / "seqrec_pretrain_ckpt.bin"
+    recformerseqrec_output_path: Annotated[Path, tyro.conf.arg(aliases=["--output_config_path"])] = field(
+        default_factory=lambda: _path("OUTPUT_CONFIG_PATH", "RECFORMERSEQREC_OUTPUT_PATH") or OUTPUTS / f"{WHOLE}.bin"
+    )
     """The encoder as `longformer.*` and the language-model head, with its decoder."""
+
+
+def find_latest(runs_dir: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the checkpoint of the pretraining that ended last, and the flags that it was run with.
+
+    Raises:
+        MissingFileError: If there is none.
+    """
+    ended = list((runs_dir / "Recformer").glob("*/*/metrics.json"))
+    for metrics in sorted(ended, key=lambda path: path.stat().st_mtime, reverse=True):
+        flags = read_json_object(metrics.with_name("config.json"), "delete the run's folder and run it again")
+        checkpoint = find_checkpoint(metrics.parent / "checkpoints" / "best.ckpt")
+        if "valid_dataset" in flags and checkpoint is not None:
+            return checkpoint, flags
+    raise MissingFileError(
+        f"{runs_dir / 'Recformer'} holds no pretraining that has ended: run `bash Recformer/lightning_run.sh` first, "
+        "or give --pretrained_ckpt_path"
+    )
+
+
+def find_source(config: Config) -> Config:
+    """Return the conversion with its checkpoint and backbone found, where they were not given.
+
+    Raises:
+        MissingFileError: If there is no such checkpoint.
+    """
+    source, backbone, name = config.pretrained_ckpt_path, config.longformer_ckpt_path, config.longformer_type
+    if source is None:
+        source, flags = find_latest(ROOT / "runs")
+        log.info("converting %s, which ended last", source)
+        if name is None and backbone is None:
+            name = flags.get("model_name_or_path")
+            backbone = None if flags.get("longformer_ckpt") is None else ROOT / flags["longformer_ckpt"]
+    if not source.exists():
+        raise MissingFileError(
+            f"--pretrained_ckpt_path {source} does not exist: give checkpoints/best.ckpt of a pretraining run, or the "
+            "folder or file that zero_to_fp32.py wrote"
+        )
+    return replace(config, pretrained_ckpt_path=source, longformer_ckpt_path=backbone, longformer_type=name or MINILM)
 
 
 def read_pretrained(path: Path) -> dict[str, Tensor]:
@@ -120,12 +172,9 @@ def complete(found: dict[str, Tensor], backbone: dict[str, Tensor], source: Path
 
 def main(config: Config) -> None:
     """Convert one checkpoint."""
+    config = find_source(config)
     source, encoder_path = config.pretrained_ckpt_path, config.recformer_output_path
-    if source is None or not source.exists():
-        raise MissingFileError(
-            f"--pretrained_ckpt_path {source} does not exist: give checkpoints/best.ckpt of a pretraining run, or the "
-            "folder or file that zero_to_fp32.py wrote"
-        )
+    assert source is not None and config.longformer_type is not None
     found = read_pretrained(source)
     if not any(name.startswith(PREFIX) for name in found):
         found = {name if IGNORED.match(name) else PREFIX + name: tensor for name, tensor in found.items()}
@@ -150,7 +199,7 @@ def _limits(config: Config, found: dict[str, Tensor]) -> dict[str, Any]:
     positions = found.get(PREFIX + "embeddings.position_embeddings.weight")
     if config.longformer_ckpt_path is not None:
         return {}
-    folder = find_backbone(config.longformer_type)
+    folder = find_backbone(config.longformer_type or MINILM)
     plain = read_config(folder, load_tokenizer(folder), max_token_num=1)
     rows = plain.max_position_embeddings if positions is None else len(positions)
     return {"max_token_num": rows - plain.position_offset}

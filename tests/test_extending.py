@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from seqrec.basics.paths import ROOT
-from tests.test_quickstart import copy_project
+from tests.clones import copy_project
 
 GUIDE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`(FMC/\w+\.(?:py|sh))`.*?^```\w+\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL))

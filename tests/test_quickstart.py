@@ -2,33 +2,16 @@
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def copy_project(folder: Path) -> Path:
-    """Copy what git knows of the project, and lend the copy this environment."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    (folder / ".venv").symlink_to(sys.prefix)
-    return folder
+from seqrec.basics.paths import ROOT
+from tests.clones import copy_project, shrink
 
 
 def test_quickstart_goes_from_nothing_to_the_comparison(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "a folder")
+    shrink(project)
     run = subprocess.run(
         ["bash", str(project / "scripts" / "quickstart.sh"), "--num_users", "150", "--num_items", "100"],
         cwd=tmp_path,

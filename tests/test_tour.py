@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from seqrec.basics.paths import ROOT
-from tests.test_quickstart import copy_project
+from tests.clones import copy_project
 
 NOTEBOOK = json.loads((ROOT / "docs" / "tour.ipynb").read_text(encoding="utf-8"))
 CELLS = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]

@@ -22,7 +22,14 @@ from seqrec.data.sources.pickled import Pickled
 from seqrec.data.sources.recformer import JsonSplits
 
 log = logging.getLogger(__name__)
-DEMOS = {"demo": Demo(), "demo-small": Demo(name="demo-small", num_users=300, num_items=200)}
+DEMOS = {
+    demo.name: demo
+    for demo in (
+        Demo(),
+        Demo(name="demo-small", num_users=300, num_items=200),
+        Demo(name="demo-other", num_users=300, num_items=220, seed=43),
+    )
+}
 """Made-up shops that are prepared when a command first names them."""
 PICKLE, META = "dataset.pkl", "meta_data.json"
 JSON_FILES = ("train.json", "val.json", "test.json", "smap.json", META)
