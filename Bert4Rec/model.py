@@ -3,11 +3,12 @@
 Source: Sun et al. (2019), https://doi.org/10.1145/3357384.3357895. Deviations: histories are ragged, so nothing is
 computed for padding; the last block computes only the events that a loss or a prediction reads; positions count from
 the end of the history, so that the event to be predicted always has the same one; scores have no item bias, except with
-a separate output table.
+a separate output table. `--architecture published` is the network of the code published with Qu et al. (2024),
+https://arxiv.org/abs/2404.08796.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,22 +37,45 @@ class Bert4RecConfig:
     """Maximum number of most recent events that the model reads, the masked one included."""
     untied_output: bool = False
     """Score with a separate item table and a bias instead of the input item vectors."""
+    architecture: Literal["bert", "published"] = "bert"
+    """Network: bert (with a norm before the blocks and a layer before the scores, as in BERT), or published (without
+    the two; dropout after each block; an untied output)."""
 
     def __post_init__(self) -> None:
         check_sizes(self, least_length=2)  # one event and the masked one
+
+    @property
+    def has_output_table(self) -> bool:
+        """Return whether scores come from a separate item table and a bias."""
+        return self.untied_output or self.architecture == "published"
+
+
+class DeviationNorm(nn.Module):
+    """Layer norm that divides by the unbiased standard deviation plus 1e-6, not by the root of the variance."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the same shape, normed over its last dimension."""
+        deviation, mean = torch.std_mean(x, dim=-1, keepdim=True)
+        return torch.addcmul(self.bias, self.weight, (x - mean) / (deviation + 1e-6))
 
 
 class BidirectionalBlock(AttentionBlock):
     """Bidirectional self-attention and a feed-forward network, each followed by dropout, residual and norm."""
 
     def __init__(self, config: Bert4RecConfig) -> None:
-        width = config.hidden_units
+        width, is_published = config.hidden_units, config.architecture == "published"
         super().__init__(width, config.num_heads, config.dropout_rate)
-        self.attention_norm = nn.LayerNorm(width)
+        norm = DeviationNorm if is_published else nn.LayerNorm
+        self.attention_norm = norm(width)
         self.feed_forward_in = nn.Linear(width, 4 * width)
         self.feed_forward_out = nn.Linear(4 * width, width)
-        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward_norm = norm(width)
         self.dropout = Dropout(config.dropout_rate)
+        self.last_dropout = Dropout(config.dropout_rate if is_published else 0.0)
 
     def forward(
         self, x: Tensor, layout: Layout, asked: Tensor | None = None, asked_layout: Layout | None = None
@@ -62,7 +86,7 @@ class BidirectionalBlock(AttentionBlock):
             x = x[asked]
         x = self.attention_norm(x + self.dropout(self.attention(x, events, layout, asked_layout, causal=False)))
         inner = F.gelu(self.feed_forward_in(x), approximate="tanh")
-        out: Tensor = self.feed_forward_norm(x + self.dropout(self.feed_forward_out(inner)))
+        out: Tensor = self.last_dropout(self.feed_forward_norm(x + self.dropout(self.feed_forward_out(inner))))
         return out
 
 
@@ -83,19 +107,21 @@ class Bert4Rec(nn.Module):
         self.item_embedding = ItemTable(num_items, width, 0.02, given)
         self.mask_embedding = nn.Parameter(torch.empty(width))
         self.position_embedding = nn.Embedding(config.maxlen, width)
-        self.input_norm = nn.LayerNorm(width)
+        is_bert = config.architecture == "bert"
+        self.input_norm = nn.LayerNorm(width) if is_bert else nn.Identity()
         self.dropout = Dropout(config.dropout_rate)
         self.blocks = nn.ModuleList(BidirectionalBlock(config) for _ in range(config.num_blocks))
-        self.output = nn.Linear(width, width)
-        self.output_norm = nn.LayerNorm(width)
-        if config.untied_output:
+        if is_bert:
+            self.output = nn.Linear(width, width)
+            self.output_norm = nn.LayerNorm(width)
+        if config.has_output_table:
             self.output_embedding = nn.Embedding(num_items + 1, width, padding_idx=0)
             self.output_bias = nn.Parameter(torch.zeros(num_items + 1, 1))
         for name, parameter in self.named_parameters():
             matrix = parameter.dim() > 1 and name != "output_bias" and not name.startswith("item_embedding.")
             if matrix or name == "mask_embedding":
                 nn.init.normal_(parameter, std=0.02)
-        if config.untied_output:
+        if config.has_output_table:
             with torch.no_grad():
                 self.output_embedding.weight[0] = 0
 
@@ -106,7 +132,7 @@ class Bert4Rec(nn.Module):
             table: (R, D) item vectors, where they are at hand.
             rows: (R,) int64 items that the table is of; by default all N+1.
         """
-        if self.config.untied_output:
+        if self.config.has_output_table:
             read = self.output_embedding.weight, self.output_bias
             return torch.cat([x if rows is None else F.embedding(rows, x) for x in read], dim=1)
         return self.item_embedding.vectors() if table is None else table
@@ -141,5 +167,6 @@ class Bert4Rec(nn.Module):
         for block in self.blocks[:-1]:
             x = block(x, layout)
         x = self.blocks[-1](x, layout, asked, asked_layout)
-        x = self.output_norm(F.gelu(self.output(x), approximate="tanh"))
-        return torch.cat([x, x.new_ones(len(x), 1)], dim=1) if self.config.untied_output else x
+        if self.config.architecture == "bert":
+            x = self.output_norm(F.gelu(self.output(x), approximate="tanh"))
+        return torch.cat([x, x.new_ones(len(x), 1)], dim=1) if self.config.has_output_table else x

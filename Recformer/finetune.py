@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from Recformer.options import FINETUNE_PUBLISHED as PUBLISHED
 from Recformer.options import FinetuneConfig as Config
 from seqrec.basics.command import run_command
 
@@ -39,4 +40,4 @@ def restore(
 
 
 if __name__ == "__main__":
-    run_command(main, Config)
+    run_command(main, Config, published=PUBLISHED)

@@ -10,6 +10,7 @@ from Recformer.pretraining import MlmPass
 from seqrec.basics.checks import require_at_least
 from seqrec.basics.errors import UserError
 from seqrec.basics.paths import ROOT
+from seqrec.basics.published import PublishedFlags
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.text.options import EncoderOptions, LearningOptions
 from seqrec.training.options import TrainingConfig
@@ -17,7 +18,10 @@ from seqrec.training.options import TrainingConfig
 
 @dataclass(frozen=True, slots=True)
 class FinetuneConfig:
-    """One finetuning run."""
+    """One finetuning run.
+
+    `--recipe published` sets the published script's values, see docs/published-flags.md.
+    """
 
     dataset: str | None = None
     """Name of a prepared dataset in data/; demo, unless --data_path is given."""
@@ -73,7 +77,10 @@ class FinetuneConfig:
 
 @dataclass(frozen=True, slots=True)
 class PretrainConfig:
-    """One pretraining run."""
+    """One pretraining run.
+
+    `--recipe published` sets the published script's values, see docs/published-flags.md.
+    """
 
     dataset: str | None = None
     """Name of the prepared dataset to read, such as one that `scripts/prepare.py corpus` made."""
@@ -135,3 +142,42 @@ class PretrainConfig:
     def rows_per_step(self) -> int:
         """Histories of a training batch, over all processes."""
         return self.contrast_batch or self.batch_size * self.training.devices * self.training.num_nodes
+
+
+_FILES = "--data_path reads a folder of such files; `scripts/prepare.py recformer` takes other names, too"
+_LISTS = "`scripts/prepare.py recformer --sequences_file FILE --meta_file FILE` prepares it, for "
+_CHECKPOINTS = "the run's folder has checkpoints/best.ckpt and stage1/checkpoints/best.ckpt; --run_name names it"
+_FP16 = {"--fp16": "--precision 16-mixed"}
+_TOKENS = {"--preprocessing_num_workers": "tokens are made once, by all cores; drop the flag"}
+_BACKBONE = "--model_name_or_path allenai/longformer-base-4096"
+FINETUNE_PUBLISHED = PublishedFlags(
+    taken=_FP16 | {"--test_only": "--test_only | --no_test_only"},
+    refused=_TOKENS
+    | {
+        "--device": "CUDA_VISIBLE_DEVICES=N before the command chooses a GPU, --accelerator cpu none",
+        "--ckpt": _CHECKPOINTS,
+        "--ckptf1": _CHECKPOINTS,
+        "--train_file": _FILES,
+        "--dev_file": _FILES,
+        "--test_file": _FILES,
+        "--item2id_file": _FILES,
+        "--meta_file": _FILES,
+        "--first_stage_start_epoch": "--resume continues a run where it was interrupted",
+        "--second_stage_start_epoch": "--resume continues a run where it was interrupted",
+    },
+    recipe=(
+        f"{_BACKBONE} --max_token_num 1024 --sample_size 100 --finetune_negative_sample_size 1000 "
+        "--accumulate_grad_batches 8"
+    ),
+)
+PRETRAIN_PUBLISHED = PublishedFlags(
+    taken=_FP16 | {"--device": "--devices"},
+    refused=_TOKENS
+    | {
+        "--train_file": _LISTS + "--dataset",
+        "--dev_file": _LISTS + "--valid_dataset",
+        "--item_attr_file": _LISTS + "--dataset",
+        "--log_step": "the losses are logged once per epoch; drop the flag",
+    },
+    recipe=f"{_BACKBONE} --accumulate_grad_batches 8 --fix_word_embedding --untie_decoder --mlm_pass separate",
+)

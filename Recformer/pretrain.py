@@ -4,6 +4,7 @@ Validation is what the model is for: the next item of the histories of a domain 
 domain. The best weights are in `checkpoints/best.ckpt`, which finetune.py takes as --pretrain_ckpt.
 """
 
+from Recformer.options import PRETRAIN_PUBLISHED as PUBLISHED
 from Recformer.options import PretrainConfig as Config
 from seqrec.basics.command import run_command
 
@@ -16,4 +17,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, Config)
+    run_command(main, Config, published=PUBLISHED)

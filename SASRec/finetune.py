@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from SASRec.options import Config
+from SASRec.options import PUBLISHED, Config
 from seqrec.basics.command import run_command
 
 if TYPE_CHECKING:
@@ -35,4 +35,4 @@ def restore(
 
 
 if __name__ == "__main__":
-    run_command(main, Config)
+    run_command(main, Config, published=PUBLISHED)

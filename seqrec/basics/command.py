@@ -20,6 +20,7 @@ from seqrec.basics.checks import check_numbers, list_flags
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import NO_ROOM
 from seqrec.basics.progress import show_progress
+from seqrec.basics.published import PublishedFlags
 
 log = logging.getLogger(__name__)
 SURROUNDINGS = (*NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -47,10 +48,15 @@ class _UntilClosed(io.FileIO):
             return super().write(data)
 
 
-def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str] | None = None) -> None:
+def run_command(
+    main: Callable[[Any], object],
+    config: Any,
+    words: Sequence[str] | None = None,
+    published: PublishedFlags | None = None,
+) -> None:
     """Read the flags of a (nested) dataclass, or of a union of them as subcommands, flat, and run a command.
 
-    They are read from `words`, by default those of the command line.
+    They are read from `words`, by default those of the command line; flags of a `published` script are translated.
 
     Refused input ends the command with the error's message and status 1; SEQREC_TRACEBACK=1 shows the traceback.
     SIGTERM, SIGINT and SIGHUP end it cleanly, with status 128 plus the signal's number. Any other error keeps its
@@ -61,6 +67,9 @@ def run_command(main: Callable[[Any], object], config: Any, words: Sequence[str]
     received: list[int] = []
     try:
         with _ended_by_signals(received):
+            words = sys.argv[1:] if words is None else words
+            if published is not None:
+                words = published.translate(words)
             settings = tyro.cli(config, args=words, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
             check_numbers(settings)
             show_progress(dict(list_flags(settings)).get("progress_bar", True))

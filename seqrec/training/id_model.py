@@ -6,6 +6,7 @@ Shapes: N items, B users, T targets of a batch, D width of the model.
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seqrec.basics.errors import UserError
+from seqrec.basics.files import write_atomically
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
+from seqrec.data.splits import Split
 from seqrec.data.vectors import NONE, load_embeddings, name_of, vectors_sha256
 from seqrec.nn.item_table import GivenVectors
 from seqrec.nn.losses import catalogue_loss
@@ -28,8 +31,9 @@ from seqrec.training.folder import RunFolder
 from seqrec.training.id_options import IdModelConfig
 from seqrec.training.module import NextItemModule, Recommender, TrainedOn, share_of_mean
 from seqrec.training.new_items import ADVICE, read_new_items
+from seqrec.training.record import RunRecord
 from seqrec.training.sharding import whole_weights
-from seqrec.training.trainer import complete
+from seqrec.training.trainer import complete, report, test
 
 TABLE = "model.item_embedding.weight"
 """Name of the item table in a state."""
@@ -185,7 +189,12 @@ def train_id_model(module_class: type[IdModule], config: IdModelConfig) -> None:
     occurring = split.train.item_counts(dataset.num_items) > 0
     given = None if vectors is None else GivenVectors(vectors, occurring, config.table)
     module = module_class(config, dataset.num_items, given)
-    data = BatchModule(
+    complete(run, module, make_batches(module, config, dataset, split, train))
+
+
+def make_batches(module: IdModule, config: IdModelConfig, dataset: Dataset, split: Split, train: Any) -> BatchModule:
+    """Return a run's batches of training and evaluation."""
+    return BatchModule(
         dataset,
         split,
         config.protocol,
@@ -197,4 +206,41 @@ def train_id_model(module_class: type[IdModule], config: IdModelConfig) -> None:
         valid_users=config.training.valid_users,
         num_workers=config.training.dataloader_num_workers,
     )
-    complete(run, module, data)
+
+
+def import_id_model(
+    module_class: type[IdModule], config: IdModelConfig, weights: dict[str, Tensor], source: Path
+) -> None:
+    """Test weights that were trained elsewhere, and write the folder of a run that has them.
+
+    Args:
+        module_class: The family's module.
+        config: All flags of the run.
+        weights: The model's state, row i of the item table for item i.
+        source: Path for messages.
+
+    Raises:
+        UserError: If the weights are of another architecture, or of another number of items.
+    """
+    dataset = open_dataset(config.dataset, config.data_path)
+    rows = len(weights["item_embedding.weight"])
+    if rows != dataset.num_items + 1:
+        raise UserError(
+            f"{source} has vectors of {rows - 1:,} items and {dataset.path} {dataset.num_items:,} items: prepare the "
+            "dataset.pkl that the weights were trained on, in which every item occurs"
+        )
+    run = RunFolder(module_class.family, dataset, NONE, config.training, config.protocol)
+    module = module_class(config, dataset.num_items, None)
+    own = {name: tensor.shape for name, tensor in module.model.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in weights.items()}
+    if odd := [name for name in own | found if own.get(name) != found.get(name)]:
+        raise UserError(f"{source} does not fit {module_class.family}: {', '.join(odd[:6])}")
+    module.model.load_state_dict(weights)
+    if not run.open(config):
+        return
+    split = config.protocol.hold_out(dataset)
+    train = module_class.training_data(config, split.train, dataset.num_items)
+    with write_atomically(run.folder / "checkpoints" / "best.ckpt") as file:
+        torch.save({"state_dict": module.state_dict()}, file)
+    record = RunRecord(run.folder, config.training)
+    report(run, module, record, test(module, make_batches(module, config, dataset, split, train), config.training))

@@ -16,6 +16,17 @@ from seqrec.nn.losses import LossOptions
 from seqrec.nn.optimization import Schedule
 from seqrec.training.options import TrainingConfig
 
+# What published scripts of several families call otherwise, see seqrec.basics.published.
+PREPARED = {
+    "--min_uc": "scripts/prepare.py SOURCE --min_uc N filters when data are prepared",
+    "--min_sc": "scripts/prepare.py SOURCE --min_sc N filters when data are prepared",
+}
+PUBLISHED_RUNS = {
+    "--local_rank": "--devices N starts the processes itself; under torchrun drop the flag",
+    "--experiment_description": "--run_name names the run's folder",
+    "--log_period_as_iter": "the loss is logged once per epoch, and every --eval_every epochs the model is validated",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdModelConfig:
@@ -59,7 +70,7 @@ class IdModelConfig:
             raise UserError(
                 f"--init_mode {self.table.mode} with --init_type none would keep item vectors random: give --init_type"
             )
-        if self.init_type == NONE and self.table != TableOptions():
+        if self.init_type == NONE and self.table not in (TableOptions(), TableOptions(init_transform=("none",))):
             raise UserError("--init_transform, --fit_transform and --init_mode are for given vectors: give --init_type")
         if self.item_lr is not None and self.table.is_frozen:
             raise UserError(f"--item_lr has no effect on --init_mode {self.table.mode}, whose vectors are fixed")

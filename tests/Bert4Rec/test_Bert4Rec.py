@@ -254,7 +254,14 @@ class TestRuns(IdFamilyRuns):
 
 
 @pytest.mark.parametrize(
-    "flags", [("--loss", "bce"), ("--loss", "gbce"), ("--loss", "sampled_softmax"), ("--untied_output",)]
+    "flags",
+    [
+        ("--loss", "bce"),
+        ("--loss", "gbce"),
+        ("--loss", "sampled_softmax"),
+        ("--untied_output",),
+        ("--architecture", "published"),
+    ],
 )
 def test_other_losses_train(flags: tuple[str, ...], tiny_path: Path, tmp_path: Path) -> None:
     command = Command("Bert4Rec", tiny_path, tmp_path, (*FLAGS, "--num_epochs", "30", "--patience", "30", *flags))

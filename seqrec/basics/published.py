@@ -1,0 +1,55 @@
+"""The flags of the published scripts: translated to ours, or refused with what to use; and their values as one set."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from seqrec.basics.errors import UserError
+
+RECIPE = "--recipe"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedFlags:
+    """What a published script's flags are here."""
+
+    taken: Mapping[str, str] = field(default_factory=dict)
+    """By name: the flags that stand for it, such as `--precision 16-mixed`; or `--a | --no_a` for True and False after
+    it."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """By name: what to use."""
+    recipe: str = ""
+    """Flags that `--recipe published` stands for; flags given beside it take precedence."""
+
+    def translate(self, words: Sequence[str]) -> list[str]:
+        """Return a command line in the flags of this project.
+
+        Raises:
+            UserError: If a flag has no counterpart, or the recipe is unknown.
+        """
+        translated: list[str] = []
+        recipe: list[str] = []
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            name, equals, value = word.partition("=")
+            name = "--" + name.removeprefix("--").replace("-", "_")
+            if name == RECIPE and self.recipe and word.startswith("--"):
+                given = value if equals else next(iter(rest), "")
+                rest = rest if equals else rest[1:]
+                if given != "published":
+                    raise UserError(f"--recipe must be published, got {given!r}")
+                recipe = self.recipe.split()
+            elif word.startswith("--") and name in self.refused:
+                raise UserError(f"{name} is the published script's: {self.refused[name]}")
+            elif word.startswith("--") and (meant := self.taken.get(name)) is not None:
+                yes, either, no = meant.partition(" | ")
+                if either:
+                    given = value if equals else next(iter(rest), "")
+                    is_stated = given.lower() in ("true", "false")
+                    rest = rest[1:] if is_stated and not equals else rest
+                    translated.append(no if given.lower() == "false" else yes)
+                else:
+                    translated += [*yes.split(), *([value] if equals else [])]
+            else:
+                translated.append(word)
+        return recipe + translated
