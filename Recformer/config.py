@@ -14,7 +14,7 @@ from seqrec.basics.errors import UserError
 from seqrec.basics.opening import check_field, read_json_object
 from seqrec.basics.precision import Precision
 from seqrec.text.backbones import find_backbone, load_tokenizer
-from seqrec.text.options import Pooling
+from seqrec.text.options import EmptyAttributes, Pooling
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -81,6 +81,8 @@ class RecformerConfig:
     max_attr_num: int = 3
     max_attr_length: int = 32
     """Tokens per attribute, name and value together."""
+    empty_attributes: EmptyAttributes = "drop"
+    """Attributes without text: drop (they are not read) or keep (their name is read, and counts)."""
     pooler_type: Pooling = "cls"
     """Pooling: cls (the first token's vector) or mean (over all tokens)."""
     temp: float = 0.05
@@ -116,6 +118,8 @@ class RecformerConfig:
             raise UserError(f"hidden_act must be one of {sorted(ACTIVATIONS)}, got {self.hidden_act!r:.80}")
         if self.pooler_type not in get_args(Pooling):
             raise UserError(f"pooler_type must be 'cls' or 'mean', got {self.pooler_type!r:.80}")
+        if self.empty_attributes not in get_args(EmptyAttributes):
+            raise UserError(f"empty_attributes must be 'drop' or 'keep', got {self.empty_attributes!r:.80}")
         if self.architecture not in ("longformer", "modernbert"):
             raise UserError(f"architecture must be 'longformer' or 'modernbert', got {self.architecture!r:.80}")
         if any(not 0 <= layer < self.num_hidden_layers for layer in self.full_attention_layers):
@@ -177,6 +181,11 @@ class RecformerConfig:
         if type(window := given.get("attention_window")) is int:
             given["attention_window"] = (window,) * given["num_hidden_layers"]
         return cls(**given)
+
+    @property
+    def text_limits(self) -> tuple[int, int, EmptyAttributes]:
+        """What decides an item's tokens: see `seqrec.text.tokens.tokenize_items`."""
+        return self.max_attr_num, self.max_attr_length, self.empty_attributes
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
@@ -293,4 +302,5 @@ def _was_trained_on_means(folder: Path) -> bool:
 def encoding_options(config: RecformerConfig, name_or_path: str, precision: Precision) -> dict[str, Any]:
     """Return the options that, beside the weights, decide an item's vector."""
     keys = ("max_attr_num", "max_attr_length", "max_token_num", "attention_window", "pooler_type")
-    return {"backbone": name_or_path, "precision": precision} | {key: getattr(config, key) for key in keys}
+    options = {"backbone": name_or_path, "precision": precision} | {key: getattr(config, key) for key in keys}
+    return options if config.empty_attributes == "drop" else options | {"empty_attributes": config.empty_attributes}

@@ -73,7 +73,7 @@ def main(config: Config) -> None:
         log.info("item vectors `%s` are in %s already", config.init_type, path)
         return
     model.to(own_device())
-    items = load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
+    items = load_item_tokens(dataset, tokenizer, *model.config.text_limits)
     write_vectors(model, items, dataset, path, producer, config.part_items, config.max_tokens, config.precision)
     log.info("item vectors `%s` are in %s", config.init_type, path)
 

@@ -247,7 +247,7 @@ def make_batches(config: FinetuneConfig, dataset: Dataset, split: Split, items: 
 def load_encoder(config: FinetuneConfig, dataset: Dataset) -> tuple[RecformerModel, ItemTokens]:
     """Return the backbone and the items' tokens."""
     model, tokenizer = load_backbone(*config.encoder.source, **config.encoder.changes)
-    return model, load_item_tokens(dataset, tokenizer, config.encoder.max_attr_num, config.encoder.max_attr_length)
+    return model, load_item_tokens(dataset, tokenizer, *model.config.text_limits)
 
 
 def restore_finetuned(

@@ -83,8 +83,7 @@ class RecformerTokenizer:
                 continue
             columns = {name: [str(items[row][name] or "") for row in rows] for name in attributes}
             table = pl.DataFrame({"item": np.arange(1, len(rows) + 1), **columns})
-            limits = self.config.max_attr_num, self.config.max_attr_length
-            made = tokenize_items(table, attributes, self.tokenizer, *limits)
+            made = tokenize_items(table, attributes, self.tokenizer, *self.config.text_limits)
             for row, a, b in zip(rows, made.offsets[1:-1], made.offsets[2:], strict=True):
                 texts[row] = made.tokens[a:b].tolist(), made.types[a:b].tolist()
         return texts

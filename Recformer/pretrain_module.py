@@ -167,7 +167,7 @@ def pretrain(config: PretrainConfig) -> None:
     lightning.seed_everything(config.training.seed, verbose=False)
     encoder = config.encoder
     model, tokenizer = load_pretraining(*encoder.source, config.mlm_pass, config.untie_decoder, **encoder.changes)
-    limits = encoder.max_attr_num, encoder.max_attr_length
+    limits = model.longformer.config.text_limits
     corpus_items, valid_items = (load_item_tokens(data, tokenizer, *limits) for data in (corpus, valid))
     module = PretrainModule(model, valid_items, config)
     data = make_batches(config, corpus, corpus_items, valid, valid_items, tokenizer)

@@ -34,6 +34,7 @@ class RecformerConfig(SimpleNamespace):
     @classmethod
     def from_pretrained(cls, name_or_path: str, **changes: Any) -> "RecformerConfig":
         """Return the configuration of a backbone; see `Recformer.config.RecformerConfig`."""
+        changes = {"empty_attributes": "keep"} | changes  # the published tokenizer reads their names
         return cls(**ours.RecformerConfig.from_pretrained(name_or_path, **changes).to_dict())
 
     def freeze(self) -> ours.RecformerConfig:

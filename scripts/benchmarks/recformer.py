@@ -244,7 +244,7 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
     changes = {name: settings[name] for name in ("max_token_num", "pooler_type")}
     model, tokenizer = load_backbone(settings["model_name_or_path"], **changes)
     limit, size, config = settings["max_token_num"], settings["batch_size"], model.config
-    items = load_item_tokens(dataset, tokenizer, config.max_attr_num, config.max_attr_length)
+    items = load_item_tokens(dataset, tokenizer, *config.text_limits)
     ours, peer = RaggedRecformer(model).eval(), PaddedRecformer(model).eval()
     ids = draw_items(items, settings["num_items"], settings["seed"])
 

@@ -17,8 +17,10 @@ MISREAD = r"[ÂÃ][\u0080-\u00bf]|â€"
 """Characters of UTF-8 that was read as latin-1 or Windows-1252."""
 
 
-def item_text(items: pl.DataFrame, text: pl.DataFrame | None, attributes: tuple[str, ...]) -> pl.DataFrame:
-    """Return raw_id and the cleaned attributes, "" where missing, one row per row of items.
+def item_text(
+    items: pl.DataFrame, text: pl.DataFrame | None, attributes: tuple[str, ...], raw: bool = False
+) -> pl.DataFrame:
+    """Return raw_id and the attributes, cleaned unless they stay `raw`, "" where missing, one row per row of items.
 
     Raises:
         UserError: If an attribute is not one of the source's, or has the name of a column of items.parquet.
@@ -37,6 +39,8 @@ def item_text(items: pl.DataFrame, text: pl.DataFrame | None, attributes: tuple[
     if text is None:
         return items.select("raw_id")
     joined = items.select("raw_id").join(text, on="raw_id", how="left", maintain_order="left")
+    if raw:
+        return joined.select("raw_id", *(pl.col(name).cast(pl.String).fill_null("") for name in wanted))
     result = clean_text(joined.select("raw_id", *wanted), wanted)
     for name in wanted:
         misread = result[name].filter(result[name].str.contains(MISREAD))

@@ -67,6 +67,8 @@ class Preparation(ABC):
     """Replace a dataset of this name that differs."""
     attributes: str = ""
     """Text attributes to keep, in order, separated by commas; empty keeps all that the source offers."""
+    raw_text: bool = False
+    """Keep texts as the source has them: tags, entities and blanks stay."""
     on_missing_text: Literal["error", "drop", "item_id"] = "error"
     """Items without text: error (stop), drop, or item_id (use the id as the first attribute)."""
     min_rating: float | None = None
@@ -159,7 +161,7 @@ def prepare(config: Preparation) -> Path:
                 raw = config.read(scratch)
                 bar.update()
                 users, items, events = number(raw)
-                text = item_text(items, raw.items, config.attribute_names)
+                text = item_text(items, raw.items, config.attribute_names, config.raw_text)
                 bar.update()
                 filter_events(events, config, has_text(text))
                 bar.update()
@@ -320,5 +322,6 @@ def _write_table(table: pl.DataFrame, column: str, start: int, path: Path) -> No
 
 
 def _options(config: Preparation) -> dict[str, Any]:
-    options = {key: value for key, value in asdict(config).items() if key not in ("name", "data_dir", "overwrite")}
+    left_out = {"name", "data_dir", "overwrite"} | (set() if config.raw_text else {"raw_text"})  # as before that option
+    options = {key: value for key, value in asdict(config).items() if key not in left_out}
     return {key: value.resolve().name if isinstance(value, Path) else value for key, value in options.items()}

@@ -11,6 +11,8 @@ from seqrec.basics.errors import UserError
 
 Pooling = Literal["cls", "mean"]
 """A sequence's vector: that of its first token, or the mean over all of them."""
+EmptyAttributes = Literal["drop", "keep"]
+"""What is read of an attribute without text: nothing, or its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class EncoderOptions:
     """Maximum number of attributes of an item."""
     max_attr_length: int = 32
     """Maximum number of tokens of an attribute, name and value together."""
+    empty_attributes: EmptyAttributes = "drop"
+    """Attributes without text: drop (they are not read) or keep (their name is read, and counts)."""
     attention_window: int | None = None
     """Attention window in tokens, both sides together; by default 64, in a ModernBERT that of its training."""
     pooler_type: Pooling | None = None
@@ -52,6 +56,7 @@ class EncoderOptions:
             "max_token_num": self.max_token_num,
             "max_attr_num": self.max_attr_num,
             "max_attr_length": self.max_attr_length,
+            "empty_attributes": self.empty_attributes,
             "temp": self.temp,
         }
         chosen = {"attention_window": self.attention_window, "pooler_type": self.pooler_type}

@@ -25,6 +25,7 @@ from seqrec.basics.arrays import ragged_arange
 from seqrec.basics.cache import CachedArrays
 from seqrec.basics.errors import UserError
 from seqrec.data.dataset import Dataset
+from seqrec.text.options import EmptyAttributes
 
 log = logging.getLogger(__name__)
 KEY_TYPE, VALUE_TYPE, PAD_TYPE = 1, 2, 3  # type 0 is the class token's
@@ -61,18 +62,20 @@ def tokenize_items(
     tokenizer: Any,
     max_attr_num: int = 3,
     max_attr_length: int = 32,
+    empty_attributes: EmptyAttributes = "drop",
 ) -> ItemTokens:
     """Return the tokens of every item of the catalogue.
 
-    Each attribute becomes the pieces of its name and then of its value, together at most `max_attr_length`. Attributes
-    without text are skipped and do not count against the limit. A string that occurs in many items is tokenised once.
+    Each attribute becomes the pieces of its name and then of its value, together at most `max_attr_length`. A string
+    that occurs in many items is tokenised once.
 
     Args:
         table: The items in order, with the columns `item` (1..N) and the attributes.
         attributes: Columns to read, in this order.
         tokenizer: A Hugging Face tokenizer with a class token.
-        max_attr_num: Attributes read per item, the first ones with text.
+        max_attr_num: Attributes read per item, the first ones.
         max_attr_length: Tokens per attribute, name and value together.
+        empty_attributes: Whether attributes without text are skipped, and do not count, or read as their names.
 
     Raises:
         UserError: If a column is missing, items are not 1..N in order, or a limit is below 1.
@@ -81,7 +84,9 @@ def tokenize_items(
     pool, starts, lengths = _tokenize_columns(table, attributes, tokenizer, max_attr_length)
 
     # A segment is one key or one value: (items, attributes, 2), in the order of the final text.
-    present = np.stack([(table[a].fill_null("") != "").to_numpy() for a in attributes], axis=1)
+    present = np.ones((len(table), len(attributes)), dtype=bool)
+    if empty_attributes == "drop":
+        present = np.stack([(table[a].fill_null("") != "").to_numpy() for a in attributes], axis=1)
     present &= np.cumsum(present, axis=1) <= max_attr_num
     take = np.where(present[:, :, None], lengths, 0)
     take[:, :, 0] = np.minimum(take[:, :, 0], max_attr_length)
@@ -94,7 +99,13 @@ def tokenize_items(
     return ItemTokens(pool[source], np.repeat(types, take.reshape(-1)), offsets, int(tokenizer.cls_token_id))
 
 
-def load_item_tokens(dataset: Dataset, tokenizer: Any, max_attr_num: int = 3, max_attr_length: int = 32) -> ItemTokens:
+def load_item_tokens(
+    dataset: Dataset,
+    tokenizer: Any,
+    max_attr_num: int = 3,
+    max_attr_length: int = 32,
+    empty_attributes: EmptyAttributes = "drop",
+) -> ItemTokens:
     """Return the tokens of a prepared dataset's items, memory-mapped; make them if they are missing.
 
     They lie in `.tokens/` beside the dataset, or in the user's cache where nothing can be written there, under a name
@@ -105,6 +116,7 @@ def load_item_tokens(dataset: Dataset, tokenizer: Any, max_attr_num: int = 3, ma
         tokenizer: See `tokenize_items`, as are the others.
         max_attr_num: See above.
         max_attr_length: See above.
+        empty_attributes: See above.
     """
     table = dataset.item_table()
     key = {
@@ -113,12 +125,13 @@ def load_item_tokens(dataset: Dataset, tokenizer: Any, max_attr_num: int = 3, ma
         "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         "limits": [max_attr_num, max_attr_length],
         "format": 1,
-    }
+    } | ({} if empty_attributes == "drop" else {"empty_attributes": empty_attributes})
 
     def make_part(part: int) -> dict[str, NDArray[Any]]:
         rows = table.slice(part * CHUNK, CHUNK)
         rows = rows.with_columns(item=pl.int_range(1, len(rows) + 1))
-        made = tokenize_items(rows, dataset.attributes, tokenizer, max_attr_num, max_attr_length)
+        limits = max_attr_num, max_attr_length, empty_attributes
+        made = tokenize_items(rows, dataset.attributes, tokenizer, *limits)
         return {"tokens": made.tokens, "types": made.types, "lengths": made.lengths[1:].astype(np.int32)}
 
     parts = max(1, -(-len(table) // CHUNK))
