@@ -167,7 +167,7 @@ FINETUNE_PUBLISHED = PublishedFlags(
     },
     recipe=(
         f"{_BACKBONE} --max_token_num 1024 --sample_size 100 --finetune_negative_sample_size 1000 "
-        "--accumulate_grad_batches 8"
+        "--accumulate_grad_batches 8 --empty_attributes keep"
     ),
 )
 PRETRAIN_PUBLISHED = PublishedFlags(
@@ -179,5 +179,8 @@ PRETRAIN_PUBLISHED = PublishedFlags(
         "--item_attr_file": _LISTS + "--dataset",
         "--log_step": "the losses are logged once per epoch; drop the flag",
     },
-    recipe=f"{_BACKBONE} --accumulate_grad_batches 8 --fix_word_embedding --untie_decoder --mlm_pass separate",
+    recipe=(
+        f"{_BACKBONE} --accumulate_grad_batches 8 --fix_word_embedding --untie_decoder --mlm_pass separate "
+        "--empty_attributes keep"
+    ),
 )

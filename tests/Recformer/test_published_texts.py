@@ -11,7 +11,7 @@ import pytest
 
 from Recformer.published import RecformerConfig, RecformerTokenizer
 from seqrec.basics.paths import ROOT
-from seqrec.data.dataset import Dataset, load_dataset
+from seqrec.data.dataset import load_dataset
 from seqrec.data.preparation import prepare
 from seqrec.data.sources.amazon import Amazon
 from seqrec.text.options import EmptyAttributes
@@ -104,16 +104,10 @@ def test_empty_attributes_count_when_they_are_kept(kept: EmptyAttributes, read: 
         assert made.tokens[made.offsets[number] : made.offsets[number + 1]].tolist() == expected
 
 
-def prepare_gift_cards(folder: Path, raw_text: bool) -> Dataset:
-    source = Amazon(
-        name="cards", data_dir=folder, input=GIFT_CARDS, min_uc=4, on_missing_text="drop", raw_text=raw_text
-    )
-    return load_dataset(prepare(source))
-
-
 @pytest.mark.skipif(not GIFT_CARDS.is_dir(), reason="Amazon's gift cards are not in ../shared/data")
 def test_all_items_of_a_catalogue_are_read_as_published(tmp_path: Path, tokenizer: Any) -> None:
-    dataset = prepare_gift_cards(tmp_path, raw_text=True)
+    options: dict[str, Any] = {"min_uc": 4, "on_missing_text": "drop", "raw_text": True}
+    dataset = load_dataset(prepare(Amazon(name="cards", data_dir=tmp_path, input=GIFT_CARDS, **options)))
     texts: dict[str, Item] = {}
     with gzip.open(GIFT_CARDS / "meta_Gift_Cards.json.gz", "rt", encoding="utf-8") as lines:
         for line in map(json.loads, lines):
