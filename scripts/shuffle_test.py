@@ -107,7 +107,10 @@ def compare_orders(config: Config, folder: Path, device: str) -> str:
     from seqrec.training.restore import load_run  # takes seconds, and --help needs none of it
 
     dataset, recommender = load_run(folder, config.data_path)
-    protocol = EvaluationProtocol.of(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["protocol"])
+    record = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["protocol"]
+    protocol = EvaluationProtocol.of(record)
+    if "candidates_sha256" in record:
+        raise UserError(f"{folder} ranks against --candidates, which this test does not: give runs that rank all items")
     histories = protocol.hold_out(dataset).test
     generator = np.random.default_rng(config.seed)
 

@@ -17,7 +17,8 @@ def describe_protocol(table: ResultTable) -> str:
         else f"the {protocol.get('time_target', 'last')} item of every user after one moment in time",
     }.get(protocol["split"], f"the test item of split {protocol['split']}")
     catalogue = f"all {protocol['num_items']:,} items"
-    sampled = f"{protocol['sample_size']:,} sampled items"
+    drawn = "given" if "candidates_sha256" in protocol else "sampled"
+    sampled = f"{protocol['sample_size']:,} {drawn} items"
     seen = "without those the user has already seen" if protocol["filter_seen"] else "already-seen ones included"
     against = sampled if protocol["sample_size"] > 0 else f"{catalogue}, {seen}"
     return f"{table.users:,} users; {split} is ranked against {against}."

@@ -1,9 +1,11 @@
 """Evaluation options: what is held out, and what it is ranked against."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from seqrec.basics.errors import UserError
+from seqrec.data.candidate_files import describe_candidates
 from seqrec.data.dataset import Dataset as PreparedDataset
 from seqrec.data.splits import Split, SplitName, TimeTarget, global_time_split, leave_one_out
 
@@ -25,6 +27,8 @@ class EvaluationProtocol:
     the user counts with the mean)."""
     sample_size: int = -1
     """Negatives sampled per user to rank against; -1 ranks the whole catalogue."""
+    candidates: Path | None = None
+    """File of each user's negatives to rank against instead (.json or .pkl, see docs/protocol.md)."""
     filter_seen: bool = False
     """Leave out items of the user's history as candidates (full ranking only)."""
     candidate_seed: int = CANDIDATE_SEED
@@ -43,6 +47,10 @@ class EvaluationProtocol:
             )
         if self.sample_size > 0 and self.filter_seen:
             raise UserError("--filter_seen is for full ranking: sampled negatives never contain seen items")
+        if self.candidates is not None:
+            if self.sample_size > 0 or self.filter_seen or self.several_targets:
+                raise UserError("--candidates FILE is not for --sample_size, --filter_seen or --time_target successive")
+            describe_candidates(self.candidates)
         if not 0 < self.split_quantile < 1:
             raise UserError(f"--split_quantile must lie in (0, 1), got {self.split_quantile}")
         if self.split == "leave_one_out" and (self.split_quantile, self.time_target) != (0.9, "last"):
@@ -69,7 +77,15 @@ class EvaluationProtocol:
             "sample_size": self.sample_size,
             "filter_seen": self.filter_seen,
             **({"candidate_seed": self.candidate_seed} if self.sample_size > 0 else {}),
+            **self._given_candidates,
         }
+
+    @property
+    def _given_candidates(self) -> dict[str, Any]:
+        if self.candidates is None:
+            return {}
+        count, digest = describe_candidates(self.candidates)
+        return {"sample_size": count, "candidates_sha256": digest}
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "EvaluationProtocol":

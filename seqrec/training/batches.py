@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey, Rounds, RowSampler
+from seqrec.data.candidate_files import load_candidates
 from seqrec.data.dataset import Dataset as PreparedDataset
 from seqrec.data.dataset import Histories
 from seqrec.data.protocol import EvaluationProtocol
@@ -43,12 +45,17 @@ class HeldOutDataset(Dataset[HeldOut]):
     ) -> None:
         self.dataset, self.histories, self.protocol, self.make_inputs = dataset, histories, protocol, make_inputs
         self.targets = histories.targets
+        self.given = None if protocol.candidates is None else load_candidates(protocol.candidates, dataset)
+        if self.given is not None and (absent := histories.users[self.given[histories.users, 0] == 0]).size:
+            user = dataset.user_table()["raw_id"][int(absent[0])]
+            raise UserError(f"{protocol.candidates} lacks {len(absent):,} users to rank, such as {user!r}")
 
     def __getitem__(self, key: BatchKey) -> HeldOut:
         rows, protocol = key.rows, self.protocol
-        negatives = None
-        if protocol.sample_size > 0:
-            users = self.histories.users[rows]
+        negatives, users = None, self.histories.users[rows]
+        if self.given is not None:
+            negatives = torch.from_numpy(self.given[users].astype(np.int64))
+        elif protocol.sample_size > 0:
             drawn = sample_negatives(self.dataset, users, protocol.sample_size, protocol.candidate_seed)
             negatives = torch.from_numpy(drawn)
         return HeldOut(
