@@ -1,7 +1,10 @@
 """What the documents say exists: the files and headings that they link to, the commands and their flags."""
 
+import json
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +82,18 @@ def test_commands_are_found() -> None:
 
 def test_the_front_page_is_short() -> None:
     assert len(text_of("README.md").splitlines()) <= 150
+
+
+def test_the_debuggers_run_commands_that_exist() -> None:
+    launchers = json.loads(text_of(".vscode/launch.json"))["configurations"]
+    assert len({launcher["name"] for launcher in launchers}) == len(launchers) >= 4
+    for launcher in launchers:
+        script = launcher["program"].removeprefix("${workspaceFolder}/")
+        parse(script, launcher["args"])
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_s_targets_are_the_commands_of_the_front_page() -> None:
+    for target in ("setup", "test", "quickstart"):
+        said = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert said.stdout == f"bash scripts/{target}.sh\n"
