@@ -21,24 +21,37 @@ if [ "$source" != demo ] && [ "$name" = demo ]; then
   exit 2
 fi
 
-step() { printf '\n== %s\n' "$*"; }
-step "1/4 preparing $name"
-"$PYTHON" "$ROOT/scripts/prepare.py" "$source" --name "$name" ${prepare[@]+"${prepare[@]}"}
-step "2/4 finetuning Recformer on $name and exporting item vectors"
-bash "$ROOT/Recformer/finetune.sh" --dataset "$name" --max_token_num 64 --max_attr_length 16 --lr 2e-4 \
-  --num_epochs 2 --second_stage_epochs 0 --valid_users 1000 --resume
-step "3/4 counting what is popular; training SASRec and BERT4Rec from random and from exported item vectors"
-train() {  # FAMILY [flags]
-  for init_type in none longformer finetune; do
-    printf '%s from %s\n' "$1" "$init_type"
-    bash "$ROOT/$1/finetune.sh" --dataset "$name" --init_type "$init_type" --num_epochs 40 --patience 5 --resume "${@:2}"
-  done
+SECONDS=0 begun=0 title=
+step() {  # TITLE: says how long the step before took
+  if [ -n "$title" ]; then printf -- '-- %d s\n' "$((SECONDS - begun))"; fi
+  begun=$SECONDS title="$*"
+  if [ -n "$title" ]; then printf '\n== %s\n' "$title"; fi
 }
+train() {  # FAMILY INIT_TYPE [flags]
+  printf '%s from %s\n' "$1" "$2"
+  bash "$ROOT/$1/finetune.sh" --dataset "$name" --init_type "$2" --patience 5 --resume "${@:3}"
+}
+short=(--max_token_num 64 --max_attr_length 16)
+
+step "1/5 preparing $name"
+"$PYTHON" "$ROOT/scripts/prepare.py" "$source" --name "$name" ${prepare[@]+"${prepare[@]}"}
+step "2/5 the first rows: what is popular; SASRec from random vectors and from those of an untrained language model"
 for baseline in popularity recency; do
   bash "$ROOT/Baselines/finetune.sh" --dataset "$name" --baseline "$baseline" --resume
 done
-train SASRec
-# Of few and short histories BERT4Rec sees few targets at a time: it wants more of them asked, and more steps.
-train Bert4Rec --mask_prob 0.5 --batch_size 32 --lr 3e-3
-step "4/4 comparing"
+"$PYTHON" "$ROOT/Recformer/encode.py" --dataset "$name" --init_type longformer "${short[@]}"
+for init_type in none longformer; do train SASRec "$init_type" --num_epochs 40; done
 "$PYTHON" "$ROOT/scripts/compare.py" --dataset "$name"
+step "3/5 finetuning Recformer on $name, which exports its item vectors"
+bash "$ROOT/Recformer/finetune.sh" --dataset "$name" "${short[@]}" --lr 2e-4 --num_epochs 2 --second_stage_epochs 0 \
+  --valid_users 500 --resume
+step "4/5 SASRec from those vectors; BERT4Rec from all three"
+train SASRec finetune --num_epochs 40
+# Of few and short histories BERT4Rec sees few targets at a time: it wants more of them asked, and more steps.
+for init_type in none longformer finetune; do
+  train Bert4Rec "$init_type" --num_epochs 25 --mask_prob 0.5 --batch_size 32 --lr 3e-3
+done
+step "5/5 comparing"
+"$PYTHON" "$ROOT/scripts/compare.py" --dataset "$name"
+step
+printf 'all steps: %d s\n' "$SECONDS"

@@ -18,8 +18,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_sizes(folder: Path) -> None:
     dataset = load_dataset(folder)
-    assert dataset.num_users == 3000
-    assert 1400 <= dataset.num_items <= 1500
+    assert dataset.num_users == 1500
+    assert 740 <= dataset.num_items <= 800
     lengths = np.diff(dataset.offsets)
     assert 7.5 <= lengths.mean() <= 8.5
     assert lengths.min() >= 3
@@ -73,7 +73,7 @@ def test_another_seed_gives_another_shop(folder: Path, tmp_path: Path) -> None:
 
 
 def test_contradictions_are_refused() -> None:
-    with pytest.raises(ValueError, match="--num_items >= 100, got 3000 and 10"):
+    with pytest.raises(ValueError, match="--num_items >= 100, got 1500 and 10"):
         Demo(num_items=10)
     with pytest.raises(ValueError, match="at most 1 together"):
         Demo(chain=0.9, noise=0.2)

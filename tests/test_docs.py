@@ -15,7 +15,7 @@ from tests.test_recipes import parse
 
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")))
 LAUNCHERS = {"finetune.sh": "finetune.py", "lightning_run.sh": "pretrain.py"}
-NO_FLAGS_OF_THEIR_OWN = {"quickstart.sh", "test.sh", "setup.sh", "setup_peer.sh"}
+NO_FLAGS_OF_THEIR_OWN = {"quickstart.sh", "test.sh", "setup.sh", "setup_peer.sh", "zero_to_fp32.py"}
 VALUES = {"seed": "1", "baseline": "popularity", "init_type": "none"}
 """What stands for a shell variable."""
 
@@ -63,6 +63,8 @@ def scripts_of(document: str) -> Iterator[tuple[str, list[str]]]:
         own = ROOT / Path(document).parent / script  # a family's README may speak from within its folder
         path = own if own.is_file() else ROOT / script
         assert path.is_file(), f"{document}: {script} does not exist"
+        if path.name in LAUNCHERS and not words[place + 1 :]:
+            continue  # a demonstration, which the launcher gives flags of its own
         path = path.with_name(LAUNCHERS.get(path.name, path.name))
         yield path.resolve().relative_to(ROOT).as_posix(), words[place + 1 :]
 

@@ -46,7 +46,8 @@ def parse(script: str, words: Sequence[str]) -> None:
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     if script == "scripts/sweep.py":
         words = own_words(words)
-    run_command(lambda _: None, getattr(module, "Config", None) or module.Source, words)
+    config = getattr(module, "Config", None) or module.Source
+    run_command(lambda _: None, config, words, getattr(module, "PUBLISHED", None))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

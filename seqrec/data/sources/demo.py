@@ -17,8 +17,8 @@ rank ** -`skew` (0.6). Users start at a random moment of two years and return af
 appear at nine tenths of the two years, so that most have few buyers before the last days: these are the cold items.
 Histories have at least 3 items, `mean_length` (8) in the mean, 50 at most; their lengths are geometric.
 
-Why text helps. With 8 x 3,000 interactions over 1,500 items an item is bought about 16 times in all and half of the
-items at most 11 times, while any of a dozen items may follow it: from ids alone each pair has to be seen. What makes
+Why text helps. With 8 x 1,500 interactions over 800 items an item is bought about 15 times in all and half of the
+items at most 10 times, while any of a dozen items may follow it: from ids alone each pair has to be seen. What makes
 them belong together (the same series name; the next stage; the same department and finish) is one rule for all items
 and stands in every title, also in titles that nobody has bought yet.
 """
@@ -52,9 +52,9 @@ class Demo(Preparation):
     kind: ClassVar[str] = "demo"
 
     name: str = "demo"
-    num_users: int = 3000
+    num_users: int = 1500
     """Users."""
-    num_items: int = 1500
+    num_items: int = 800
     """Items on offer; the few that nobody buys are left out of the dataset."""
     mean_length: float = 8.0
     """Mean number of interactions of a user, above 3."""
