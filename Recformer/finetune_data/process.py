@@ -27,6 +27,8 @@ class Config:
     """Items' metadata: asin, title, brand, category."""
     output_path: Path = Path("Scientific")
     """Folder to write the prepared dataset to; its last part is the dataset's name."""
+    raw_text: bool = False
+    """Keep texts as the source has them, as the published script does."""
     overwrite: bool = False
     """Replace a dataset of this name that differs."""
 
@@ -50,6 +52,7 @@ def main(config: Config) -> None:
         meta=config.meta_file_path,
         on_missing_text="drop",
         min_uc=4,
+        raw_text=config.raw_text,
         overwrite=config.overwrite,
     )
     print(describe(load_dataset(prepare(source))))
