@@ -170,6 +170,10 @@ def test_switches_take_true_and_false_and_other_forms_of_a_flag_are_known() -> N
     for words in (("--device=6",), ("--device", "6")):
         with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES=N before the command chooses a GPU"):
             parse(finetune, *words)
+    line = "--pretrain_ckpt a.bin --data_path b --num_train_epochs 128 --device 6 --fp16 --ckpt c.bin --test_only False"
+    with pytest.raises(UserError) as caught:
+        parse(finetune, *line.split())
+    assert [said.split()[0] for said in str(caught.value).splitlines()] == ["--device", "--ckpt"]
     with pytest.raises(UserError, match="--recipe must be published, got 'mine'"):
         parse(finetune, "--recipe", "mine")
     with pytest.raises(UserError, match="--recipe must be published, got ''"):

@@ -24,10 +24,11 @@ class PublishedFlags:
         """Return a command line in the flags of this project.
 
         Raises:
-            UserError: If a flag has no counterpart, or the recipe is unknown.
+            UserError: If flags have no counterpart, all of them named, or the recipe is unknown.
         """
         translated: list[str] = []
         recipe: list[str] = []
+        refused: list[str] = []
         rest = list(words)
         while rest:
             word = rest.pop(0)
@@ -40,7 +41,7 @@ class PublishedFlags:
                     raise UserError(f"--recipe must be published, got {given!r}")
                 recipe = self.recipe.split()
             elif word.startswith("--") and name in self.refused:
-                raise UserError(f"{name} is the published script's: {self.refused[name]}")
+                refused.append(name)
             elif word.startswith("--") and (meant := self.taken.get(name)) is not None:
                 yes, either, no = meant.partition(" | ")
                 if either:
@@ -52,4 +53,6 @@ class PublishedFlags:
                     translated += [*yes.split(), *([value] if equals else [])]
             else:
                 translated.append(word)
+        if refused:
+            raise UserError("\n".join(f"{name} is the published script's: {self.refused[name]}" for name in refused))
         return recipe + translated
