@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import torch
 
+from seqrec.basics.command import run_command
+from seqrec.basics.errors import MissingFileError
 from seqrec.basics.paths import ROOT
 from seqrec.data.dataset import load_dataset
 from tests.clones import copy_project, shrink
@@ -59,29 +60,29 @@ def test_the_commands_from_the_backbone_to_the_id_models_run_in_their_order(proj
         assert "--init_type finetune" in succeed("bash finetune.sh", project / family)
         assert (project / "runs" / family / "demo-small" / "finetune-seed42" / "metrics.json").is_file()
 
-    # Vectors are exported anew: a demonstration is repeated, where a run that was resumed would refuse them.
-    (vectors / "longformer.npy").replace(vectors / "finetune.npy")
-    (vectors / "longformer.json").replace(vectors / "finetune.json")
-    succeed("bash finetune.sh", project / "SASRec")
+    # Vectors that were exported again: a demonstration is repeated, where a run that was resumed would refuse them.
+    assert all("--overwrite" in (project / family / "finetune.sh").read_text() for family in ("SASRec", "Bert4Rec"))
 
 
-def test_the_four_paths_are_variables_and_flags(project: Path, tmp_path: Path) -> None:
-    recformer = project / "Recformer"
-    source = recformer / "longformer_ckpt" / "minilm.bin"
-    if not source.is_file():
-        succeed("python save_longformer_ckpt.py", recformer)
-    refused = run("python convert_pretrain_ckpt.py", recformer, LIGHTNING_CKPT_PATH=str(tmp_path / "absent"))
-    assert refused.returncode == 1 and "absent does not exist: give checkpoints/best.ckpt" in refused.stderr
-    given = {"LIGHTNING": source, "LONGFORMER": source}
-    as_variables = given | {"OUTPUT": tmp_path / "a.bin"}
-    variables = {f"{name}_CKPT_PATH": str(path) for name, path in as_variables.items()}
-    succeed("python convert_pretrain_ckpt.py", recformer, **variables, OUTPUT_CONFIG_PATH=str(tmp_path / "b.bin"))
-    as_flags = given | {"OUTPUT": tmp_path / "c.bin"}
-    flags = " ".join(f"--{name.lower()}_ckpt_path '{path}'" for name, path in as_flags.items())
-    succeed(f"python convert_pretrain_ckpt.py {flags} --output_config_path '{tmp_path}/d.bin'", recformer)
-    for one, other in (("a", "c"), ("b", "d")):
-        first, second = (torch.load(tmp_path / f"{name}.bin", weights_only=True) for name in (one, other))
-        assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+def test_the_four_paths_are_variables_and_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from Recformer.convert_pretrain_ckpt import Config, find_source
+
+    paths = {
+        "LIGHTNING_CKPT_PATH": "pretrained_ckpt_path",
+        "LONGFORMER_CKPT_PATH": "longformer_ckpt_path",
+        "OUTPUT_CKPT_PATH": "recformer_output_path",
+        "OUTPUT_CONFIG_PATH": "recformerseqrec_output_path",
+    }
+    found: list[Config] = []
+    flags = [word for name in paths for word in (f"--{name.lower()}", str(tmp_path / name))]
+    run_command(found.append, Config, flags)
+    for name in paths:
+        monkeypatch.setenv(name, str(tmp_path / name))
+    run_command(found.append, Config, [])
+    for config in found:
+        assert {name: getattr(config, field) for name, field in paths.items()} == {n: tmp_path / n for n in paths}
+        with pytest.raises(MissingFileError, match=r"LIGHTNING_CKPT_PATH does not exist: give checkpoints/best.ckpt"):
+            find_source(config)
 
 
 def write_category(folder: Path, name: str, user: str) -> None:
