@@ -41,3 +41,15 @@ def test_a_command_imports_nothing_slow_before_it_knows_its_flags(folder: str) -
     ]
     run = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-800:]
+
+
+def test_a_run_does_not_load_the_models_of_transformers_for_metrics_of_texts() -> None:
+    lines = [
+        "import sys",
+        "from seqrec.basics.imports import leave_out_text_metrics",
+        "leave_out_text_metrics()",
+        "import pytorch_lightning",
+        "assert 'torchmetrics' in sys.modules and 'transformers' not in sys.modules",
+    ]
+    run = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-800:]

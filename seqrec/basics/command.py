@@ -19,6 +19,7 @@ import tyro
 from seqrec.basics.checks import check_numbers, list_flags
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import NO_ROOM
+from seqrec.basics.imports import leave_out_text_metrics
 from seqrec.basics.progress import show_progress
 from seqrec.basics.published import PublishedFlags
 
@@ -73,6 +74,7 @@ def run_command(
             settings = tyro.cli(config, args=words, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
             check_numbers(settings)
             show_progress(dict(list_flags(settings)).get("progress_bar", True))
+            leave_out_text_metrics()
             main(settings)
     except (_Stopped, Exception) as error:
         if received:  # inside a class definition, for example, the exception arrives as another one
