@@ -11,5 +11,5 @@ export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_PAD_=2
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-10000}"
 # What a launcher says that was given no flags: its path in the project, and the flags that it chose.
 say_demonstration() {
-  printf 'No flags were given. This is a demonstration of one to two minutes; --help lists all flags. It is:\nbash %s\n' "$*" >&2
+  printf 'No flags were given. This is a demonstration of about two minutes; --help lists all flags. It is:\nbash %s\n' "$*" >&2
 }
