@@ -1,6 +1,7 @@
 """Imported weights: what they score, and the run that is made of them. Families bring their published network."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
+from seqrec.basics.errors import UserError
 from seqrec.basics.paths import ROOT
 from seqrec.data.dataset import Dataset
 from tests.histories import as_histories
@@ -74,6 +77,8 @@ def check_run(
 
 def check_refusals(family: str, more_items: dict[str, Tensor], lacks: str, dataset: Dataset, folder: Path) -> None:
     """Check that weights of other items or of another model are refused in a sentence, and nothing is written."""
+    from scripts.import_weights import Config, main
+
     torch.save(more_items, folder / "more.pth")
     torch.save({"a": torch.zeros(1)}, folder / "other.pth")
     for name, file, message in (
@@ -81,7 +86,6 @@ def check_refusals(family: str, more_items: dict[str, Tensor], lacks: str, datas
         (family, "other.pth", f"lack '{lacks}', which a published"),
         ("Nothing", "other.pth", "the family must be one of"),
     ):
-        where = ("--data_path", str(dataset.path), "--runs_dir", str(folder / "runs"))
-        done = import_weights(name, "--checkpoint", str(folder / file), *where)
-        assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+        with pytest.raises(UserError, match=re.escape(message)):
+            main(Config(name, folder / file, data_path=dataset.path, runs_dir=folder / "runs"))
     assert not (folder / "runs").exists()
