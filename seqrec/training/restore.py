@@ -65,7 +65,8 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
     name = check_family(f"{folder}/metrics.json: family", metrics["family"], ROOT)
     family: Family = importlib.import_module(f"{name}.finetune")  # type: ignore[assignment]
     file = folder / "config.json"
-    settings = complete(read_json_object(file, repair), family.Config, file)
+    # What the test ranked against is of no use here, and its file may be gone.
+    settings = complete(read_json_object(file, repair), family.Config, file) | {"candidates": None}
     try:
         read = tyro.cli(
             family.Config,

@@ -11,6 +11,8 @@ from Baselines.data import event_ages, score_items
 from Baselines.options import Config
 from seqrec.data.dataset import load_dataset
 from seqrec.data.splits import leave_one_out
+from seqrec.evaluation.candidates import sample_negatives
+from seqrec.training.restore import load_run
 from tests import forked
 from tests.conftest import write_dataset
 from tests.recommending import assert_recommends_as_it_was_tested
@@ -53,6 +55,26 @@ def test_ranks_are_those_of_counts(tiny_path: Path, tmp_path: Path) -> None:
     expected = [(counts[1:] >= counts[target]).sum() - 1 for target in split.test.targets]
     ranks = np.load(tmp_path / "Baselines/tiny/popularity/ranks-test.npy")
     assert ranks[split.test.users].tolist() == expected
+
+
+def test_ranks_against_given_candidates_are_those_of_counts(tiny_path: Path, tmp_path: Path) -> None:
+    dataset = load_dataset(tiny_path)
+    drawn = sample_negatives(dataset, np.arange(dataset.num_users), 9, seed=0)
+    users, items = dataset.user_table()["raw_id"], dataset.item_table()["raw_id"]
+    file = tmp_path / "candidates.json"
+    file.write_text(
+        json.dumps({users[user]: [items[item - 1] for item in row] for user, row in enumerate(drawn.tolist())})
+    )
+    run(tiny_path, tmp_path, "--candidates", str(file))
+    test = leave_one_out(dataset).test
+    counts = leave_one_out(dataset).train.item_counts(40)
+    expected = (counts[drawn[test.users]] >= counts[test.targets][:, None]).sum(axis=1)
+    folder = tmp_path / "Baselines/tiny/popularity"
+    assert np.load(folder / "ranks-test.npy")[test.users].tolist() == expected.tolist()
+    protocol = json.loads((folder / "metrics.json").read_text())["protocol"]
+    assert protocol["sample_size"] == 9 and len(protocol["candidates_sha256"]) == 64
+    file.unlink()  # a trained model is used without it
+    assert load_run(folder, tiny_path)[0].num_items == 40
 
 
 def test_the_half_life_is_chosen_on_validation(tmp_path: Path) -> None:
