@@ -10,7 +10,7 @@ is left out in silence: what the checkpoint lacks and cannot have been frozen, a
 
 import logging
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,8 +85,8 @@ def find_latest(runs_dir: Path) -> tuple[Path, dict[str, Any]]:
     )
 
 
-def find_source(config: Config) -> Config:
-    """Return the conversion with its checkpoint and backbone found, where they were not given.
+def find_source(config: Config) -> tuple[Path, str, Path | None]:
+    """Return the checkpoint, and the backbone's name and file: what was given, or what the last pretraining had.
 
     Raises:
         MissingFileError: If there is no such checkpoint.
@@ -103,7 +103,7 @@ def find_source(config: Config) -> Config:
             f"--pretrained_ckpt_path {source} does not exist: give checkpoints/best.ckpt of a pretraining run, or the "
             "folder or file that zero_to_fp32.py wrote"
         )
-    return replace(config, pretrained_ckpt_path=source, longformer_ckpt_path=backbone, longformer_type=name or MINILM)
+    return source, name or MINILM, backbone
 
 
 def read_pretrained(path: Path) -> dict[str, Tensor]:
@@ -172,17 +172,15 @@ def complete(found: dict[str, Tensor], backbone: dict[str, Tensor], source: Path
 
 def main(config: Config) -> None:
     """Convert one checkpoint."""
-    config = find_source(config)
-    source, encoder_path = config.pretrained_ckpt_path, config.recformer_output_path
-    assert source is not None and config.longformer_type is not None
+    (source, backbone, file), encoder_path = find_source(config), config.recformer_output_path
     found = read_pretrained(source)
     if not any(name.startswith(PREFIX) for name in found):
         found = {name if IGNORED.match(name) else PREFIX + name: tensor for name, tensor in found.items()}
     model, tokenizer = load_pretraining(
-        config.longformer_type,
-        config.longformer_ckpt_path,
+        backbone,
+        file,
         untie_decoder=DECODER in found,
-        **_limits(config, found),
+        **_limits(backbone, file, found),
     )
     state = complete(merge_lora(found, model.state_dict()), model.state_dict(), source)
     encoder = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
@@ -194,12 +192,12 @@ def main(config: Config) -> None:
     log.info("wrote %s, %s and the folder %s", encoder_path, config.recformerseqrec_output_path, beside)
 
 
-def _limits(config: Config, found: dict[str, Tensor]) -> dict[str, Any]:
+def _limits(backbone: str, file: Path | None, found: dict[str, Tensor]) -> dict[str, Any]:
     """Return the longest sequence that the checkpoint's positions are made for."""
     positions = found.get(PREFIX + "embeddings.position_embeddings.weight")
-    if config.longformer_ckpt_path is not None:
+    if file is not None:
         return {}
-    folder = find_backbone(config.longformer_type or MINILM)
+    folder = find_backbone(backbone)
     plain = read_config(folder, load_tokenizer(folder), max_token_num=1)
     rows = plain.max_position_embeddings if positions is None else len(positions)
     return {"max_token_num": rows - plain.position_offset}

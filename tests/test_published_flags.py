@@ -170,6 +170,8 @@ def test_switches_take_true_and_false_and_other_forms_of_a_flag_are_known() -> N
     for words in (("--device=6",), ("--device", "6")):
         with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES=N before the command chooses a GPU"):
             parse(finetune, *words)
+    with pytest.raises(UserError, match="--test_only must be True or False, got 'perhaps'"):
+        parse(finetune, "--test_only=perhaps")
     line = "--pretrain_ckpt a.bin --data_path b --num_train_epochs 128 --device 6 --fp16 --ckpt c.bin --test_only False"
     with pytest.raises(UserError) as caught:
         parse(finetune, *line.split())

@@ -47,6 +47,8 @@ class PublishedFlags:
                 if either:
                     given = value if equals else next(iter(rest), "")
                     is_stated = given.lower() in ("true", "false")
+                    if equals and not is_stated:
+                        raise UserError(f"{name} must be True or False, got {given!r}")
                     rest = rest[1:] if is_stated and not equals else rest
                     translated.append(no if given.lower() == "false" else yes)
                 else:
