@@ -20,7 +20,9 @@ GIFT_CARDS = ROOT.parent / "shared" / "data" / "amazon-giftcards-raw"
 def run(line: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     copy = next(place for place in (folder, *folder.parents) if (place / ".venv").exists())
     path = f"{copy / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"  # an activated environment
-    shown = os.environ | {"OMP_NUM_THREADS": "1", "PATH": path} | variables
+    # The test command names its own project in PYTHONPATH; a user who activates the copy's environment does not.
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    shown = plain | {"OMP_NUM_THREADS": "1", "PATH": path} | variables
     return subprocess.run(["bash", "-c", line], cwd=folder, env=shown, capture_output=True, text=True)
 
 
