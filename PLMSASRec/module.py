@@ -1,0 +1,276 @@
+"""PLMSASRec as a Lightning module: loss, optimiser, evaluation, and its run.
+
+Shapes: N items, R distinct items of a batch, E events, B users, d width of SASRec.
+"""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from PLMSASRec.data import Inputs, TrainBatch, TrainDataset, make_inputs
+from PLMSASRec.language_model import build_items
+from PLMSASRec.model import PLMSASRec, TextVectors, numbered
+from PLMSASRec.options import Config
+from seqrec.basics.errors import UserError
+from seqrec.basics.progress import progress
+from seqrec.basics.settings import flatten
+from seqrec.data.batches import RowSampler
+from seqrec.data.dataset import Dataset, Histories
+from seqrec.data.discovery import open_dataset
+from seqrec.data.splits import Split
+from seqrec.data.vectors import Producer, embedding_path, needs_saving, save_embeddings
+from seqrec.nn.losses import catalogue_loss
+from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
+from seqrec.text.encoding import weights_sha256
+from seqrec.text.lora import drop_frozen
+from seqrec.training.batches import BatchModule
+from seqrec.training.folder import RunFolder, is_first_process
+from seqrec.training.module import NextItemModule, Recommender, TrainedOn, share_of_mean
+from seqrec.training.sharding import whole_weights
+from seqrec.training.trainer import fit, report, test
+
+log = logging.getLogger(__name__)
+EVAL_EVENTS = 16_384
+"""Events per evaluation batch."""
+ITEMS_AT_A_TIME = 1_024
+"""Items encoded at a time outside training."""
+
+
+class PLMSASRecModule(NextItemModule):
+    """Every event of a training sequence predicts the next; in use, the last one does."""
+
+    def __init__(self, config: Config, dataset: Dataset) -> None:
+        """Build the model for a catalogue, with the language model's own weights."""
+        super().__init__(config.protocol.metric_ks)
+        self.config = config
+        items, self.read_texts = build_items(config, dataset)
+        self.model = PLMSASRec(items, config.model, config.head)
+        self._table: Tensor | None = None
+
+    # Training
+
+    def training_step(self, batch: TrainBatch) -> Tensor:
+        """Return the mean loss over all targets of the batch, or of several processes this one's share."""
+        self._table = None
+        objective, model = self.config.objective, self.model
+        vectors = model.items(batch.rows, batch.texts)  # (R, d)
+        hidden = model.encoder(F.embedding(batch.events, vectors), batch.positions, batch.layout)
+        targets, negatives = batch.targets, batch.negatives
+        if model.head == "tied":
+            classes = model.class_vectors(vectors if objective.loss != "ce" else F.pad(vectors, (0, 0, 1, 0)))
+        elif objective.loss == "ce":
+            classes = model.class_vectors(None)
+        else:
+            rows, places = torch.cat([targets, negatives]).unique(return_inverse=True)
+            targets, negatives = places.split([len(targets), len(negatives)])
+            classes = model.class_vectors(None, rows)
+        hidden, classes = self._scaled(model.with_bias(hidden)), self._normed(classes)
+        num_items = model.items.num_items
+        loss = catalogue_loss(objective, hidden, classes, targets, negatives, batch.log_chance, num_items)
+        loss, total = share_of_mean(loss, batch.num_counted)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=total)
+        return loss
+
+    def _normed(self, vectors: Tensor) -> Tensor:
+        return vectors if self.config.objective.temp is None else F.normalize(vectors, dim=1)
+
+    def _scaled(self, hidden: Tensor) -> Tensor:
+        """Normalise and divide by the temperature, if there is one."""
+        temp = self.config.objective.temp
+        return hidden if temp is None else F.normalize(hidden, dim=1) / temp
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW: the language model's weights with rates that fall from block to block, all others with one."""
+        config, options = self.config, self.config.items
+        groups: list[dict[str, Any]] = []
+        own: list[Tensor] = []
+        for number, parameters in rates_by_block(self.model.items).items():
+            blocks = nn.ParameterList(parameters)
+            steps = self.model.items.upper.architecture.num_blocks - max(number, 0)  # type: ignore[union-attr]
+            rate = options.plm_lr * options.plm_lr_layer_decay**steps
+            groups += [group | {"lr": rate} for group in split_decay(blocks, options.plm_weight_decay)]
+            own += parameters
+        groups += decay_weights(self, config.weight_decay, leave_out=own)
+        optimizer = torch.optim.AdamW(groups, config.lr, fused=can_fuse(self))
+        return schedule_rate(optimizer, self, config.warmup_steps, config.schedule)
+
+    # Use
+
+    @torch.no_grad()
+    def encode_items(self) -> Tensor:
+        """Return the vectors of all items in SASRec, (N + 1, d), row 0 zero."""
+        items = self.model.items
+        table = torch.zeros(items.num_items + 1, self.config.model.sasrec_hidden_size, device=self.device)
+        batches: list[NDArray[np.int64]] = [np.arange(1, items.num_items + 1)]
+        if self.read_texts is not None:
+            batches = np.array_split(batches[0], range(ITEMS_AT_A_TIME, items.num_items, ITEMS_AT_A_TIME))
+        was_training = items.training
+        items.eval()
+        for ids in progress(batches, desc="encoding items", unit="batch") if len(batches) > 1 else batches:
+            texts = None if self.read_texts is None else self.read_texts(ids).to(self.device)
+            rows = torch.from_numpy(ids).to(self.device)
+            table[rows] = items(rows, texts).float()
+        items.train(was_training)
+        return table
+
+    def item_vectors(self) -> Tensor:
+        """Return the item vectors for scoring, (N + 1, d), or (N + 1, d + 1) with an untied head."""
+        with whole_weights(self):
+            self._table = self.encode_items()
+            return self._normed(self.model.class_vectors(self._table)).clone()
+
+    def user_vectors(self, inputs: Inputs) -> Tensor:
+        """Return the user vectors, (B, d), or (B, d + 1): scores are their dot products with the item vectors."""
+        if self._table is None:
+            with whole_weights(self):
+                self._table = self.encode_items()
+        vectors = F.embedding(inputs.items, self._table.to(self.device))
+        hidden = self.model.encoder(vectors, inputs.positions, inputs.layout, inputs.last)
+        return self._scaled(self.model.with_bias(hidden))[inputs.order]
+
+    def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs:
+        """Return the latest events of some histories."""
+        return make_inputs(histories, rows, self.config.model.sasrec_seq_len)
+
+    def count_events(self, histories: Histories) -> NDArray[np.int64]:
+        """Return (n,) number of events read of each history."""
+        return np.minimum(histories.lengths, self.config.model.sasrec_seq_len)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out frozen weights, which the language model's own files hold."""
+        if "state_dict" in checkpoint:
+            checkpoint["state_dict"] = drop_frozen(self, checkpoint["state_dict"])
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load a state; frozen weights, which a checkpoint lacks, stay as they are."""
+        self._table = None
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        own = {name: tensor for name, tensor in self.state_dict().items() if name in frozen}
+        return super().load_state_dict(own | dict(state_dict), strict, assign)
+
+
+def rates_by_block(items: nn.Module) -> dict[int, list[nn.Parameter]]:
+    """Return the language model's trained weights by the number of their block; the embeddings have -1.
+
+    Low-rank updates are no weights of its own.
+    """
+    found: dict[int, list[nn.Parameter]] = {}
+    if (
+        not isinstance(items, TextVectors)
+        or items.upper is None
+        or any("lora_" in n for n, _ in items.named_parameters())
+    ):
+        return found
+    for number, parameter in numbered(items.upper):
+        if parameter.requires_grad:
+            found.setdefault(number, []).append(parameter)
+    return found
+
+
+def split_decay(parameters: nn.ParameterList, weight_decay: float) -> list[dict[str, Any]]:
+    """Return weights, which decay, and biases and norms, which do not; both have one dimension in a transformer."""
+    return decay_weights(parameters, weight_decay)
+
+
+def choose_users(split: Split, dataset: Dataset, least: int, most: int | None) -> Split:
+    """Return a split without users who have fewer or more interactions than asked for.
+
+    Raises:
+        UserError: If none is left.
+    """
+    lengths = np.diff(dataset.offsets)
+    kept = (lengths >= least) & (lengths <= (most or np.iinfo(np.int64).max))
+    parts = [view.select(kept[view.users]) for view in (split.train, split.valid, split.test)]
+    if not all(len(part) for part in parts):
+        raise UserError(f"no user of {dataset.name} has {least} to {most or 'any number of'} interactions")
+    return Split(split.name, *parts)
+
+
+def make_batches(module: PLMSASRecModule, dataset: Dataset, split: Split) -> BatchModule:
+    """Return a run's batches of training and evaluation."""
+    config = module.config
+    training = TrainDataset(
+        split.train,
+        dataset.num_items,
+        config.model.sasrec_seq_len,
+        config.objective,
+        config.training.seed,
+        config.head == "tied",
+        module.read_texts,
+    )
+    return BatchModule(
+        dataset,
+        split,
+        config.protocol,
+        training,
+        RowSampler(training.lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
+        module.make_inputs,
+        eval_lengths=module.count_events,
+        eval_max_tokens=EVAL_EVENTS,
+        valid_users=config.training.valid_users,
+        num_workers=config.training.dataloader_num_workers,
+    )
+
+
+def run_name(config: Config) -> str:
+    """Return the name of runs that differ only in the seed: what the items are to the model."""
+    if config.input_type == "id":
+        return "id"
+    options, n = config.items, config.items.plm_last_n_unfreeze
+    name = options.plm_name.strip("/").rpartition("/")[2]
+    trained = {0: "frozen", -1: "all"}.get(n, f"last{n}")
+    return "-".join([name, "lora" if options.lora_r else trained, *(["prompt"] if config.prompt.use_prompt else [])])
+
+
+def train(config: Config) -> None:
+    """Train, choose the best epoch on validation, test once, write the run folder and, if asked for, the vectors."""
+    dataset = open_dataset(config.dataset, config.data_path)
+    run = RunFolder("PLMSASRec", dataset, run_name(config), config.training, config.protocol)
+    split = choose_users(config.protocol.hold_out(dataset), dataset, config.min_item_seq_len, config.max_item_seq_len)
+    if not run.open(config):
+        return
+    lightning.seed_everything(config.training.seed, verbose=False)
+    module = PLMSASRecModule(config, dataset)
+    data = make_batches(module, dataset, split)
+    module, record = fit(module, data, config.training, run.folder)
+    report(run, module, record, test(module, data, config.training))
+    if config.export_name is not None and is_first_process():
+        export(module, dataset)
+
+
+def export(module: PLMSASRecModule, dataset: Dataset) -> None:
+    """Write the items' vectors as SASRec reads them, (N + 1, d), for families that start from vectors."""
+    config = module.config
+    producer = Producer(
+        "PLMSASRec/finetune.py", weights_sha256(module), {"flags": str(sorted(flatten(config).items()))}
+    )
+    path = embedding_path(dataset, f"plm-{config.export_name}", config.embedding_dir)
+    if needs_saving(path, dataset, producer, config.training.overwrite):
+        save_embeddings(path, module.encode_items().cpu().numpy(), dataset, producer)
+    log.info("item vectors `plm-%s` are in %s", config.export_name, path)
+
+
+def restore_trained(
+    config: Config, dataset: Dataset, state: dict[str, Tensor], trained: TrainedOn | None = None
+) -> Recommender:
+    """Return a trained model for use, on the catalogue that it was `trained` on or on another one.
+
+    Raises:
+        UserError: If the model cannot serve the other catalogue.
+    """
+    if trained is not None and (config.input_type == "id" or config.head == "untied"):
+        raise UserError(
+            "this model has weights for each item of its training, so it cannot score new ones: train with "
+            "--input_type text --head tied to serve new items"
+        )
+    module = PLMSASRecModule(config, dataset)
+    module.load_state_dict(state)
+    return Recommender(module, module.make_inputs, module.count_events)

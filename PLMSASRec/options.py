@@ -1,0 +1,329 @@
+"""The flags of PLMSASRec."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from seqrec.basics.checks import require_above, require_at_least, require_at_most
+from seqrec.basics.errors import UserError
+from seqrec.basics.paths import ROOT
+from seqrec.basics.published import PublishedFlags, drop, numbers, words
+from seqrec.data.protocol import EvaluationProtocol
+from seqrec.nn.losses import LossOptions
+from seqrec.nn.optimization import Schedule
+from seqrec.text.options import LoraOptions
+from seqrec.training.options import TrainingConfig
+
+TextPooling = Literal["mean", "last", "mean_last", "cls", "pooler"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemOptions(LoraOptions):
+    """From an item's text to its vector."""
+
+    plm_name: str = "minilm"
+    """Language model: minilm, smollm2, a folder, or a name on the Hugging Face hub (OPT, BERT, RoBERTa, ModernBERT,
+    Llama, Mistral, Qwen)."""
+    tokenized_len: int = 30
+    """Maximum number of tokens of an item's text, special ones included."""
+    pooling_method: TextPooling | None = None
+    """A text's vector: mean, last, mean_last (both, fused), cls (first token) or pooler (of a BERT). By default what a
+    sentence encoder was trained for, cls for other encoders, mean for decoders."""
+    plm_last_n_unfreeze: int = 0
+    """Last blocks to train: 0 trains none, -1 all blocks and the embeddings."""
+    plm_lr: float = 1e-5
+    """Learning rate of the language model's own weights."""
+    plm_lr_layer_decay: float = 0.8
+    """Factor of --plm_lr from one block to the one below; the last has one factor, too."""
+    plm_weight_decay: float = 0.0
+    """Decoupled weight decay of the language model's weights but biases and norms."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the projections that get a low-rank update; by default all of the trained blocks."""
+    projection_n_layers: int | None = None
+    """Widths from the language model to SASRec, both counted; two more than --projection_inner_sizes. Need not be
+    given."""
+    projection_inner_sizes: tuple[int, ...] = ()
+    """Inner widths of the projection; by default it is one linear map."""
+    projection_activation: Literal["none", "gelu"] = "none"
+    """Between the maps of the projection."""
+
+    def __post_init__(self) -> None:
+        LoraOptions.__post_init__(self)
+        require_at_least(1, self, "tokenized_len")
+        require_at_most(100_000, self, "tokenized_len")
+        require_at_least(-1, self, "plm_last_n_unfreeze")
+        require_above(0, self, "plm_lr", "plm_lr_layer_decay")
+        require_at_least(0, self, "plm_weight_decay")
+        if any(not 1 <= size <= 100_000 for size in self.projection_inner_sizes):
+            raise UserError(f"--projection_inner_sizes must be 1 to 100,000 each, got {self.projection_inner_sizes}")
+        inner = len(self.projection_inner_sizes)
+        if self.projection_n_layers not in (None, inner + 1, inner + 2):
+            raise UserError(
+                f"--projection_n_layers {self.projection_n_layers} counts both ends: with {inner} inner sizes it is "
+                f"{inner + 2}"
+            )
+        if self.lora_r and not self.plm_last_n_unfreeze:
+            raise UserError("--lora_r updates the blocks of --plm_last_n_unfreeze: give -1 for all, or a number")
+        if self.lora_targets and not self.lora_r:
+            raise UserError("--lora_targets is for --lora_r R: give the rank")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptOptions:
+    """Vectors that are learned beside a text."""
+
+    use_prompt: bool = False
+    """Learn a prompt: vectors that every block, or the text, has beside the text's own."""
+    prompt_projection: bool = True
+    """Make the prefix and suffix by a small network, which is easier to train than a table of them."""
+    prompt_hidden_size: int = 128
+    """Width of that network."""
+    pre_seq_len: int | None = None
+    """Keys and values before the text, in every block; 20 if not given."""
+    post_seq_len: int | None = None
+    """Keys and values after the text, read by the last query alone; 10 if not given, where there is a last query."""
+    last_query_len: int | None = None
+    """Tokens after the text, of which the last is what --pooling_method last reads; 1 if not given, where it is read.
+    For decoders."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "prompt_hidden_size")
+        require_at_least(0, self, "pre_seq_len", "post_seq_len", "last_query_len")
+        require_at_most(10_000, self, "prompt_hidden_size", "pre_seq_len", "post_seq_len", "last_query_len")
+        given = [name for name in ("pre_seq_len", "post_seq_len", "last_query_len") if getattr(self, name) is not None]
+        if given and not self.use_prompt:
+            raise UserError(f"--{given[0]} is for --use_prompt: give it too")
+
+    @property
+    def lengths(self) -> tuple[int, int, int]:
+        """(P, Q, K), once `resolve` has set them."""
+        return self.pre_seq_len or 0, self.post_seq_len or 0, self.last_query_len or 0
+
+    def resolve(self, pooling: TextPooling, is_causal: bool) -> "PromptOptions":
+        """Return the options with all lengths set, for a kind of model.
+
+        Raises:
+            UserError: If a part would be read by nothing.
+        """
+        reads_query = is_causal and pooling in ("last", "mean_last")
+        if not is_causal and (self.post_seq_len or self.last_query_len):
+            raise UserError(
+                "--post_seq_len and --last_query_len are for decoders, where only a last token sees all: this "
+                "language model is an encoder, leave them out"
+            )
+        P = 20 if self.pre_seq_len is None else self.pre_seq_len
+        K = self.last_query_len if self.last_query_len is not None else int(reads_query)
+        Q = self.post_seq_len if self.post_seq_len is not None else (10 if K else 0)
+        if K and not reads_query:
+            raise UserError(
+                f"--last_query_len {K} is read by --pooling_method last and mean_last, not by {pooling}: change one"
+            )
+        if Q and not K:
+            raise UserError(f"--post_seq_len {Q} is read by the last query alone: --last_query_len must be at least 1")
+        if not P + Q + K:
+            raise UserError("--use_prompt needs a prefix, a suffix or a last query: all their lengths are 0")
+        return PromptOptions(
+            use_prompt=True,
+            prompt_projection=self.prompt_projection,
+            prompt_hidden_size=self.prompt_hidden_size,
+            pre_seq_len=P,
+            post_seq_len=Q,
+            last_query_len=K,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreInferenceOptions:
+    """Frozen blocks run once, before training."""
+
+    pre_inference: bool = False
+    """Run the frozen blocks once over all items and keep the result, memory-mapped."""
+    pre_inference_batch_size: int = 256
+    """Items at a time."""
+    pre_inference_devices: tuple[int, ...] = ()
+    """GPUs to run on, by number, each with a share of the items; on a machine without GPUs as many processes. By
+    default one."""
+    pre_inference_precision: Literal["32", "16", "bf16"] = "32"
+    """Of the frozen weights, their products and the result: 32, 16 or bf16."""
+    pre_inference_layer_wise: Literal["auto", "True", "False"] = "auto"
+    """Hold one block in memory at a time; auto does so where the weights exceed half of the free memory."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "pre_inference_batch_size")
+        numbers_given = self.pre_inference_devices
+        if any(number < 0 for number in numbers_given) or len(set(numbers_given)) < len(numbers_given):
+            raise UserError(f"--pre_inference_devices must be different numbers from 0, got {numbers_given}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SasrecOptions:
+    """The recommender over the items' vectors."""
+
+    sasrec_seq_len: int = 20
+    """Maximum number of most recent events that the model reads."""
+    sasrec_hidden_size: int = 64
+    """Width d."""
+    sasrec_inner_size: int = 256
+    """Inner width of the feed-forward networks."""
+    sasrec_n_layers: int = 2
+    """Transformer blocks."""
+    sasrec_n_heads: int = 2
+    """Attention heads per block."""
+    sasrec_hidden_dropout: float = 0.5
+    """Dropout rate of embeddings, attention's output and feed-forward activations."""
+    sasrec_attention_dropout: float = 0.5
+    """Dropout rate of attention weights."""
+    sasrec_layer_norm_eps: Annotated[float, tyro.conf.arg(aliases=["--layer_norm_eps"])] = 1e-6
+    """Added to the variance in norms."""
+    sasrec_initializer_range: Annotated[float, tyro.conf.arg(aliases=["--initializer_range"])] = 0.02
+    """Deviation of initial weights."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "sasrec_seq_len", "sasrec_hidden_size", "sasrec_inner_size")
+        require_at_least(1, self, "sasrec_n_layers", "sasrec_n_heads")
+        require_at_most(100_000, self, "sasrec_seq_len", "sasrec_hidden_size", "sasrec_inner_size")
+        require_at_most(1_000, self, "sasrec_n_layers")
+        require_above(0, self, "sasrec_layer_norm_eps", "sasrec_initializer_range")
+        if self.sasrec_hidden_size % self.sasrec_n_heads:
+            raise UserError(
+                f"--sasrec_hidden_size {self.sasrec_hidden_size} must be a multiple of --sasrec_n_heads "
+                f"{self.sasrec_n_heads}"
+            )
+        for name in ("sasrec_hidden_dropout", "sasrec_attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--{name} must lie in [0, 1), got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One PLMSASRec run: data, language model, prompts, cache, SASRec, loss, training and evaluation.
+
+    `--recipe published` sets the published script's values, see docs/published-flags.md.
+    """
+
+    dataset: str | None = None
+    """Name of a prepared dataset in data/; demo, unless --data_path is given."""
+    data_path: Path | None = None
+    """Folder of a prepared dataset elsewhere, or of raw data (dataset.pkl, train.json, *.inter): prepared once."""
+    min_item_seq_len: int = 0
+    """Leave out users with fewer interactions."""
+    max_item_seq_len: int | None = None
+    """Leave out users with more interactions."""
+    input_type: Literal["text", "id"] = "text"
+    """Items as texts, or as ids with a vector each."""
+    head: Literal["tied", "untied"] = "tied"
+    """Scores: tied (products with the items' own vectors, so that new items can be scored) or untied (a linear
+    layer with weights for every item)."""
+    export_name: str | None = None
+    """Write the trained items' vectors to embedding/DATASET/plm-NAME.npy."""
+    embedding_dir: Path = ROOT / "embedding"
+    """Folder of the item vectors."""
+    batch_size: int = 64
+    """Users per training batch."""
+    lr: Annotated[float, tyro.conf.arg(aliases=["--learning_rate"])] = 1e-3
+    """Learning rate of AdamW for all but the language model's own weights."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of all of these but biases and norms."""
+    schedule: Schedule = "constant"
+    """Learning rate schedule: constant, or linear (to zero at --num_epochs)."""
+    warmup_steps: int = 0
+    """Warm-up steps of the learning rates; at most half of all steps."""
+    items: ItemOptions = field(default_factory=ItemOptions)
+    prompt: PromptOptions = field(default_factory=PromptOptions)
+    cache: PreInferenceOptions = field(default_factory=PreInferenceOptions)
+    model: SasrecOptions = field(default_factory=SasrecOptions)
+    objective: LossOptions = field(default_factory=LossOptions)
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(num_epochs=100))
+    protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
+
+    def __post_init__(self) -> None:
+        require_above(0, self, "lr")
+        require_at_least(0, self, "warmup_steps", "weight_decay", "min_item_seq_len", "max_item_seq_len")
+        require_at_least(1, self, "batch_size")
+        if self.max_item_seq_len is not None and self.max_item_seq_len < max(2, self.min_item_seq_len):
+            raise UserError(
+                f"--max_item_seq_len {self.max_item_seq_len} must be at least 2 and --min_item_seq_len "
+                f"{self.min_item_seq_len}"
+            )
+        if self.input_type == "id":
+            plain = ItemOptions(), PromptOptions(), PreInferenceOptions()
+            if (self.items, self.prompt, self.cache) != plain:
+                raise UserError("--plm_..., --use_prompt and --pre_inference are for --input_type text, not id")
+            if self.export_name is not None:
+                raise UserError("--export_name writes a language model's vectors: it is for --input_type text")
+        if self.cache.pre_inference and self.prompt.use_prompt:
+            raise UserError(
+                "--use_prompt changes every block's output, so --pre_inference has nothing to keep: drop one of the two"
+            )
+        if self.cache.pre_inference and self.items.plm_last_n_unfreeze == -1:
+            raise UserError("--pre_inference keeps what frozen blocks make, --plm_last_n_unfreeze -1 freezes none")
+        if self.cache != PreInferenceOptions() and not self.cache.pre_inference:
+            raise UserError("--pre_inference_... are for --pre_inference: give it too")
+
+
+_STRATEGIES = {
+    "none": "auto",
+    "ddp_find_unused_parameters_false": "ddp",
+    "stage_2": "deepspeed_stage_2",
+    "stage_2_offload": "deepspeed_stage_2_offload",
+    "stage_3": "deepspeed_stage_3",
+    "stage_3_offload": "deepspeed_stage_3_offload",
+}
+
+
+def _devices(values: list[str]) -> list[str]:
+    """Return `--devices` as a number of processes: one number from 1 is one already, others number GPUs."""
+    listed = numbers("--devices", values)
+    if len(listed) == 1 and listed != ["0"]:
+        return ["--devices", *listed]
+    return ["--devices", str(len(listed)), "--gpus", *listed]
+
+
+PUBLISHED = PublishedFlags(
+    taken={
+        "--max_epochs": "--num_epochs",
+        "--early_stop_patience": "--patience",
+        "--check_val_every_n_epoch": "--eval_every",
+        "--num_workers": "--dataloader_num_workers",
+        "--use_prompt": "--use_prompt | --no_use_prompt",
+        "--pre_inference": "--pre_inference | --no_pre_inference",
+        "--last_n_unfreeze": "--plm_last_n_unfreeze",
+    },
+    converted={
+        "--precision": words("--precision", {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}),
+        "--strategy": words("--strategy", _STRATEGIES),
+        "--split_type": words("--split", {"ratio": "users", "leave_one_out": "leave_one_out"}),
+        "--devices": _devices,
+        "--pre_inference_devices": lambda values: [
+            "--pre_inference_devices",
+            *numbers("--pre_inference_devices", values),
+        ],
+        "--topk_list": lambda values: ["--metric_ks", *numbers("--topk_list", values)],
+        "--projection_inner_sizes": lambda values: [
+            "--projection_inner_sizes",
+            *numbers("--projection_inner_sizes", values),
+        ],
+        **dict.fromkeys(
+            ("--prompt_projection", "--prompt_projeciton"),
+            words(
+                None,
+                {
+                    **dict.fromkeys(("True", "true", "nonlinear"), "--prompt_projection"),
+                    **dict.fromkeys(("False", "false", "linear", "none"), "--no_prompt_projection"),
+                },
+            ),
+        ),
+        "--pre_inference_num_workers": drop(),
+        "--pin_memory": drop(),
+    },
+    refused={
+        "--architecture": "sasrec is the only one; drop the flag",
+        "--sampling_n": "scripts/prepare.py SOURCE --sample_users N draws users when data are prepared",
+    },
+    recipe=(
+        "--input_type id --head untied --plm_name facebook/opt-125m --min_item_seq_len 5 --split users "
+        "--metric_ks 5 10 20 --best_metric Recall@10"
+    ),
+)

@@ -1,0 +1,368 @@
+"""A language model of `transformers`, or some of its blocks, on ragged batches of texts.
+
+The modules are the library's own. Tokens of all texts are given to them as one long row, so that embeddings,
+projections and norms see no padding; attention, within each text alone, is a function of ours that the library calls.
+A model cut in two computes what the whole one does, to the bit.
+
+Shapes: T tokens of a batch, B texts, D width, H heads of queries, G heads of keys and values, E = width of a head,
+P prefix vectors, Q suffix vectors, K query tokens at the end of every text.
+"""
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from seqrec.basics.errors import UserError
+from seqrec.nn.ragged import Layout, Plan, Rectangle, mix
+from seqrec.text.weight_files import WeightFiles
+
+ATTENTION = "seqrec_ragged"
+"""Name of our attention function in the library."""
+PREFIXES = ("model.", "bert.", "roberta.", "opt.")
+"""Of the weights of models with a head, beside which a checkpoint may keep the model."""
+
+
+class Family(NamedTuple):
+    """Where a kind of model keeps its parts."""
+
+    layers: str
+    """Path of its list of blocks."""
+    norm: str | None
+    """Path of the norm after the last block."""
+    first_stage: tuple[tuple[str, str], ...]
+    """Paths of what precedes the blocks even where states are given, and what takes their place: `through` passes
+    states on, `zero` adds nothing, `none` is no module."""
+    unused: tuple[str, ...] = ()
+    """Paths of what follows the states of the last block."""
+    learned_positions: bool = False
+    """Whether positions have a table, so that texts may not be longer."""
+
+
+_ROTARY = Family("layers", "norm", ())
+_BERT = Family("encoder.layer", None, (("embeddings", "through"),), learned_positions=True)
+FAMILIES = {
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "modernbert": Family("layers", "final_norm", (("embeddings", "through"),)),
+    "opt": Family(
+        "decoder.layers",
+        "decoder.final_layer_norm",
+        (("decoder.embed_positions", "zero"), ("decoder.project_in", "none")),
+        ("decoder.project_out",),
+        learned_positions=True,
+    ),
+    "llama": _ROTARY,
+    "mistral": _ROTARY,
+    "qwen2": _ROTARY,
+    "qwen3": _ROTARY,
+}
+"""By `model_type` of the configuration."""
+
+
+class Extra(NamedTuple):
+    """Keys and values of a block that belong to no token: vectors that are learned in their place."""
+
+    prefix: tuple[Tensor, Tensor] | None
+    """(P, G, E) each, seen by all tokens."""
+    suffix: tuple[Tensor, Tensor] | None
+    """(Q, G, E) each, seen by the query tokens alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a batch of texts is read: its plan, and what prompts add to it."""
+
+    plan: Plan
+    extras: Mapping[int, Extra] = field(default_factory=dict)
+    """By number of the block."""
+    num_queries: int = 0
+    """K."""
+    masks: dict[int, Tensor] = field(default_factory=dict)
+    """Attention masks by number of the rectangle; filled on first use."""
+
+    @property
+    def num_prefix(self) -> int:
+        """Return P."""
+        extra = next(iter(self.extras.values()), None)
+        return 0 if extra is None or extra.prefix is None else len(extra.prefix[0])
+
+
+_reading: ContextVar[Reading] = ContextVar("reading")
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Return (1, T, H, E) attention within each text, as `transformers` wants it, from (1, H or G, T, E)."""
+    if unknown := [name for name in ("softcap", "s_aux") if options.get(name) is not None]:
+        raise UserError(f"this language model's attention has {unknown[0]}, which is not supported: give another")
+    reading = _reading.get()
+    layout, causal = reading.plan.layout, bool(module.is_causal)
+    longest = int(layout.rectangles[-1].shape[1])
+    if sliding_window is not None and longest > sliding_window:
+        raise UserError(f"this language model attends to {sliding_window} tokens: shorten --tokenized_len {longest}")
+    heads = query.shape[1]
+    extra = reading.extras.get(int(module.layer_idx))  # type: ignore[arg-type]
+    rows = (layout.pack(x[0].transpose(0, 1)) for x in (query, key, value))
+    out = []
+    for number, (q, k, v) in enumerate(zip(*rows, strict=True)):  # (n, L, H or G, E)
+        mask, triangle = layout.rectangles[number].mask, causal
+        if extra is not None:
+            k, v = (_lengthened(x, extra, which) for which, x in enumerate((k, v)))
+            if number not in reading.masks:
+                reading.masks[number] = _prompted_mask(layout, number, extra, reading.num_queries, causal)
+            mask, triangle = reading.masks[number], False
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (n, H or G, L, E)
+        if k.shape[1] != heads:
+            k, v = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (k, v))
+        # Padding stands to the right of every token, so the causal mask hides it.
+        out.append(mix(q, k, v, None if triangle else mask, triangle, dropout, scaling).transpose(1, 2))
+    return layout.unpack(out)[None], None
+
+
+def _lengthened(x: Tensor, extra: Extra, which: int) -> Tensor:
+    """Return (n, P + L + Q, G, E) keys or values from (n, L, G, E)."""
+    before = [extra.prefix[which]] if extra.prefix is not None else []
+    after = [extra.suffix[which]] if extra.suffix is not None else []
+    parts = [part.to(x.dtype).expand(len(x), *part.shape) for part in (*before, *after)]
+    return torch.cat([*parts[: len(before)], x, *parts[len(before) :]], dim=1)
+
+
+def _prompted_mask(layout: Layout, number: int, extra: Extra, num_queries: int, causal: bool) -> Tensor:
+    """Return (n, 1, L, P + L + Q) bool: which keys a token sees."""
+    rectangle: Rectangle = layout.rectangles[number]
+    n, length = rectangle.shape
+    device = layout.offsets.device
+    P, Q = (0 if part is None else len(part[0]) for part in extra)
+    real = torch.ones(n, 1, 1, length, dtype=torch.bool, device=device) if rectangle.mask is None else rectangle.mask
+    place = torch.arange(length, device=device)
+    seen = real & (place <= place[:, None]) if causal else real.expand(n, 1, length, length)
+    first_query = real.sum(-1, keepdim=True) - num_queries  # (n, 1, 1, 1)
+    is_query = (place[:, None] >= first_query).expand(n, 1, length, Q)
+    return torch.cat([seen.new_ones(n, 1, length, P), seen, is_query], dim=-1)
+
+
+class _Skip(nn.Module):
+    """Stands for a block of another range, and passes its input on."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        if hasattr(block, "attention_type"):
+            self.attention_type = block.attention_type
+
+    def forward(self, states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return states
+
+
+class _Through(nn.Module):
+    """Stands for the embeddings where states are given."""
+
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Tensor:
+        return inputs_embeds
+
+
+class _Zero(nn.Module):
+    """Stands for a table of positions where states are given, which have them already."""
+
+    def forward(self, mask: Tensor, *_: Any, **__: Any) -> Tensor:
+        return mask.new_zeros(())
+
+
+class Architecture:
+    """A model's configuration, and what is read from it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the configuration of a folder.
+
+        Raises:
+            UserError: If it is of a kind that is not supported, or damaged.
+        """
+        from transformers import AutoConfig
+
+        self.folder = folder
+        try:
+            self.config = AutoConfig.from_pretrained(folder)
+        except Exception as error:  # its readers raise errors of every kind for a damaged file
+            said = " ".join(str(error).split())[:160] or type(error).__name__
+            raise UserError(f"{folder}/config.json can't be read ({said}): download the model again") from error
+        kind = self.config.model_type
+        if kind not in FAMILIES or getattr(self.config, "is_encoder_decoder", False):
+            raise UserError(
+                f"{folder} is a model of type {kind!r}, expected one of {', '.join(sorted(FAMILIES))}: give another "
+                "--plm_name"
+            )
+        self.family = FAMILIES[kind]
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether it is a decoder."""
+        return self.config.model_type not in ("bert", "roberta", "xlm-roberta", "modernbert")
+
+    @property
+    def num_blocks(self) -> int:
+        """N."""
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def width(self) -> int:
+        """D, the width of the states between blocks."""
+        return int(self.config.hidden_size)
+
+    @property
+    def word_width(self) -> int:
+        """Width of the word embeddings."""
+        return int(getattr(self.config, "word_embed_proj_dim", self.config.hidden_size))
+
+    @property
+    def kv_shape(self) -> tuple[int, int]:
+        """(G, E)."""
+        heads = self.config.num_attention_heads
+        width = getattr(self.config, "head_dim", None) or self.config.hidden_size // heads
+        return int(getattr(self.config, "num_key_value_heads", None) or heads), int(width)
+
+    @property
+    def position_offset(self) -> int:
+        """Position of a text's first token in the model's own count."""
+        return self.config.pad_token_id + 1 if self.config.model_type in ("roberta", "xlm-roberta") else 0
+
+    @property
+    def longest(self) -> int | None:
+        """Most tokens of a text, prefix included; None if there is no limit."""
+        limit = int(self.config.max_position_embeddings) - self.position_offset
+        return limit if self.family.learned_positions else None
+
+    def weight_files(self) -> WeightFiles:
+        """Return the folder's weights."""
+        return WeightFiles(self.folder, PREFIXES)
+
+
+class Blocks(nn.Module):
+    """Blocks `first` to `last - 1` of a language model: with the embeddings if first is 0, and the norm if last is N.
+
+    Parameters have their names in the whole model, with the block's number there.
+    """
+
+    def __init__(self, architecture: Architecture, first: int, last: int, pooler: bool = False) -> None:
+        """Build the modules on the meta device.
+
+        Args:
+            architecture: Of the whole model.
+            first: First block; 0 brings the embeddings too.
+            last: One past the last block; with 0 there are the embeddings alone.
+            pooler: Keep the pooler of a BERT.
+
+        Raises:
+            UserError: If there is no such range.
+        """
+        super().__init__()
+        N = architecture.num_blocks
+        if not 0 <= first <= last <= N or (first == last and first > 0):
+            raise UserError(f"blocks {first} to {last} are no range of the model's {N}")
+        from accelerate import init_empty_weights
+        from transformers import AttentionInterface, AutoModel
+
+        AttentionInterface.register(ATTENTION, _attend)
+        with init_empty_weights():  # buffers, such as rotations, are made
+            model = AutoModel.from_config(architecture.config, attn_implementation=ATTENTION)
+        family = architecture.family
+        layers = model.get_submodule(family.layers)
+        for number in (*range(first), *range(last, N)):
+            layers[number] = _Skip(layers[number])
+        if first > 0:
+            _replace(model, _path_of_words(model), None)
+            for path, stand_in in family.first_stage:
+                _replace(model, path, {"through": _Through, "zero": _Zero, "none": lambda: None}[stand_in]())
+        if last < N and family.norm is not None and _has(model, family.norm):
+            _replace(model, family.norm, nn.Identity() if family.norm != "decoder.final_layer_norm" else None)
+        for path in family.unused:
+            _replace(model, path, None)
+        if hasattr(model, "pooler") and not (pooler and last == N):
+            model.pooler = None
+        self.model, self.architecture, self.first, self.last = model, architecture, first, last
+
+    @property
+    def layers(self) -> list[tuple[int, nn.Module]]:
+        """Return the blocks of the range with their numbers."""
+        found = self.model.get_submodule(self.architecture.family.layers)
+        return [(number, found[number]) for number in range(self.first, self.last)]
+
+    @property
+    def word_embeddings(self) -> nn.Embedding:
+        """Return the table that turns token ids into vectors; a range without block 0 has none."""
+        table: nn.Embedding = self.model.get_input_embeddings()
+        return table
+
+    def first_stage_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of what precedes block 0."""
+        parts = [path for path, _ in self.architecture.family.first_stage] + [_path_of_words(self.model)]
+        there = [self.model.get_submodule(path) for path in parts if _has(self.model, path)]
+        return [parameter for part in there for parameter in part.parameters()] if self.first == 0 else []
+
+    def load(self, weights: WeightFiles, dtype: torch.dtype = torch.float32) -> "Blocks":
+        """Read the weights of the range from files, and return itself, in evaluation mode.
+
+        Raises:
+            UserError: If a tensor is missing or of another shape.
+        """
+        own = self.model.state_dict()
+        found = weights.read(own, dtype)
+        if odd := [name for name, tensor in found.items() if tensor.shape != own[name].shape]:
+            raise UserError(f"{weights.folder}: {', '.join(odd[:6])} have other shapes than config.json says")
+        self.model.load_state_dict(found, assign=True)
+        return self.eval()
+
+    def forward(self, inputs: Tensor, reading: Reading) -> Tensor:
+        """Return the (T, D) states after the last block of the range.
+
+        Args:
+            inputs: (T,) int64 token ids, (T, word width) vectors in place of word embeddings, or, for a range
+                without the embeddings, (T, D) states before its first block.
+            reading: How the batch is read; inputs are in the order of its plan.
+        """
+        positions = reading.plan.positions + self.architecture.position_offset + reading.num_prefix
+        given = {"input_ids": inputs[None]} if inputs.dim() == 1 else {"inputs_embeds": inputs[None]}
+        if self.architecture.is_causal:
+            given["use_cache"] = False
+        token = _reading.set(reading)
+        try:
+            output = self.model(**given, position_ids=positions[None])
+        finally:
+            _reading.reset(token)
+        states: Tensor = output.last_hidden_state[0]
+        return states
+
+    def pool_first(self, first_tokens: Tensor) -> Tensor:
+        """Return a BERT's pooler's (B, D) output for the (B, D) states of first tokens."""
+        pooler = self.model.pooler
+        pooled: Tensor = pooler(first_tokens[:, None].to(pooler.dense.weight.dtype))
+        return pooled.to(first_tokens.dtype)
+
+
+def _path_of_words(model: nn.Module) -> str:
+    """Return the path of the table of word embeddings."""
+    table = model.get_input_embeddings()  # type: ignore[operator]
+    return next(name for name, module in model.named_modules() if module is table)
+
+
+def _has(model: nn.Module, path: str) -> bool:
+    parent, _, name = path.rpartition(".")
+    return getattr(model.get_submodule(parent), name, None) is not None
+
+
+def _replace(model: nn.Module, path: str, module: nn.Module | None) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
