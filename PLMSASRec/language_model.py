@@ -118,7 +118,7 @@ def build_items(config: Config, dataset: Dataset) -> tuple[ItemVectors, ReadText
         longest += prompt.lengths[0] + prompt.lengths[2]
     if architecture.longest is not None and longest > architecture.longest:
         raise UserError(
-            f"--tokenized_len and the prompt make {longest} tokens, {config.items.plm_name} reads {architecture.longest}"
+            f"--tokenized_len and the prompt make {longest} tokens: the language model reads {architecture.longest}"
         )
     weights, has_pooler = architecture.weight_files(), plm.pooling == "pooler"
     lower = upper = None

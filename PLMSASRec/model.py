@@ -7,6 +7,7 @@ https://doi.org/10.1109/ICDM.2018.00035. Deviations: nothing is computed for pad
 language model nothing is initialised anew; frozen blocks run without dropout.
 """
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -75,6 +76,17 @@ class ItemVectors(nn.Module):
     """From what is known of items to their vectors in SASRec; the base of the three ways."""
 
     num_items: int
+    offsets: nn.Embedding | None = None
+    """(N + 1, d), what each item's vector differs from its text's by."""
+
+    def add_offsets(self, width: int) -> None:
+        """Give every item an offset, which starts at zero."""
+        self.offsets = nn.Embedding(self.num_items + 1, width, padding_idx=0)
+        nn.init.zeros_(self.offsets.weight)
+
+    def with_offset(self, vectors: Tensor, rows: Tensor) -> Tensor:
+        """Return (R, d) vectors with the offsets of their items, if there are any."""
+        return vectors if self.offsets is None else vectors + self.offsets(rows)
 
     def forward(self, rows: Tensor, texts: Texts | None) -> Tensor:
         """Return (R, d).
@@ -114,7 +126,7 @@ class Projection(nn.Module):
             self.fusion = nn.Sequential(*layers, nn.Linear(width, width), nn.LayerNorm(width))
         sizes = (width, *options.projection_inner_sizes, out)
         maps: list[nn.Module] = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             maps += [nn.Linear(before, after), nn.GELU() if options.projection_activation == "gelu" else nn.Identity()]
         self.maps = nn.Sequential(*maps[:-1])
 
@@ -138,8 +150,7 @@ class PooledVectors(ItemVectors):
 
     def forward(self, rows: Tensor, texts: Texts | None = None) -> Tensor:
         """Return (R, d)."""
-        vectors: Tensor = self.projection(F.embedding(rows, self.pooled))
-        return vectors
+        return self.with_offset(self.projection(F.embedding(rows, self.pooled)), rows)
 
 
 class TextVectors(ItemVectors):
@@ -207,7 +218,7 @@ class TextVectors(ItemVectors):
         last = self.upper if self.upper is not None else self.lower
         pooled = pool_texts(states, plan, self.pooling, None if last is None else last.pool_first, num_queries)
         projected: Tensor = self.projection(pooled)
-        return projected.index_select(0, plan.order.argsort())
+        return self.with_offset(projected.index_select(0, plan.order.argsort()), rows)
 
 
 def numbered(blocks: Blocks) -> list[tuple[int, nn.Parameter]]:

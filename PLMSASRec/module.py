@@ -36,6 +36,8 @@ from seqrec.training.sharding import whole_weights
 from seqrec.training.trainer import fit, report, test
 
 log = logging.getLogger(__name__)
+OFFSETS = "model.items.offsets.weight"
+"""Name of the items' offsets in a state."""
 EVAL_EVENTS = 16_384
 """Events per evaluation batch."""
 ITEMS_AT_A_TIME = 1_024
@@ -50,6 +52,8 @@ class PLMSASRecModule(NextItemModule):
         super().__init__(config.protocol.metric_ks)
         self.config = config
         items, self.read_texts = build_items(config, dataset)
+        if config.item_offset:
+            items.add_offsets(config.model.sasrec_hidden_size)
         self.model = PLMSASRec(items, config.model, config.head)
         self._table: Tensor | None = None
 
@@ -227,7 +231,8 @@ def run_name(config: Config) -> str:
     options, n = config.items, config.items.plm_last_n_unfreeze
     name = options.plm_name.strip("/").rpartition("/")[2]
     trained = {0: "frozen", -1: "all"}.get(n, f"last{n}")
-    return "-".join([name, "lora" if options.lora_r else trained, *(["prompt"] if config.prompt.use_prompt else [])])
+    also = {"prompt": config.prompt.use_prompt, "offset": config.item_offset}
+    return "-".join([name, "lora" if options.lora_r else trained, *(part for part, there in also.items() if there)])
 
 
 def train(config: Config) -> None:
@@ -272,5 +277,14 @@ def restore_trained(
             "--input_type text --head tied to serve new items"
         )
     module = PLMSASRecModule(config, dataset)
+    if trained is not None and config.item_offset:
+        state = state | {OFFSETS: _carry_over(state[OFFSETS], trained.dataset, dataset)}
     module.load_state_dict(state)
     return Recommender(module, module.make_inputs, module.count_events)
+
+
+def _carry_over(offsets: Tensor, before: Dataset, now: Dataset) -> Tensor:
+    """Return (N' + 1, d) offsets of another catalogue: those of its known items, zero for new ones."""
+    place = {raw_id: row for row, raw_id in enumerate(before.item_table()["raw_id"], 1)}
+    rows = [0, *(place.get(raw_id, 0) for raw_id in now.item_table()["raw_id"])]
+    return offsets[torch.tensor(rows)]

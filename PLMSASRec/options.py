@@ -216,6 +216,8 @@ class Config:
     head: Literal["tied", "untied"] = "tied"
     """Scores: tied (products with the items' own vectors, so that new items can be scored) or untied (a linear
     layer with weights for every item)."""
+    item_offset: bool = False
+    """Add to every item's text vector one of its own, learned from zero; new items have none."""
     export_name: str | None = None
     """Write the trained items' vectors to embedding/DATASET/plm-NAME.npy."""
     embedding_dir: Path = ROOT / "embedding"
@@ -251,6 +253,8 @@ class Config:
             plain = ItemOptions(), PromptOptions(), PreInferenceOptions()
             if (self.items, self.prompt, self.cache) != plain:
                 raise UserError("--plm_..., --use_prompt and --pre_inference are for --input_type text, not id")
+            if self.item_offset:
+                raise UserError("--item_offset is added to the vector of a text, which --input_type id has not")
             if self.export_name is not None:
                 raise UserError("--export_name writes a language model's vectors: it is for --input_type text")
         if self.cache.pre_inference and self.prompt.use_prompt:
