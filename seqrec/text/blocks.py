@@ -308,9 +308,11 @@ class Blocks(nn.Module):
 
     def first_stage_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of what precedes block 0."""
+        if self.first > 0:
+            return []
         parts = [path for path, _ in self.architecture.family.first_stage] + [_path_of_words(self.model)]
         there = [self.model.get_submodule(path) for path in parts if _has(self.model, path)]
-        return [parameter for part in there for parameter in part.parameters()] if self.first == 0 else []
+        return [parameter for part in there for parameter in part.parameters()]
 
     def load(self, weights: WeightFiles, dtype: torch.dtype = torch.float32) -> "Blocks":
         """Read the weights of the range from files, and return itself, in evaluation mode.
