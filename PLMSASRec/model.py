@@ -75,9 +75,10 @@ class Prompts(nn.Module):
 class ItemVectors(nn.Module):
     """From what is known of items to their vectors in SASRec; the base of the three ways."""
 
-    num_items: int
-    offsets: nn.Embedding | None = None
-    """(N + 1, d), what each item's vector differs from its text's by."""
+    def __init__(self, num_items: int) -> None:
+        super().__init__()
+        self.num_items = num_items
+        self.offsets: nn.Embedding | None = None  # (N + 1, d), what an item's vector differs from its text's by
 
     def add_offsets(self, width: int) -> None:
         """Give every item an offset, which starts at zero."""
@@ -102,8 +103,7 @@ class IdVectors(ItemVectors):
     """A vector of its own for every item."""
 
     def __init__(self, num_items: int, width: int, std: float) -> None:
-        super().__init__()
-        self.num_items = num_items
+        super().__init__(num_items)
         self.table = nn.Embedding(num_items + 1, width, padding_idx=0)
         nn.init.normal_(self.table.weight, std=std)
         with torch.no_grad():
@@ -143,8 +143,7 @@ class PooledVectors(ItemVectors):
 
     def __init__(self, pooled: Tensor, projection: Projection) -> None:
         """Take (N + 1, H) vectors, which are no part of a checkpoint."""
-        super().__init__()
-        self.num_items = len(pooled) - 1
+        super().__init__(len(pooled) - 1)
         self.register_buffer("pooled", pooled, persistent=False)
         self.projection = projection
 
@@ -177,8 +176,7 @@ class TextVectors(ItemVectors):
             pooling: From tokens to a text.
             projection: To the width of SASRec.
         """
-        super().__init__()
-        self.num_items = num_items
+        super().__init__(num_items)
         self.lower, self.upper, self.trained_from = lower, upper, trained_from
         self.prompts, self.pooling, self.projection = prompts, pooling, projection
         for blocks in (lower, upper):
