@@ -66,10 +66,8 @@ class Prompts(nn.Module):
     def extras(self) -> dict[int, Extra]:
         """Return what every block adds to its keys and values."""
         made = [None if part is None else part() for part in (self.prefix, self.suffix)]
-        there = next((part for part in made if part is not None), [])
-        return {
-            number: Extra(*(None if part is None else part[number] for part in made)) for number in range(len(there))
-        }
+        count = max((len(part) for part in made if part is not None), default=0)
+        return {number: Extra(*(None if part is None else part[number] for part in made)) for number in range(count)}
 
 
 class ItemVectors(nn.Module):

@@ -94,11 +94,10 @@ class PLMSASRecModule(NextItemModule):
         config, options = self.config, self.config.items
         groups: list[dict[str, Any]] = []
         own: list[Tensor] = []
-        for number, parameters in rates_by_block(self.model.items).items():
-            blocks = nn.ParameterList(parameters)
-            steps = self.model.items.upper.architecture.num_blocks - max(number, 0)  # type: ignore[union-attr]
-            rate = options.plm_lr * options.plm_lr_layer_decay**steps
-            groups += [group | {"lr": rate} for group in split_decay(blocks, options.plm_weight_decay)]
+        for below_top, parameters in weights_by_block(self.model.items).items():
+            rate = options.plm_lr * options.plm_lr_layer_decay**below_top
+            split = decay_weights(nn.ParameterList(parameters), options.plm_weight_decay)
+            groups += [group | {"lr": rate} for group in split]
             own += parameters
         groups += decay_weights(self, config.weight_decay, leave_out=own)
         optimizer = torch.optim.AdamW(groups, config.lr, fused=can_fuse(self))
@@ -161,10 +160,11 @@ class PLMSASRecModule(NextItemModule):
         return super().load_state_dict(own | dict(state_dict), strict, assign)
 
 
-def rates_by_block(items: nn.Module) -> dict[int, list[nn.Parameter]]:
-    """Return the language model's trained weights by the number of their block; the embeddings have -1.
+def weights_by_block(items: nn.Module) -> dict[int, list[nn.Parameter]]:
+    """Return the language model's trained weights by how far their block is from the top, from 1.
 
-    Low-rank updates are no weights of its own.
+    The embeddings count as the lowest block, what follows the blocks as the last. Low-rank updates are no weights of
+    its own.
     """
     found: dict[int, list[nn.Parameter]] = {}
     if (
@@ -175,13 +175,9 @@ def rates_by_block(items: nn.Module) -> dict[int, list[nn.Parameter]]:
         return found
     for number, parameter in numbered(items.upper):
         if parameter.requires_grad:
-            found.setdefault(number, []).append(parameter)
+            below_top = items.upper.architecture.num_blocks - max(number, 0)
+            found.setdefault(below_top, []).append(parameter)
     return found
-
-
-def split_decay(parameters: nn.ParameterList, weight_decay: float) -> list[dict[str, Any]]:
-    """Return weights, which decay, and biases and norms, which do not; both have one dimension in a transformer."""
-    return decay_weights(parameters, weight_decay)
 
 
 def choose_users(split: Split, dataset: Dataset, least: int, most: int | None) -> Split:

@@ -27,6 +27,32 @@ PREFIXES = ("model.", "bert.", "roberta.", "opt.")
 """Of the weights of models with a head, beside which a checkpoint may keep the model."""
 
 
+class _Skip(nn.Module):
+    """Stands for a block of another range, and passes its input on."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        if hasattr(block, "attention_type"):
+            self.attention_type = block.attention_type
+
+    def forward(self, states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return states
+
+
+class _Through(nn.Module):
+    """Stands for the embeddings where states are given."""
+
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Tensor:
+        return inputs_embeds
+
+
+class _Zero(nn.Module):
+    """Stands for a table of positions where states are given, which have them already."""
+
+    def forward(self, mask: Tensor, *_: Any, **__: Any) -> Tensor:
+        return mask.new_zeros(())
+
+
 class Family(NamedTuple):
     """Where a kind of model keeps its parts."""
 
@@ -34,26 +60,25 @@ class Family(NamedTuple):
     """Path of its list of blocks."""
     norm: str | None
     """Path of the norm after the last block."""
-    first_stage: tuple[tuple[str, str], ...]
-    """Paths of what precedes the blocks even where states are given, and what takes their place: `through` passes
-    states on, `zero` adds nothing, `none` is no module."""
+    first_stage: Mapping[str, type[nn.Module] | None]
+    """Paths of what precedes the blocks even where states are given, and what takes their place there."""
     unused: tuple[str, ...] = ()
     """Paths of what follows the states of the last block."""
     learned_positions: bool = False
     """Whether positions have a table, so that texts may not be longer."""
 
 
-_ROTARY = Family("layers", "norm", ())
-_BERT = Family("encoder.layer", None, (("embeddings", "through"),), learned_positions=True)
+_ROTARY = Family("layers", "norm", {})
+_BERT = Family("encoder.layer", None, {"embeddings": _Through}, learned_positions=True)
 FAMILIES = {
     "bert": _BERT,
     "roberta": _BERT,
     "xlm-roberta": _BERT,
-    "modernbert": Family("layers", "final_norm", (("embeddings", "through"),)),
+    "modernbert": Family("layers", "final_norm", {"embeddings": _Through}),
     "opt": Family(
         "decoder.layers",
         "decoder.final_layer_norm",
-        (("decoder.embed_positions", "zero"), ("decoder.project_in", "none")),
+        {"decoder.embed_positions": _Zero, "decoder.project_in": None},
         ("decoder.project_out",),
         learned_positions=True,
     ),
@@ -154,32 +179,6 @@ def _prompted_mask(layout: Layout, number: int, extra: Extra, num_queries: int, 
     first_query = real.sum(-1, keepdim=True) - num_queries  # (n, 1, 1, 1)
     is_query = (place[:, None] >= first_query).expand(n, 1, length, Q)
     return torch.cat([seen.new_ones(n, 1, length, P), seen, is_query], dim=-1)
-
-
-class _Skip(nn.Module):
-    """Stands for a block of another range, and passes its input on."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        if hasattr(block, "attention_type"):
-            self.attention_type = block.attention_type
-
-    def forward(self, states: Tensor, *_: Any, **__: Any) -> Tensor:
-        return states
-
-
-class _Through(nn.Module):
-    """Stands for the embeddings where states are given."""
-
-    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Tensor:
-        return inputs_embeds
-
-
-class _Zero(nn.Module):
-    """Stands for a table of positions where states are given, which have them already."""
-
-    def forward(self, mask: Tensor, *_: Any, **__: Any) -> Tensor:
-        return mask.new_zeros(())
 
 
 class Architecture:
@@ -284,10 +283,10 @@ class Blocks(nn.Module):
             layers[number] = _Skip(layers[number])
         if first > 0:
             _replace(model, _path_of_words(model), None)
-            for path, stand_in in family.first_stage:
-                _replace(model, path, {"through": _Through, "zero": _Zero, "none": lambda: None}[stand_in]())
+            for path, stand_in in family.first_stage.items():
+                _replace(model, path, None if stand_in is None else stand_in())
         if last < N and family.norm is not None and _has(model, family.norm):
-            _replace(model, family.norm, nn.Identity() if family.norm != "decoder.final_layer_norm" else None)
+            _replace(model, family.norm, nn.Identity())
         for path in family.unused:
             _replace(model, path, None)
         if hasattr(model, "pooler") and not (pooler and last == N):
@@ -310,7 +309,7 @@ class Blocks(nn.Module):
         """Return the parameters of what precedes block 0."""
         if self.first > 0:
             return []
-        parts = [path for path, _ in self.architecture.family.first_stage] + [_path_of_words(self.model)]
+        parts = [*self.architecture.family.first_stage, _path_of_words(self.model)]
         there = [self.model.get_submodule(path) for path in parts if _has(self.model, path)]
         return [parameter for part in there for parameter in part.parameters()]
 
@@ -336,7 +335,7 @@ class Blocks(nn.Module):
             reading: How the batch is read; inputs are in the order of its plan.
         """
         positions = reading.plan.positions + self.architecture.position_offset + reading.num_prefix
-        given = {"input_ids": inputs[None]} if inputs.dim() == 1 else {"inputs_embeds": inputs[None]}
+        given: dict[str, Any] = {"input_ids" if inputs.dim() == 1 else "inputs_embeds": inputs[None]}
         if self.architecture.is_causal:
             given["use_cache"] = False
         token = _reading.set(reading)
@@ -354,10 +353,10 @@ class Blocks(nn.Module):
         return pooled.to(first_tokens.dtype)
 
 
-def _path_of_words(model: nn.Module) -> str:
+def _path_of_words(model: Any) -> str:
     """Return the path of the table of word embeddings."""
-    table = model.get_input_embeddings()  # type: ignore[operator]
-    return next(name for name, module in model.named_modules() if module is table)
+    table = model.get_input_embeddings()
+    return next(str(name) for name, module in model.named_modules() if module is table)
 
 
 def _has(model: nn.Module, path: str) -> bool:

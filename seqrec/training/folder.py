@@ -113,7 +113,7 @@ class RunFolder:
                     f"than there are now ({self.vectors_sha256}): restore those, or --overwrite the run"
                 )
             # Paths of data and folder do not matter: the data's hashes have been compared.
-            passing = NO_FLAGS | {"resume", "overwrite", "progress_bar", "dataloader_num_workers", "runs_dir"}
+            passing = NO_FLAGS | {"resume", "overwrite", "progress_bar", "dataloader_num_workers", "runs_dir", "gpus"}
             passing |= {"dataset", "data_path", "valid_dataset", "valid_path"}
 
             def differ(flag: str) -> bool:

@@ -65,7 +65,7 @@ class NextItemModule(lightning.LightningModule):
         """Shard the weights over the processes if the strategy does so."""
         if isinstance(self.trainer.strategy, FullyShardedStrategy):
             mesh = self.trainer.strategy.device_mesh["data_parallel"]
-            FullyShardedStrategy.share_out(self, mesh, ("training_step", "user_vectors", "item_vectors"))
+            self.trainer.strategy.share_out(self, mesh, ("training_step", "user_vectors", "item_vectors"))
 
     def _start(self, loader: Any) -> None:
         self.recorder.expect(loader.dataset.histories.users)

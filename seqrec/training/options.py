@@ -18,6 +18,7 @@ StrategyName = Literal[
     "auto",
     "ddp",
     "fsdp",
+    "fsdp_offload",
     "deepspeed_stage_2",
     "deepspeed_stage_2_offload",
     "deepspeed_stage_3",
@@ -45,10 +46,13 @@ class TrainingConfig:
     """Hardware: auto, cpu or gpu."""
     devices: int = 1
     """Processes per machine, one per GPU or CPU core."""
+    gpus: tuple[int, ...] = ()
+    """Numbers of the GPUs to use, as many as --devices; by default the first ones."""
     num_nodes: int = 1
     """Number of machines."""
     strategy: StrategyName = "auto"
-    """Strategy for several devices; fsdp and deepspeed shard the training's state, too."""
+    """Strategy for several devices; fsdp and deepspeed shard the training's state, too, and their offload forms keep it
+    in the machine's memory."""
     precision: Precision = "32-true"
     """Precision of the forward and backward pass; scores and metrics are always float32."""
     gradient_clip_val: float | None = None
@@ -79,6 +83,8 @@ class TrainingConfig:
                 f"--eval_every {self.eval_every} is more than --num_epochs {self.num_epochs}: "
                 "no epoch would be validated, so none could be chosen"
             )
+        if self.gpus and (len(set(self.gpus)) < self.devices or len(self.gpus) != self.devices or min(self.gpus) < 0):
+            raise UserError(f"--gpus {self.gpus} must be --devices {self.devices} different numbers from 0")
         if self.run_name is not None:
             check_name("--run_name", self.run_name)
         if self.resume and self.overwrite:
@@ -94,6 +100,14 @@ class TrainingConfig:
         there, what = (torch.cuda.device_count(), "GPUs") if on_gpu else (os.cpu_count() or 1, "cores")
         if self.devices > there:
             raise UserError(f"--devices {self.devices}: this machine has {there} {what}")
+        if on_gpu and max(self.gpus, default=0) >= there:
+            raise UserError(f"--gpus {max(self.gpus)}: this machine has {there} GPUs, numbered from 0")
+
+    @property
+    def placement(self) -> int | list[int]:
+        """What Lightning takes as `devices`."""
+        on_gpu = self.accelerator != "cpu" and torch.cuda.is_available()
+        return list(self.gpus) if self.gpus and on_gpu else self.devices
 
 
 def is_sharded(name: StrategyName) -> bool:

@@ -18,7 +18,7 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.strategies import DeepSpeedStrategy, ModelParallelStrategy, Strategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard, register_fsdp_forward_method
 
 from seqrec.training.checkpoints import place_before, tensors_only
 from seqrec.training.options import StrategyName, is_sharded
@@ -28,8 +28,10 @@ def make_strategy(name: StrategyName) -> str | Strategy:
     """Return the Trainer's strategy of that name."""
     if not is_sharded(name):
         return name
-    if name == "fsdp":
-        return FullyShardedStrategy(tensor_parallel_size=1, save_distributed_checkpoint=False)
+    if name.startswith("fsdp"):
+        return FullyShardedStrategy(
+            offload=name.endswith("_offload"), tensor_parallel_size=1, save_distributed_checkpoint=False
+        )
     offload = name.endswith("_offload")
     return ZeroStrategy(
         stage=3 if "stage_3" in name else 2,
@@ -44,13 +46,17 @@ class FullyShardedStrategy(ModelParallelStrategy):
 
     strategy_name = "fsdp"
 
+    def __init__(self, *, offload: bool, **options: Any) -> None:
+        """Keep weights and the optimiser's state in the machine's memory under `offload`."""
+        super().__init__(**options)
+        self.offload = offload
+
     def setup_environment(self) -> None:
         """Join the process group, with a shard of every weight in each process."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
-    @staticmethod
-    def share_out(module: nn.Module, mesh: DeviceMesh, entries: tuple[str, ...]) -> None:
+    def share_out(self, module: nn.Module, mesh: DeviceMesh, entries: tuple[str, ...]) -> None:
         """Shard a module's weights block by block; they are gathered when needed.
 
         Args:
@@ -58,10 +64,11 @@ class FullyShardedStrategy(ModelParallelStrategy):
             mesh: The processes.
             entries: Methods that use weights and are called from outside.
         """
+        policy = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if self.offload else OffloadPolicy()
         lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
         for block in [block for blocks in lists for block in blocks]:
-            fully_shard(block, mesh=mesh)
-        fully_shard(module, mesh=mesh)
+            fully_shard(block, mesh=mesh, offload_policy=policy)
+        fully_shard(module, mesh=mesh, offload_policy=policy)
         for name in entries:
             register_fsdp_forward_method(module, name)
 

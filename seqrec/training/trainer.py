@@ -58,7 +58,7 @@ def build_trainer(
         callbacks.append(TQDMProgressBar(refresh_rate=10, leave=False))
     return lightning.Trainer(
         accelerator=config.accelerator,
-        devices=config.devices,
+        devices=config.placement,
         num_nodes=config.num_nodes,
         strategy=make_strategy(config.strategy),
         precision=config.precision,
@@ -126,7 +126,7 @@ def test(module: NextItemModule, data: lightning.LightningDataModule, config: Tr
     allow_tensor_cores()
     trainer = lightning.Trainer(
         accelerator=config.accelerator,
-        devices=config.devices,
+        devices=config.placement,
         num_nodes=config.num_nodes,
         strategy="ddp" if config.devices * config.num_nodes > 1 else "auto",
         precision=config.precision,
