@@ -91,7 +91,7 @@ def _concatenate(parts: list[Path], folder: Path) -> None:
                 dtype = part[name].dtype
         total = (sum(shape[0] for shape in shapes), *shapes[0][1:])
         # Written, not mapped: on a full disk a write is an error, where a mapped page ends the program.
-        with (folder / f"{name}.npy").open("wb") as out:
+        with write_atomically(folder / f"{name}.npy") as out:
             header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": total}
             np.lib.format.write_array_header_1_0(out, header)
             for path in parts:

@@ -250,26 +250,39 @@ class Architecture:
 
 
 class Blocks(nn.Module):
-    """Blocks `first` to `last - 1` of a language model: with the embeddings if first is 0, and the norm if last is N.
+    """Blocks `first` to `last - 1` of a language model; the norm after them belongs to the last of all.
 
     Parameters have their names in the whole model, with the block's number there.
     """
 
-    def __init__(self, architecture: Architecture, first: int, last: int, pooler: bool = False) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        first: int,
+        last: int,
+        pooler: bool = False,
+        embeddings: bool | None = None,
+    ) -> None:
         """Build the modules on the meta device.
 
         Args:
             architecture: Of the whole model.
-            first: First block; 0 brings the embeddings too.
-            last: One past the last block; with 0 there are the embeddings alone.
+            first: First block.
+            last: One past the last block.
             pooler: Keep the pooler of a BERT.
+            embeddings: Begin with the embeddings, which need not be followed by a block; by default if first is 0.
 
         Raises:
             UserError: If there is no such range.
         """
         super().__init__()
         N = architecture.num_blocks
-        if not 0 <= first <= last <= N or (first == last and first > 0):
+        self.has_embeddings = first == 0 if embeddings is None else embeddings
+        if (
+            not 0 <= first <= last <= N
+            or (first == last and not self.has_embeddings)
+            or (first and self.has_embeddings)
+        ):
             raise UserError(f"blocks {first} to {last} are no range of the model's {N}")
         from accelerate import init_empty_weights
         from transformers import AttentionInterface, AutoModel
@@ -281,7 +294,7 @@ class Blocks(nn.Module):
         layers = model.get_submodule(family.layers)
         for number in (*range(first), *range(last, N)):
             layers[number] = _Skip(layers[number])
-        if first > 0:
+        if not self.has_embeddings:
             _replace(model, _path_of_words(model), None)
             for path, stand_in in family.first_stage.items():
                 _replace(model, path, None if stand_in is None else stand_in())
@@ -301,13 +314,13 @@ class Blocks(nn.Module):
 
     @property
     def word_embeddings(self) -> nn.Embedding:
-        """Return the table that turns token ids into vectors; a range without block 0 has none."""
+        """Return the table that turns token ids into vectors; a range without the embeddings has none."""
         table: nn.Embedding = self.model.get_input_embeddings()
         return table
 
     def first_stage_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of what precedes block 0."""
-        if self.first > 0:
+        if not self.has_embeddings:
             return []
         parts = [*self.architecture.family.first_stage, _path_of_words(self.model)]
         there = [self.model.get_submodule(path) for path in parts if _has(self.model, path)]

@@ -115,10 +115,7 @@ class FrozenPart:
         with cache.lock():
             if not cache.folder.is_dir():
                 self._make(cache, pooling)
-            try:
-                return cache.join()[name]
-            except (ValueError, KeyError, OSError) as error:
-                raise UserError(f"{cache.folder} is damaged ({error}): delete it") from error
+            return _read(cache, name)
 
     def _make(self, cache: CachedArrays, pooling: TextPooling | None) -> None:
         """Run the frozen blocks over all items, all at a time or one after another."""
@@ -180,11 +177,12 @@ class FrozenPart:
             torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
         source: TextTokens | ItemStates = self.tokens
         if before is not None:
-            source = ItemStates(self.tokens, self._cache(before).join()["states"])
+            source = ItemStates(self.tokens, _read(self._cache(before), "states"))
         blocks: Blocks | None = None
         if before is None or level > before:
             is_whole = level == self.architecture.num_blocks
-            blocks = Blocks(self.architecture, before or 0, level, pooler=pooling == "pooler" and is_whole)
+            pooler = pooling == "pooler" and is_whole
+            blocks = Blocks(self.architecture, before or 0, level, pooler, embeddings=before is None)
             blocks.load(self.weights, dtype).to(device)
 
         def make_part(part: int) -> dict[str, NDArray[Any]]:
@@ -233,6 +231,14 @@ class FrozenPart:
         else:
             free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return size > free * _SHARE_OF_MEMORY
+
+
+def _read(cache: CachedArrays, name: str) -> NDArray[Any]:
+    """Return an array of a cache whose parts are all made."""
+    try:
+        return cache.join()[name]
+    except (ValueError, KeyError, EOFError) as error:
+        raise UserError(f"{cache.folder} is damaged ({error}): delete it") from error
 
 
 def _as_array(states: Tensor) -> NDArray[Any]:
