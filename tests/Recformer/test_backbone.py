@@ -205,7 +205,8 @@ def test_unknown_and_changed_backbones_are_refused(tmp_path: Path, monkeypatch: 
         read_config(tmp_path, None)
     with pytest.raises(FileNotFoundError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
         load_folder(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"changed")
-    monkeypatch.setattr(backbones, "package_folder", lambda _: tmp_path.parent)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"changed")
+    monkeypatch.setattr(backbones, "package_folder", lambda _: tmp_path)
     with pytest.raises(ValueError, match=r"expected 53aa51172d.*force-reinstall"):
         find_backbone("minilm")
