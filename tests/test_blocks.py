@@ -32,7 +32,8 @@ def batch() -> tuple[Tensor, Plan]:
 
 def unsorted(states: Tensor, plan: Plan) -> tuple[Tensor, ...]:
     """Return the states of each text from those in the order of the plan."""
-    return torch.empty_like(states).index_copy(0, plan.token_order, states).split(list(LENGTHS))
+    found: tuple[Tensor, ...] = torch.empty_like(states).index_copy(0, plan.token_order, states).split(list(LENGTHS))
+    return found
 
 
 def library_model(folder: Path) -> torch.nn.Module:

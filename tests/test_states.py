@@ -20,7 +20,7 @@ from seqrec.text import states as states_module
 from seqrec.text.backbones import read_tokenizer
 from seqrec.text.blocks import Architecture, Blocks, Reading
 from seqrec.text.pooling import TextPooling, pool_texts
-from seqrec.text.states import FrozenPart, ItemStates, StatesOptions
+from seqrec.text.states import FrozenPart, ItemStates, StatesOptions, StatesPrecision
 from seqrec.text.texts import TextTokens, load_texts
 from tests.tiny_models import BLOCKS, write_model
 
@@ -208,7 +208,8 @@ def test_other_texts_weights_blocks_or_numbers_have_a_cache_of_their_own(
 def test_half_precision_is_kept_and_close(model: Path, tiny: Dataset, tmp_path: Path) -> None:
     tokens = tokens_of(model, tiny)
     exact = by_hand(model, tokens, 2)
-    for precision, kind, tolerance in (("bf16", np.uint16, 0.15), ("16", np.float16, 0.02)):
+    halves: list[tuple[StatesPrecision, type, float]] = [("bf16", np.uint16, 0.15), ("16", np.float16, 0.02)]
+    for precision, kind, tolerance in halves:
         options = replace(WHOLE, precision=precision)
         found = part_of(model, tmp_path, tokens, 2, options).states()
         assert found.states.dtype == kind

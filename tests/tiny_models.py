@@ -45,7 +45,7 @@ def write_model(folder: Path, kind: str, seed: int = 0, **saved: Any) -> Path:
     model_class, config_class, own = made[kind]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = model_class(config_class(**sizes, **own))  # type: ignore[operator]
+        model = model_class(config_class(**sizes, **own))
         with torch.no_grad():
             for parameter in model.parameters():  # larger than a library's, so that parts matter
                 parameter.add_(torch.randn_like(parameter) * 0.05)
