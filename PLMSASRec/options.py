@@ -319,6 +319,7 @@ PUBLISHED = PublishedFlags(
                 },
             ),
         ),
+        "--pre_inference_layer_wise": lambda values: ["--pre_inference_layer_wise", *(values or ["True"])],
         "--pre_inference_num_workers": drop(),
         "--pin_memory": drop(),
     },
@@ -326,8 +327,5 @@ PUBLISHED = PublishedFlags(
         "--architecture": "sasrec is the only one; drop the flag",
         "--sampling_n": "scripts/prepare.py SOURCE --sample_users N draws users when data are prepared",
     },
-    recipe=(
-        "--input_type id --head untied --plm_name facebook/opt-125m --min_item_seq_len 5 --split users "
-        "--metric_ks 5 10 20 --best_metric Recall@10"
-    ),
+    recipe=("--head untied --min_item_seq_len 5 --split users --metric_ks 5 10 20 --best_metric Recall@10"),
 )

@@ -19,6 +19,12 @@ LAUNCHED = {"finetune.sh": "finetune", "lightning_run.sh": "pretrain"}
 NEEDED = {"lightning_run.sh": ("--valid_dataset", "a"), "finetune.sh": ()}
 """Flags without which a command says what is missing."""
 NOTHING = "\N{EN DASH}"
+BESIDE = {
+    "--projection_n_layers": ("--projection_inner_sizes", "4 4 4"),
+    **dict.fromkeys(("--pre_seq", "--post_seq", "--last_query"), ("--use_prompt",)),
+    "--pre_inference_": ("--pre_inference",),
+}
+"""Flags that others are for, by how those begin."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ def defaults_of(command: str) -> dict[str, Any]:
 def parse(command: str, *words: str) -> dict[str, Any]:
     """Return the flags that a command ends up with, by name."""
     module = module_of(command)
-    given = [] if module.__name__.startswith("Recformer") else ["--init_type", "finetune"]
+    given = ["--init_type", "finetune"] if "init_type" in {field.name for field in fields(module.Config)} else []
     config = tyro.cli(
         module.Config,
         args=module.PUBLISHED.translate([*given, *NEEDED[command.split("/")[1]], *words]),
@@ -83,6 +89,10 @@ def test_the_table_has_every_flag_of_the_scripts() -> None:
 def test_a_flag_is_what_the_table_says(row: Row) -> None:
     switches = {"on", "off", "False", "false"}
     value = () if row.default in switches else tuple(row.default.split()) if row.default != NOTHING else ("7",)
+    beside = next((words for start, words in BESIDE.items() if row.flag.startswith(start)), ())
+    if row.here == "no effect":
+        assert parse(row.command, row.flag, *value) == parse(row.command)
+        return
     if row.here == "refused":
         with pytest.raises(UserError, match=re.escape(f"{row.flag} is the published script's: ")) as caught:
             parse(row.command, row.flag, *value)
@@ -92,11 +102,11 @@ def test_a_flag_is_what_the_table_says(row: Row) -> None:
     name = {"output_dir": "runs_dir", "experiment_dir": "runs_dir"}.get(name, name)
     if row.flag in ("--metric_ks", "--split"):
         value = tuple(row.default_here.split())
-    found = parse(row.command, row.flag, *value)[name]
+    found = parse(row.command, row.flag, *value, *beside)[name]
     if fixed:
-        assert found == fixed
+        assert str(found) == fixed
     elif row.default in switches:
-        assert found is True
+        assert str(found) == "True"
     elif isinstance(found, float):
         assert found == float(value[0])
     else:
@@ -131,11 +141,13 @@ def test_a_recipe_sets_the_published_values_and_flags_beside_it_win(command: str
     for row in ROWS:
         name, _, fixed = row.here.removeprefix("--").partition(" ")
         same = row.default_here == row.default or row.flag in SET_ELSEWHERE
-        if row.command != command or row.here == "refused" or same or row.default == NOTHING:
+        if row.command != command or row.here in ("refused", "no effect") or same or row.default == NOTHING:
             continue
         value = found[name]
         if fixed:
-            assert value == (fixed,) or value == fixed, name
+            assert value == (fixed,) or str(value) == fixed, name
+        elif isinstance(value, tuple):
+            assert " ".join(map(str, value)) == row.default, name
         elif isinstance(value, bool):
             assert value is (row.default not in ("off", "False")), name
         elif name == "item_lr":
@@ -150,9 +162,13 @@ def test_a_recipe_sets_the_published_values_and_flags_beside_it_win(command: str
 
 SET_ELSEWHERE = {
     *("--output_dir", "--experiment_dir", "--dataset_code", "--valid_step", "--model_init_seed"),
-    *("--device", "--fp16", "--dataloader_num_workers"),
+    *("--device", "--fp16", "--dataloader_num_workers", "--num_workers", "--accelerator"),
+    *("--input_type", "--dataset", "--plm_name", "--projection_n_layers", "--projection_inner_sizes"),
+    *("--pooling_method", "--prompt_projeciton", "--pre_seq_len", "--post_seq_len", "--last_query_len"),
+    *("--pre_inference_batch_size", "--pre_inference_devices", "--pre_inference_layer_wise"),
 }
-"""Flags that name data, folders, seeds or the machine's parts, which no recipe sets; and when to validate."""
+"""Flags that name data, folders, seeds or the machine's parts, which no recipe sets; when to validate; and a language
+model's, which are for texts alone."""
 
 
 @pytest.mark.skipif("Recformer/finetune.sh" not in COMMANDS, reason="the family is absent")
