@@ -47,7 +47,7 @@ class TrainBatch(NamedTuple):
     positions: Tensor
     layout: Layout
     targets: Tensor
-    """(E,) int64: items, or for a sampled loss over items' own vectors places in `rows`."""
+    """(E,) int64: items; where the classes are items' own vectors, places in `rows`, for the full softmax from 1."""
     negatives: Tensor
     """(K,), or (E,) for `bce`; like the targets."""
     log_chance: Tensor
@@ -102,7 +102,9 @@ class TrainDataset(Dataset[TrainBatch]):
         self.sequences = train.select(train.lengths >= 2)
         if not len(self.sequences):
             raise UserError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
-        self.num_items, self.maxlen, self.seed = num_items, maxlen, seed
+        self.maxlen, self.seed = maxlen, seed
+        # An item that occurs in no training is no wrong answer: as one it would be pushed away from every user.
+        self.seen = np.flatnonzero(train.item_counts(num_items))
         self.is_tied, self.read_texts = is_tied, read_texts
         s = self.sequences
         targets = replace(s, starts=np.maximum(s.starts + 1, s.ends - maxlen))
@@ -126,7 +128,8 @@ class TrainDataset(Dataset[TrainBatch]):
         num_counted = len(targets) if key.counts else 0
         others = negatives.items.numpy()
         if self.is_tied and self.draw_negatives.options.loss == "ce":
-            rows, places = np.arange(1, self.num_items + 1), events - 1
+            rows = self.seen
+            places, targets = np.searchsorted(rows, events), np.searchsorted(rows, targets) + 1
         elif self.is_tied:
             rows, found = np.unique(np.concatenate([events, targets, others]), return_inverse=True)
             places, targets, others = np.split(found, [len(events), 2 * len(events)])

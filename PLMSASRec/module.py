@@ -99,6 +99,10 @@ class PLMSASRecModule(NextItemModule):
             split = decay_weights(nn.ParameterList(parameters), options.plm_weight_decay)
             groups += [group | {"lr": rate} for group in split]
             own += parameters
+        if (offsets := self.model.items.offsets) is not None:
+            rate = config.lr / 10 if config.offset_lr is None else config.offset_lr
+            groups.append({"params": [offsets.weight], "lr": rate, "weight_decay": config.weight_decay})
+            own.append(offsets.weight)
         groups += decay_weights(self, config.weight_decay, leave_out=own)
         optimizer = torch.optim.AdamW(groups, config.lr, fused=can_fuse(self))
         return schedule_rate(optimizer, self, config.warmup_steps, config.schedule)

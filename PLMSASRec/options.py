@@ -218,6 +218,8 @@ class Config:
     layer with weights for every item)."""
     item_offset: bool = False
     """Add to every item's text vector one of its own, learned from zero; new items have none."""
+    offset_lr: float | None = None
+    """Learning rate of these; by default a tenth of --lr."""
     export_name: str | None = None
     """Write the trained items' vectors to embedding/DATASET/plm-NAME.npy."""
     embedding_dir: Path = ROOT / "embedding"
@@ -241,7 +243,9 @@ class Config:
     protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
 
     def __post_init__(self) -> None:
-        require_above(0, self, "lr")
+        require_above(0, self, "lr", "offset_lr")
+        if self.offset_lr is not None and not self.item_offset:
+            raise UserError("--offset_lr is for --item_offset: give it too")
         require_at_least(0, self, "warmup_steps", "weight_decay", "min_item_seq_len", "max_item_seq_len")
         require_at_least(1, self, "batch_size")
         if self.max_item_seq_len is not None and self.max_item_seq_len < max(2, self.min_item_seq_len):
