@@ -35,9 +35,11 @@ class LanguageModel:
     """Blocks that are frozen: -1 trains the embeddings, too."""
     cache_folder: Path
 
-    def frozen_part(self, options: PreInferenceOptions) -> FrozenPart:
-        """Return the frozen blocks over the catalogue."""
-        return FrozenPart(self.cache_folder, self.architecture, self.tokens, self.frozen, states_options(options))
+    def frozen_part(self, options: PreInferenceOptions, cache_folder: Path | None = None) -> FrozenPart:
+        """Return the frozen blocks over the catalogue, with caches beside the dataset or in another folder."""
+        return FrozenPart(
+            cache_folder or self.cache_folder, self.architecture, self.tokens, self.frozen, states_options(options)
+        )
 
 
 def open_language_model(options: ItemOptions, dataset: Dataset) -> LanguageModel:

@@ -10,6 +10,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: spinning thread
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,6 +94,26 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tiny_path: Path) -> Dataset:
     """The tiny dataset, loaded."""
     return load_dataset(tiny_path)
+
+
+@pytest.fixture(scope="session")
+def texts_path(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny dataset with titles of 1 to 12 words."""
+    folder = Path(shutil.copytree(tiny_path, tmp_path_factory.mktemp("texts") / "texts"))
+    words = ("red", "green", "blue", "small", "large", "old", "new", "round", "square", "soft", "loud", "fast")
+    titles = [" ".join(words[: 1 + 5 * item % 12]) + f" {item}" for item in range(40)]
+    pl.read_parquet(folder / "items.parquet").with_columns(title=pl.Series(titles)).write_parquet(
+        folder / "items.parquet"
+    )
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"name": "texts"}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def texts(texts_path: Path) -> Dataset:
+    """The tiny dataset with titles of many lengths, loaded."""
+    return load_dataset(texts_path)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from scripts.benchmarks import quality, sides, speed
 from scripts.benchmarks.sides import SideTimes, flatten
 from scripts.benchmarks.speed import Bert4RecBenchmark, IdBenchmark, RecformerBenchmark, SASRecBenchmark
 from seqrec.basics.paths import ROOT
+from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset, Histories, load_dataset
 from seqrec.data.splits import leave_one_out
 from tests.conftest import write_dataset
@@ -223,7 +224,8 @@ def test_the_padded_pretraining_has_the_loss_of_recformers(tiny: Dataset) -> Non
 
 @needs_recformer
 def test_items_are_all_encoded_once_and_turns_alternate() -> None:
-    from scripts.benchmarks.recformer import draw_items, item_batches, take_turns
+    from scripts.benchmarks.recformer import draw_items, item_batches
+    from scripts.benchmarks.sides import take_turns
     from seqrec.text.tokens import ItemTokens
 
     lengths = np.array([0, 4, 2, 9, 1, 5])
@@ -241,3 +243,26 @@ def test_items_are_all_encoded_once_and_turns_alternate() -> None:
     seconds = take_turns("x", 2, ours=lambda: order.append("ours"), peer=lambda: order.append("peer"))
     assert order == ["ours", "peer"] * 3  # the first turn warms up
     assert [len(seconds[side]) for side in ("ours", "peer")] == [2, 2]
+
+
+@pytest.mark.skipif(not (ROOT / "PLMSASRec").is_dir(), reason="needs PLMSASRec/")
+def test_the_padded_language_model_has_the_vectors_and_the_loss_of_plmsasrec(dataset: Dataset, tmp_path: Path) -> None:
+    from PLMSASRec.model import TextVectors
+    from scripts.benchmarks.plmsasrec import PaddedItems, make_module, padded_step
+    from seqrec.text.backbones import read_tokenizer
+    from seqrec.text.texts import load_texts
+    from tests.tiny_models import write_model
+
+    folder = write_model(tmp_path / "model", "bert")
+    settings = {"plm_name": str(folder), "tokenized_len": 9, "batch_size": 16, "seed": 0}
+    module = make_module(settings, dataset, 1, cached=False).eval()
+    assert isinstance(module.model.items, TextVectors)
+    tokens = load_texts(dataset, read_tokenizer(folder), 9)
+    assert len(set(tokens.lengths[1:].tolist())) > 1
+    padded = PaddedItems(module.model.items, tokens, 9).eval()
+    rows = torch.arange(1, dataset.num_items + 1)
+    torch.testing.assert_close(padded(rows), module.model.items(rows, tokens.read(rows.numpy())), rtol=0, atol=1e-6)
+    from PLMSASRec.module import make_batches
+
+    batch = make_batches(module, dataset, leave_one_out(dataset)).train[BatchKey(np.arange(16), 0, 0)]
+    torch.testing.assert_close(padded_step(module, padded, batch, 20), module.training_step(batch))

@@ -42,8 +42,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(states_module, "PART_BYTES", 32 * 4 * 40)  # 40 tokens
 
 
-def tokens_of(folder: Path, tiny: Dataset) -> TextTokens:
-    return load_texts(tiny, read_tokenizer(folder), 9)
+def tokens_of(folder: Path, texts: Dataset) -> TextTokens:
+    return load_texts(texts, read_tokenizer(folder), 9)
 
 
 def part_of(folder: Path, cache: Path, tokens: TextTokens, blocks: int, options: StatesOptions = WHOLE) -> FrozenPart:
@@ -63,8 +63,8 @@ def by_hand(folder: Path, tokens: TextTokens, blocks: int) -> NDArray[Any]:
     return torch.cat(rows).numpy()
 
 
-def test_cached_states_are_those_of_the_running_model(model: Path, tiny: Dataset, tmp_path: Path) -> None:
-    tokens = tokens_of(model, tiny)
+def test_cached_states_are_those_of_the_running_model(model: Path, texts: Dataset, tmp_path: Path) -> None:
+    tokens = tokens_of(model, texts)
     assert tokens.lengths[1:].min() >= 3 and len(part_of(model, tmp_path, tokens, 1).bounds) > 5
     for blocks in range(BLOCKS + 1):
         found = part_of(model, tmp_path, tokens, blocks).states()
@@ -76,8 +76,8 @@ def test_cached_states_are_those_of_the_running_model(model: Path, tiny: Dataset
     np.testing.assert_array_equal(read.values.numpy(), found.states[rows])
 
 
-def test_pooled_vectors_are_the_mean_the_last_and_the_first_state(opt: Path, tiny: Dataset, tmp_path: Path) -> None:
-    tokens = tokens_of(opt, tiny)
+def test_pooled_vectors_are_the_mean_the_last_and_the_first_state(opt: Path, texts: Dataset, tmp_path: Path) -> None:
+    tokens = tokens_of(opt, texts)
     states = np.split(by_hand(opt, tokens, BLOCKS), tokens.offsets[2:-1])
     expected: dict[TextPooling, NDArray[Any]] = {
         "mean": np.stack([s.mean(0) for s in states]),
@@ -91,20 +91,20 @@ def test_pooled_vectors_are_the_mean_the_last_and_the_first_state(opt: Path, tin
         np.testing.assert_allclose(found[1:], vectors, rtol=0, atol=3e-6)
 
 
-def test_a_bert_s_pooler_reads_the_first_state(tiny: Dataset, tmp_path: Path) -> None:
+def test_a_bert_s_pooler_reads_the_first_state(texts: Dataset, tmp_path: Path) -> None:
     from transformers import AutoModel
 
     folder = write_model(tmp_path / "bert", "bert")
-    tokens = tokens_of(folder, tiny)
+    tokens = tokens_of(folder, texts)
     found = part_of(folder, tmp_path / "cache", tokens, BLOCKS).vectors("pooler")
-    texts = tokens.read(np.array([7]))
+    seventh = tokens.read(np.array([7]))
     with torch.no_grad():
-        expected = AutoModel.from_pretrained(folder).eval()(input_ids=texts.values[None]).pooler_output[0]
+        expected = AutoModel.from_pretrained(folder).eval()(input_ids=seventh.values[None]).pooler_output[0]
     np.testing.assert_allclose(found[7], expected, rtol=0, atol=3e-6)
 
 
-def test_block_by_block_gives_the_same_and_leaves_nothing_behind(model: Path, tiny: Dataset, tmp_path: Path) -> None:
-    tokens = tokens_of(model, tiny)
+def test_block_by_block_gives_the_same_and_leaves_nothing_behind(model: Path, texts: Dataset, tmp_path: Path) -> None:
+    tokens = tokens_of(model, texts)
     at_once = part_of(model, tmp_path / "a", tokens, BLOCKS).states().states
     slowly = replace(WHOLE, block_by_block=True)
     one_by_one = part_of(model, tmp_path / "b", tokens, BLOCKS, slowly)
@@ -115,9 +115,9 @@ def test_block_by_block_gives_the_same_and_leaves_nothing_behind(model: Path, ti
 
 
 def test_a_lower_cache_is_where_a_higher_one_begins(
-    opt: Path, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opt: Path, texts: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokens = tokens_of(opt, tiny)
+    tokens = tokens_of(opt, texts)
     expected = part_of(opt, tmp_path / "other", tokens, BLOCKS).states().states
     tmp_path = tmp_path / "own"
     part_of(opt, tmp_path, tokens, 1).states()
@@ -140,9 +140,9 @@ def test_a_lower_cache_is_where_a_higher_one_begins(
 
 
 def test_an_interrupted_share_is_continued(
-    opt: Path, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opt: Path, texts: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokens = tokens_of(opt, tiny)
+    tokens = tokens_of(opt, texts)
     expected = part_of(opt, tmp_path / "other", tokens, 2).states().states
     tmp_path = tmp_path / "own"
     real, calls = FrozenPart._run_part, []
@@ -163,9 +163,9 @@ def test_an_interrupted_share_is_continued(
 
 
 def test_a_full_disk_while_parts_are_joined(
-    opt: Path, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opt: Path, texts: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokens = tokens_of(opt, tiny)
+    tokens = tokens_of(opt, texts)
     expected = part_of(opt, tmp_path / "other", tokens, 2).states().states
     real = np.lib.format.write_array_header_1_0
 
@@ -179,22 +179,22 @@ def test_a_full_disk_while_parts_are_joined(
     assert np.array_equal(part_of(opt, tmp_path, tokens, 2).states().states, expected)
 
 
-def test_two_processes_make_what_one_does(opt: Path, tiny: Dataset, tmp_path: Path) -> None:
-    tokens = tokens_of(opt, tiny)
+def test_two_processes_make_what_one_does(opt: Path, texts: Dataset, tmp_path: Path) -> None:
+    tokens = tokens_of(opt, texts)
     shared = part_of(opt, tmp_path / "two", tokens, BLOCKS, replace(WHOLE, devices=("cpu", "cpu"), block_by_block=True))
     expected = part_of(opt, tmp_path / "one", tokens, BLOCKS)
     assert np.array_equal(shared.vectors("last"), expected.vectors("last"))
 
 
 def test_other_texts_weights_blocks_or_numbers_have_a_cache_of_their_own(
-    opt: Path, tiny: Dataset, tmp_path: Path
+    opt: Path, texts: Dataset, tmp_path: Path
 ) -> None:
-    tokens = tokens_of(opt, tiny)
+    tokens = tokens_of(opt, texts)
     first = part_of(opt, tmp_path, tokens, 2).states().states.copy()
     other = write_model(tmp_path / "model", "opt", seed=1)
     changed = part_of(other, tmp_path, tokens, 2).states().states
     assert not np.allclose(first, changed)
-    shorter = load_texts(tiny, read_tokenizer(opt), 5)
+    shorter = load_texts(texts, read_tokenizer(opt), 5)
     assert len(part_of(opt, tmp_path, shorter, 2).states().states) == len(shorter.tokens)
     assert np.array_equal(part_of(opt, tmp_path, tokens, 2).states().states, first)
     # The weights of a file that is replaced under its name.
@@ -205,8 +205,8 @@ def test_other_texts_weights_blocks_or_numbers_have_a_cache_of_their_own(
     assert not np.allclose(part_of(other, tmp_path, tokens, 2).states().states, changed)
 
 
-def test_half_precision_is_kept_and_close(model: Path, tiny: Dataset, tmp_path: Path) -> None:
-    tokens = tokens_of(model, tiny)
+def test_half_precision_is_kept_and_close(model: Path, texts: Dataset, tmp_path: Path) -> None:
+    tokens = tokens_of(model, texts)
     exact = by_hand(model, tokens, 2)
     halves: list[tuple[StatesPrecision, type, float]] = [("bf16", np.uint16, 0.15), ("16", np.float16, 0.02)]
     for precision, kind, tolerance in halves:
@@ -219,8 +219,8 @@ def test_half_precision_is_kept_and_close(model: Path, tiny: Dataset, tmp_path: 
         assert np.abs(values - exact).max() > 0
 
 
-def test_a_cache_that_lost_rows_is_refused(opt: Path, tiny: Dataset, tmp_path: Path) -> None:
-    tokens = tokens_of(opt, tiny)
+def test_a_cache_that_lost_rows_is_refused(opt: Path, texts: Dataset, tmp_path: Path) -> None:
+    tokens = tokens_of(opt, texts)
     part = part_of(opt, tmp_path, tokens, 2)
     file = part._cache(2).folder / "states.npy"
     part.states()
@@ -242,12 +242,12 @@ def test_a_cache_that_lost_rows_is_refused(opt: Path, tiny: Dataset, tmp_path: P
         vectors.vectors("mean")
 
 
-def test_reading_states_is_reading_them_item_by_item(tiny: Dataset, opt: Path) -> None:
-    tokens = tokens_of(opt, tiny)
+def test_reading_states_is_reading_them_item_by_item(texts: Dataset, opt: Path) -> None:
+    tokens = tokens_of(opt, texts)
     states = np.random.default_rng(0).normal(size=(len(tokens.tokens), 4)).astype(np.float32)
-    texts = ItemStates(tokens, states).read(np.array([2, 2, 5]))
-    plan = plan_batch(texts.offsets.diff(), torch.device("cpu"))
-    pooled = pool_texts(texts.values[plan.token_order], plan, "mean")[plan.order.argsort()]
+    found = ItemStates(tokens, states).read(np.array([2, 2, 5]))
+    plan = plan_batch(found.offsets.diff(), torch.device("cpu"))
+    pooled = pool_texts(found.values[plan.token_order], plan, "mean")[plan.order.argsort()]
     for item, vector in zip((2, 2, 5), pooled, strict=True):
         own = states[tokens.offsets[item] : tokens.offsets[item + 1]]
         np.testing.assert_allclose(vector, own.mean(0), rtol=1e-5, atol=1e-6)

@@ -8,7 +8,6 @@ Prints a line that starts with "turn" after each measurement, and a line of JSON
 import copy
 import json
 import sys
-import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -35,6 +34,7 @@ from Recformer.pretraining import (
     Side,
     contrast,
 )
+from scripts.benchmarks.sides import take_turns
 from seqrec.data.batches import BatchKey, RowSampler
 from seqrec.data.dataset import Dataset, load_dataset
 from seqrec.data.splits import leave_one_out
@@ -198,19 +198,6 @@ def pretrain(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterab
         model(batch).backward()
         optimizer.step()
         optimizer.zero_grad()
-
-
-def take_turns(what: str, repeats: int, **sides: Callable[[], None]) -> dict[str, list[float]]:
-    """Return the seconds of each side's turns, after one turn that is not counted."""
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
-    for turn in range(repeats + 1):
-        for side, work in sides.items():
-            start = time.perf_counter()
-            work()
-            if turn:
-                seconds[side].append(time.perf_counter() - start)
-                print(f"turn of {what}, {side}: {seconds[side][-1]:.2f} s", flush=True)
-    return seconds
 
 
 def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,6 +69,19 @@ def launch(
         tail = "\n".join(lines[-20:])
         raise ChildProcessError(f"{' '.join(map(str, command))} ended with status {process.returncode}:\n{tail}")
     return dict(json.loads(lines[-1])) if lines and lines[-1].startswith("{") else {}
+
+
+def take_turns(what: str, repeats: int, **sides: Callable[[], None]) -> dict[str, list[float]]:
+    """Return the seconds of each side's turns, after one turn that is not counted."""
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for turn in range(repeats + 1):
+        for side, work in sides.items():
+            start = time.perf_counter()
+            work()
+            if turn:
+                seconds[side].append(time.perf_counter() - start)
+                print(f"turn of {what}, {side}: {seconds[side][-1]:.2f} s", flush=True)
+    return seconds
 
 
 def tuned_environment(threads: int) -> dict[str, str]:

@@ -3,9 +3,11 @@
     python scripts/benchmarks/speed.py sasrec --dataset amazon-scientific
     python scripts/benchmarks/speed.py bert4rec --dataset amazon-scientific
     python scripts/benchmarks/speed.py recformer --dataset amazon-scientific
+    python scripts/benchmarks/speed.py plmsasrec --dataset amazon-scientific
 
 The first two run beside RecTools and, with --peers, RecBole; scripts/benchmarks/setup_peer.sh installs them. The third
-runs beside `transformers`' Longformer with the same weights.
+runs beside `transformers`' Longformer with the same weights; the fourth beside `transformers`' encoding of every
+position of every row, and with a frozen language model's output in a cache beside running it.
 
 A ratio is the peer's median time over ours; in brackets the smallest and the largest of any pair of measurements.
 With --quality_epochs the ID models also train on, for the time that each takes to the peer's best validation score.
@@ -159,6 +161,24 @@ class RecformerBenchmark(Common):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of both sides; bfloat16 is autocast."""
     repeats: int = 5
+    """Turns of each side."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlmBenchmark(Common):
+    """Training steps of PLMSASRec: cached against live, and live against encoding every position of every row."""
+
+    plm_name: str = "minilm"
+    """Language model, as in PLMSASRec/finetune.py."""
+    plm_last_n_unfreeze: int = 1
+    """Last blocks to train, in the second comparison."""
+    tokenized_len: int = 30
+    """Tokens of an item's text."""
+    batch_size: int = 64
+    """Users per step."""
+    num_steps: int = 4
+    """Steps per turn."""
+    repeats: int = 3
     """Turns of each side."""
 
 
@@ -317,12 +337,40 @@ def benchmark_recformer(config: RecformerBenchmark, dataset: Dataset) -> dict[st
     return {"comparisons": summarise(comparisons)} | measured
 
 
-def main(config: IdBenchmark | RecformerBenchmark) -> None:
+def benchmark_plmsasrec(config: PlmBenchmark, dataset: Dataset) -> dict[str, Any]:
+    """Print the table and return everything measured; all sides take turns in one process."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        progress(total=4 * config.repeats, desc="PLMSASRec", unit="turn") as bar,
+    ):
+        settings = Path(folder) / "settings.json"
+        write_json(settings, asdict(config) | {"data_path": str(dataset.path), "cache": folder})
+        measured = launch(
+            [sys.executable, ROOT / "scripts" / "benchmarks" / "plmsasrec.py", settings],
+            tuned_environment(config.threads),
+            lambda line: bar.update() if line.startswith("turn ") else None,
+        )
+    steps, live = measured["steps"], measured["seconds"]["live"]
+    per_epoch = measured["steps_per_epoch"] / config.num_steps
+    first = [cached * per_epoch + measured["cache_seconds"] for cached in measured["seconds"]["cached"]]
+    comparisons = [
+        SideTimes("a step, frozen: cached / live", measured["seconds"]["cached"], live, steps),
+        SideTimes("a first epoch: cached / live", first, [seconds * per_epoch for seconds in live]),
+        SideTimes("a step, trained: ours / padded", measured["seconds"]["ours"], measured["seconds"]["padded"], steps),
+    ]
+    print_table("beside", comparisons)
+    print(f"largest difference of a vector's component between ours and padded: {measured['difference']:.1e}")
+    return {"comparisons": summarise(comparisons)} | measured
+
+
+def main(config: IdBenchmark | RecformerBenchmark | PlmBenchmark) -> None:
     """Measure, print and write the JSON file."""
     dataset = find_dataset(config.dataset, config.data_path)
     machine = {"load_average": os.getloadavg(), "processor": processor(), "platform": platform.platform()}
     if isinstance(config, IdBenchmark):
         kind, results = config.family.lower(), benchmark_id_model(config, dataset)
+    elif isinstance(config, PlmBenchmark):
+        kind, results = "plmsasrec", benchmark_plmsasrec(config, dataset)
     else:
         kind, results = "recformer", benchmark_recformer(config, dataset)
     path = config.output_dir / f"{kind}-{dataset.name}.json"
@@ -335,6 +383,7 @@ Command = (
     Annotated[SASRecBenchmark, tyro.conf.subcommand("sasrec")]
     | Annotated[Bert4RecBenchmark, tyro.conf.subcommand("bert4rec")]
     | Annotated[RecformerBenchmark, tyro.conf.subcommand("recformer")]
+    | Annotated[PlmBenchmark, tyro.conf.subcommand("plmsasrec")]
 )
 
 if __name__ == "__main__":

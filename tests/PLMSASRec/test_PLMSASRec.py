@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 import torch.nn.functional as F
@@ -82,10 +83,10 @@ def plm_state(module: PLMSASRecModule) -> dict[str, Tensor]:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", ["bert", "opt", "llama"])
 def test_construction_leaves_the_language_model_and_a_step_changes_what_it_trains(
-    models: dict[str, Path], tiny: Dataset, kind: str, mode: str
+    models: dict[str, Path], texts: Dataset, kind: str, mode: str
 ) -> None:
     config = config_of(models[kind], objective=SAMPLED, **MODES[mode])
-    module = module_of(config, tiny)
+    module = module_of(config, texts)
     weights = Architecture(models[kind]).weight_files()
     before = copy.deepcopy(plm_state(module))
     for name, tensor in weights.read(before, torch.float32).items():
@@ -95,7 +96,7 @@ def test_construction_leaves_the_language_model_and_a_step_changes_what_it_train
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], 0.01)
     for _ in range(2):  # a low-rank update's first factor has no gradient before the second has moved
         optimizer.zero_grad()
-        module.training_step(first_batch(module, tiny)).backward()
+        module.training_step(first_batch(module, texts)).backward()
         optimizer.step()
     n = config.items.plm_last_n_unfreeze
     first = {0: BLOCKS, -1: -1}.get(n, BLOCKS - n) if not config.items.lora_r else BLOCKS
@@ -113,9 +114,9 @@ def test_construction_leaves_the_language_model_and_a_step_changes_what_it_train
 @pytest.mark.parametrize("pooling", ["mean", "last", "mean_last"])
 @pytest.mark.parametrize("kind", ["bert", "opt", "llama"])
 def test_live_and_cached_items_are_the_same(
-    models: dict[str, Path], tiny_path: Path, tmp_path: Path, kind: str, pooling: str
+    models: dict[str, Path], texts_path: Path, tmp_path: Path, kind: str, pooling: str
 ) -> None:
-    dataset = load_dataset(copy_to(tiny_path, tmp_path))
+    dataset = load_dataset(copy_to(texts_path, tmp_path))
     tables = []
     for options in (
         {},
@@ -135,7 +136,7 @@ def test_live_and_cached_items_are_the_same(
 
 
 def copy_to(dataset: Path, folder: Path) -> Path:
-    """Return a dataset like `tiny`, whose caches are its own."""
+    """Return a dataset like `texts`, whose caches are its own."""
     import shutil
 
     return Path(shutil.copytree(dataset, folder / dataset.name))
@@ -150,19 +151,19 @@ def fill_new(module: PLMSASRecModule) -> None:
                 parameter.copy_(torch.from_numpy(values))
 
 
-def test_frozen_blocks_have_no_dropout_and_trained_ones_do(models: dict[str, Path], tiny: Dataset) -> None:
+def test_frozen_blocks_have_no_dropout_and_trained_ones_do(models: dict[str, Path], texts: Dataset) -> None:
     for options, is_random in (({}, False), ({"plm_last_n_unfreeze": 1}, True), ({"use_prompt": True}, False)):
-        module = module_of(config_of(models["opt"], **options), tiny).train()
+        module = module_of(config_of(models["opt"], **options), texts).train()
         items = module.model.items
-        batch = first_batch(module, tiny)
+        batch = first_batch(module, texts)
         pair = [items(batch.rows, batch.texts).detach() for _ in range(2)]
         assert torch.equal(*pair) != is_random
 
 
-def test_an_item_runs_once_however_often_it_occurs(models: dict[str, Path], tiny: Dataset) -> None:
+def test_an_item_runs_once_however_often_it_occurs(models: dict[str, Path], texts: Dataset) -> None:
     for head, loss in (("tied", SAMPLED), ("untied", SAMPLED), ("untied", LossOptions()), ("tied", LossOptions())):
-        module = module_of(config_of(models["bert"], head=head, objective=loss, plm_last_n_unfreeze=1), tiny)
-        data = make_batches(module, tiny, leave_one_out(tiny)).train
+        module = module_of(config_of(models["bert"], head=head, objective=loss, plm_last_n_unfreeze=1), texts)
+        data = make_batches(module, texts, leave_one_out(texts)).train
         assert isinstance(data, TrainDataset)
         batch = data[BatchKey(np.arange(30), 0, 0)]
         assert batch.texts is not None and len(batch.texts.offsets) - 1 == len(batch.rows)
@@ -173,7 +174,7 @@ def test_an_item_runs_once_however_often_it_occurs(models: dict[str, Path], tiny
         named = set(events) | (set(targets) if head == "tied" else set())
         extra = set(batch.rows.tolist()) - named
         if loss.loss == "ce" and head == "tied":
-            assert batch.rows.tolist() == np.flatnonzero(data.sequences.item_counts(tiny.num_items)).tolist()
+            assert batch.rows.tolist() == np.flatnonzero(data.sequences.item_counts(texts.num_items)).tolist()
         else:
             assert named <= set(batch.rows.tolist()) and len(extra) <= (5 if head == "tied" else 0)
 
@@ -197,15 +198,15 @@ def by_hand(model: PLMSASRec, vectors: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("head", ["tied", "untied"])
 @pytest.mark.parametrize("loss", ["ce", "sampled_softmax", "bce"])
-def test_the_loss_is_the_equation(models: dict[str, Path], tiny: Dataset, head: str, loss: Loss) -> None:
+def test_the_loss_is_the_equation(models: dict[str, Path], texts: Dataset, head: str, loss: Loss) -> None:
     options = SAMPLED if loss == "sampled_softmax" else LossOptions(loss=loss)
-    module = module_of(config_of(models["bert"], head=head, objective=options), tiny).eval()
+    module = module_of(config_of(models["bert"], head=head, objective=options), texts).eval()
     fill_new(module)
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
-    batch = first_batch(module, tiny)
+    batch = first_batch(module, texts)
     found = module.training_step(batch)
     table, model = module.encode_items(), module.model
-    data = cast(TrainDataset, make_batches(module, tiny, leave_one_out(tiny)).train)
+    data = cast(TrainDataset, make_batches(module, texts, leave_one_out(texts)).train)
     rows = np.arange(20)
     order = rows[np.argsort(-data.lengths[rows], kind="stable")]
     read, offsets = data.sequences.gather(order, 7)
@@ -230,8 +231,8 @@ def test_the_loss_is_the_equation(models: dict[str, Path], tiny: Dataset, head: 
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_an_event_reads_those_before_it_and_no_other_user(models: dict[str, Path], tiny: Dataset) -> None:
-    module = module_of(config_of(models["bert"]), tiny).eval()
+def test_an_event_reads_those_before_it_and_no_other_user(models: dict[str, Path], texts: Dataset) -> None:
+    module = module_of(config_of(models["bert"]), texts).eval()
     lists = [[1, 2, 3, 4, 5, 6, 7, 8], [9, 10], [4]]
     table = module.encode_items()
 
@@ -243,7 +244,7 @@ def test_an_event_reads_those_before_it_and_no_other_user(models: dict[str, Path
 
     whole = outputs(lists)
     assert [len(part) for part in whole] == [6, 2, 1]  # the most recent six
-    changed = outputs([[1, 2, 3, 4, 5, 6, 7, 20], lists[1], lists[2]])
+    changed = outputs([[1, 2, 3, 4, 5, 6, 7, 21], lists[1], lists[2]])
     torch.testing.assert_close(changed[0][:5], whole[0][:5], rtol=0, atol=1e-6)
     assert not torch.allclose(changed[0][5], whole[0][5])
     for alone, together in zip((outputs([history])[0] for history in lists), whole, strict=True):
@@ -252,7 +253,7 @@ def test_an_event_reads_those_before_it_and_no_other_user(models: dict[str, Path
     torch.testing.assert_close(users, torch.stack([part[-1] for part in whole]), rtol=0, atol=1e-6)
 
 
-def test_training_sequences_are_the_published_windows(models: dict[str, Path], tiny: Dataset) -> None:
+def test_training_sequences_are_the_published_windows(models: dict[str, Path], texts: Dataset) -> None:
     histories = as_histories([[1, 2, 3, 4, 5, 6, 7, 8], [1, 2]])
     data = TrainDataset(histories, 40, 5, LossOptions(), 0, True, None)
     batch = data[BatchKey(np.array([0, 1]), 0, 0)]
@@ -262,9 +263,9 @@ def test_training_sequences_are_the_published_windows(models: dict[str, Path], t
     assert batch.positions.tolist() == [0, 1, 2, 3, 4, 0]
 
 
-def test_rates_fall_from_block_to_block(tmp_path: Path, tiny: Dataset) -> None:
+def test_rates_fall_from_block_to_block(tmp_path: Path, texts: Dataset) -> None:
     folder = write_model(tmp_path / "model", "bert")
-    module = module_of(config_of(folder, plm_last_n_unfreeze=-1, plm_lr=1.0, plm_weight_decay=0.5), tiny)
+    module = module_of(config_of(folder, plm_last_n_unfreeze=-1, plm_lr=1.0, plm_weight_decay=0.5), texts)
     module._trainer = FakeTrainer()  # type: ignore[assignment]
     optimizer = module.configure_optimizers()["optimizer"]
     names = {id(parameter): name for name, parameter in module.named_parameters()}
@@ -281,7 +282,7 @@ def test_rates_fall_from_block_to_block(tmp_path: Path, tiny: Dataset) -> None:
     assert found["embeddings.word_embeddings.weight"] == pytest.approx((0.8**3, 0.5))
     assert found["model.items.projection.maps.0.weight"] == pytest.approx((1e-3, 0.1))
     assert found["model.items.projection.maps.0.bias"] == pytest.approx((1e-3, 0.0))
-    opt = module_of(config_of(write_model(tmp_path / "opt", "opt"), plm_last_n_unfreeze=1), tiny)
+    opt = module_of(config_of(write_model(tmp_path / "opt", "opt"), plm_last_n_unfreeze=1), texts)
     trained = weights_by_block(opt.model.items)
     assert list(trained) == [1]  # the norm after the last block, too
     assert len(trained[1]) == len([n for n, _ in opt.named_parameters() if ".layers.2." in n]) + 2
@@ -293,15 +294,15 @@ class FakeTrainer:
     estimated_stepping_batches, max_epochs, gradient_clip_val, precision = 10, 1, None, "32-true"
 
 
-def test_prompts_are_learned_with_the_base_rate_and_reach_every_block(models: dict[str, Path], tiny: Dataset) -> None:
+def test_prompts_are_learned_with_the_base_rate_and_reach_every_block(models: dict[str, Path], texts: Dataset) -> None:
     for kind, pooling in (("bert", "mean"), ("opt", "mean_last"), ("llama", "last")):
         for projection in (True, False):
             config = config_of(
                 models[kind], use_prompt=True, pooling_method=pooling, prompt_projection=projection, objective=SAMPLED
             )
-            module = module_of(config, tiny).train()
+            module = module_of(config, texts).train()
             module.log = lambda *_, **__: None  # type: ignore[method-assign]
-            module.training_step(first_batch(module, tiny)).backward()
+            module.training_step(first_batch(module, texts)).backward()
             learned = {n: p.grad for n, p in module.named_parameters() if p.requires_grad}
             prompts = {name: grad for name, grad in learned.items() if ".prompts." in name}
             assert all(grad is not None and grad.abs().max() > 0 for grad in prompts.values())
@@ -329,15 +330,15 @@ def test_prompts_are_learned_with_the_base_rate_and_reach_every_block(models: di
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_flags_that_do_not_fit_the_model(
-    models: dict[str, Path], tiny: Dataset, changes: dict[str, Any], message: str
+    models: dict[str, Path], texts: Dataset, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        module_of(config_of(models["opt"], **changes), tiny)
+        module_of(config_of(models["opt"], **changes), texts)
 
 
-def test_flags_that_do_not_fit_one_another(models: dict[str, Path], tiny: Dataset) -> None:
+def test_flags_that_do_not_fit_one_another(models: dict[str, Path], texts: Dataset) -> None:
     with pytest.raises(UserError, match="are for decoders"):
-        module_of(config_of(models["bert"], use_prompt=True, post_seq_len=2), tiny)
+        module_of(config_of(models["bert"], use_prompt=True, post_seq_len=2), texts)
     for changes, message in (
         ({"use_prompt": True, "pre_inference": True}, "--use_prompt changes every block's output"),
         ({"plm_last_n_unfreeze": -1, "pre_inference": True}, "-1 freezes none"),
@@ -358,26 +359,26 @@ def test_flags_that_do_not_fit_one_another(models: dict[str, Path], tiny: Datase
         Config(min_item_seq_len=5, max_item_seq_len=3)
 
 
-def test_ids_need_no_language_model(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_need_no_language_model(texts: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("PLMSASRec.language_model.find_backbone", lambda _: pytest.fail("looked for a model"))
-    module = module_of(Config(input_type="id", model=SMALL), tiny)
+    module = module_of(Config(input_type="id", model=SMALL), texts)
     assert not module.item_vectors()[0].any()
 
 
-def test_a_dataset_without_text_is_refused(models: dict[str, Path], tiny: Dataset) -> None:
+def test_a_dataset_without_text_is_refused(models: dict[str, Path], texts: Dataset) -> None:
     with pytest.raises(UserError, match="or give --input_type id"):
-        module_of(config_of(models["bert"]), replace(tiny, attributes=()))
+        module_of(config_of(models["bert"]), replace(texts, attributes=()))
 
 
-def test_users_are_chosen_by_how_much_they_did(tiny: Dataset) -> None:
-    split = leave_one_out(tiny)
-    lengths = np.diff(tiny.offsets)
-    found = choose_users(split, tiny, 5, 9)
+def test_users_are_chosen_by_how_much_they_did(texts: Dataset) -> None:
+    split = leave_one_out(texts)
+    lengths = np.diff(texts.offsets)
+    found = choose_users(split, texts, 5, 9)
     wanted = np.flatnonzero((lengths >= 5) & (lengths <= 9))
     assert found.test.users.tolist() == wanted.tolist()
-    assert choose_users(split, tiny, 0, None).test.users.tolist() == split.test.users.tolist()
-    with pytest.raises(UserError, match="no user of tiny has 90 to any number of interactions"):
-        choose_users(split, tiny, 90, None)
+    assert choose_users(split, texts, 0, None).test.users.tolist() == split.test.users.tolist()
+    with pytest.raises(UserError, match="no user of texts has 90 to any number of interactions"):
+        choose_users(split, texts, 90, None)
 
 
 def test_names_say_what_differs() -> None:
@@ -392,7 +393,7 @@ def test_names_say_what_differs() -> None:
     assert run_name(Config(input_type="id")) == "id"
 
 
-def test_losses_are_what_they_were(models: dict[str, Path], tiny: Dataset) -> None:
+def test_losses_are_what_they_were(models: dict[str, Path], texts: Dataset) -> None:
     found = {}
     kinds: dict[str, dict[str, Any]] = {
         "id, untied": {"input_type": "id", "head": "untied"},
@@ -403,10 +404,10 @@ def test_losses_are_what_they_were(models: dict[str, Path], tiny: Dataset) -> No
     for name, changes in kinds.items():
         is_id = changes.get("input_type") == "id"
         config = Config(model=SMALL, **changes) if is_id else config_of(models["bert"], **changes)
-        module = module_of(config, tiny)
+        module = module_of(config, texts)
         fill(module)
         module.train()
-        data = cast(TrainDataset, make_batches(module, tiny, leave_one_out(tiny)).train)
+        data = cast(TrainDataset, make_batches(module, texts, leave_one_out(texts)).train)
         keys = list(RowSampler(data.lengths, batch_size=8, shuffle=True, seed=1))[:6]
         found[name] = train(module, (data[key] for key in keys))
     assert_unchanged(Path(__file__).parent, found)
@@ -416,7 +417,7 @@ FLAGS = ("--num_epochs", "12", "--patience", "4", "--batch_size", "32", "--sasre
 
 
 @pytest.fixture(scope="module")
-def command(tiny_path: Path, models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Command:
+def command(texts_path: Path, models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Command:
     """A run over a cache whose last block is trained, which nothing interrupted; its vectors are exported."""
     root = tmp_path_factory.mktemp("run")
     flags = (
@@ -433,7 +434,7 @@ def command(tiny_path: Path, models: dict[str, Path], tmp_path_factory: pytest.T
         *("--loss", "sampled_softmax", "--num_negatives", "8", "--item_offset", "--temp", "0.2"),
         *("--export_name", "tuned", "--embedding_dir", str(root / "embedding")),
     )
-    found = Command("PLMSASRec", copy_to(tiny_path, root), root / "runs", flags, "bert-last1-offset")
+    found = Command("PLMSASRec", copy_to(texts_path, root), root / "runs", flags, "bert-last1-offset")
     found.run()
     return found
 
@@ -454,6 +455,10 @@ def test_a_run_ends_exports_and_is_served(command: Command, tmp_path: Path) -> N
     # A catalogue with new items: the known ones keep their vectors, whatever their number.
     histories = [[3, 4, 5], [1, 2, 3]]
     other = load_dataset(write_dataset(tmp_path / "later", histories, 45))
+    known = pl.read_parquet(command.data / "items.parquet")["title"].to_list()
+    file = other.path / "items.parquet"
+    titles = pl.Series("title", [*known, *(f"new thing {item}" for item in range(5))])
+    pl.read_parquet(file).with_columns(titles).write_parquet(file)
     _, later = load_run(command.folder, command.data, other.path)
     grown = later.module.encode_items()  # type: ignore[operator]
     assert grown.shape == (46, 16) and bool(torch.isfinite(grown).all())
@@ -472,23 +477,23 @@ def test_a_run_is_the_same_after_kills(command: Command, tmp_path: Path) -> None
     assert_same_run(straight.folder, resumed.folder)
 
 
-def test_a_run_with_weights_for_every_item_serves_no_new_ones(tiny_path: Path, tmp_path: Path) -> None:
-    run = Command("PLMSASRec", tiny_path, tmp_path / "runs", (*FLAGS, "--num_epochs", "1", "--input_type", "id"), "id")
+def test_a_run_with_weights_for_every_item_serves_no_new_ones(texts_path: Path, tmp_path: Path) -> None:
+    run = Command("PLMSASRec", texts_path, tmp_path / "runs", (*FLAGS, "--num_epochs", "1", "--input_type", "id"), "id")
     run.run()
     other = write_dataset(tmp_path / "later", [[3, 4, 5]], 45)
     with pytest.raises(UserError, match="train with --input_type text --head tied to serve new items"):
-        load_run(run.folder, tiny_path, other)
+        load_run(run.folder, texts_path, other)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "deepspeed_stage_2", "deepspeed_stage_3", "fsdp", "fsdp_offload"])
-def test_strategies_train_and_test(strategy: str, models: dict[str, Path], tiny_path: Path, tmp_path: Path) -> None:
+def test_strategies_train_and_test(strategy: str, models: dict[str, Path], texts_path: Path, tmp_path: Path) -> None:
     from tests import forked
 
     flags = (*FLAGS, "--num_epochs", "2", "--plm_name", str(models["opt"]), "--plm_last_n_unfreeze", "1")
     losses = []
     for name, more in (("one", ()), (strategy, ("--strategy", strategy))):
         fixed = ("--sasrec_hidden_dropout", "0", "--sasrec_attention_dropout", "0", "--lr", "0.003")
-        run = Command("PLMSASRec", tiny_path, tmp_path / name, (*flags, *fixed, *more), "opt-last1")
+        run = Command("PLMSASRec", texts_path, tmp_path / name, (*flags, *fixed, *more), "opt-last1")
         run.runs.mkdir()
         script, *given = run.arguments()
         forked.run_as_main(str(forked.ROOT / script), given)
@@ -497,8 +502,8 @@ def test_strategies_train_and_test(strategy: str, models: dict[str, Path], tiny_
     assert losses[1] == pytest.approx(losses[0], abs=0.1)
 
 
-def test_modules_are_initialised_but_the_language_model(models: dict[str, Path], tiny: Dataset) -> None:
-    module = module_of(config_of(models["opt"], head="untied"), tiny)
+def test_modules_are_initialised_but_the_language_model(models: dict[str, Path], texts: Dataset) -> None:
+    module = module_of(config_of(models["opt"], head="untied"), texts)
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear) and ".lower." not in name:
             assert not part.bias.any()
