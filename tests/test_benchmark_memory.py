@@ -46,3 +46,11 @@ def test_ranking_holds_no_matrix_of_users_and_items() -> None:
 def test_bad_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="--num_items must be at least 1, got 0"):
         Common(num_items=0)
+
+
+def test_blocks_that_run_one_by_one_are_not_in_memory_together() -> None:
+    resident = []
+    for gigabytes in ("0.05", "0.4"):
+        flags = ("--gigabytes", gigabytes, "--limit_gigabytes", "30", "--width", "512", "--num_items", "20")
+        resident.append(sizes("blocks", *flags)[-1])
+    assert resident[1] - resident[0] < 100  # MiB, of 350 more

@@ -1,11 +1,20 @@
-"""Show that memory grows with positions plus items, never with their product: how much a process takes at the most.
+"""Show how much memory a process takes at the most: it grows with positions plus items, never with their product.
 
 python scripts/benchmarks/memory.py softmax --num_items 1000000 --positions 8192 --width 128
 python scripts/benchmarks/memory.py ranking --num_items 1500000 --num_users 1000000 --measured_users 4096 --width 128
+python scripts/benchmarks/memory.py blocks --gigabytes 2 --limit_gigabytes 1.9
+
+The last runs a language model of random weights over items under a limit of memory below the size of the weights, one
+block at a time.
 """
 
+import json
+import multiprocessing
+import resource
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -57,6 +66,25 @@ class RankingMemory(Common):
     """Users at one time."""
 
 
+@dataclass(frozen=True, slots=True)
+class BlocksMemory:
+    """A Llama of random weights that runs block by block."""
+
+    gigabytes: float = 2.0
+    """Size of its weights, in 10^9 bytes."""
+    limit_gigabytes: float = 1.9
+    """Limit of the process's address space, as `ulimit -v` sets it."""
+    num_items: int = 100
+    """Items, of 16 tokens each."""
+    width: int = 1024
+    """Width of the model."""
+    seed: int = 0
+    """Of weights and texts."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "num_items", "width")
+
+
 def measure_softmax(config: Softmax) -> str:
     """Return what the steps took."""
     torch.manual_seed(config.seed)
@@ -102,13 +130,82 @@ def measure_ranking(config: RankingMemory) -> str:
     )
 
 
-def main(config: Softmax | RankingMemory) -> None:
+def write_llama(folder: Path, config: BlocksMemory) -> None:
+    """Write a Llama in shards of one block."""
+    import safetensors.torch
+
+    width, inner, heads = config.width, config.width * 8 // 3, max(1, config.width // 128)
+    shapes = {
+        **{f"self_attn.{name}_proj": (width, width) for name in "qkvo"},
+        **{f"mlp.{name}_proj": (inner, width) for name in ("gate", "up")},
+        "mlp.down_proj": (width, inner),
+        **{f"{name}_layernorm": (width,) for name in ("input", "post_attention")},
+    }
+    block_bytes = 4 * sum(torch.Size(shape).numel() for shape in shapes.values())
+    count = max(1, round(config.gigabytes * 1e9 / block_bytes))
+    places: dict[str, str] = {}
+
+    def write(shard: str, tensors: dict[str, torch.Tensor]) -> None:
+        safetensors.torch.save_file(tensors, folder / shard)
+        places.update(dict.fromkeys(tensors, shard))
+
+    torch.manual_seed(config.seed)
+    write("words.safetensors", {"embed_tokens.weight": torch.randn(1000, width), "norm.weight": torch.ones(width)})
+    for block in progress(range(count), desc="writing blocks"):
+        tensors = {
+            f"layers.{block}.{name}.weight": torch.randn(shape) * 0.02 if len(shape) == 2 else torch.ones(shape)
+            for name, shape in shapes.items()
+        }
+        write(f"block-{block}.safetensors", tensors)
+    sizes = {"hidden_size": width, "intermediate_size": inner, "num_attention_heads": heads, "num_hidden_layers": count}
+    model = {"model_type": "llama", "vocab_size": 1000, "num_key_value_heads": heads} | sizes
+    (folder / "config.json").write_text(json.dumps(model), encoding="utf-8")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}), encoding="utf-8")
+
+
+def measure_blocks(config: BlocksMemory) -> str:
+    """Return what running the model took."""
+    import numpy as np
+
+    from seqrec.text.blocks import Architecture
+    from seqrec.text.states import FrozenPart, StatesOptions
+    from seqrec.text.texts import TextTokens
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        folder.mkdir()
+        # In a process of its own: what it has held would count as this one's.
+        writer = multiprocessing.get_context("spawn").Process(target=write_llama, args=(folder, config))
+        writer.start()
+        writer.join()
+        weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        limit = int(config.limit_gigabytes * 1e9)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        tokens = np.random.default_rng(config.seed).integers(0, 1000, 16 * config.num_items).astype(np.int32)
+        texts = TextTokens(tokens, np.concatenate(([0], np.arange(config.num_items + 1) * 16)))
+        options = StatesOptions(block_by_block=True)
+        architecture, start = Architecture(folder), time.perf_counter()
+        count = architecture.num_blocks
+        vectors = FrozenPart(Path(scratch) / "cache", architecture, texts, count, options).vectors("mean")
+        seconds = time.perf_counter() - start
+    return (
+        f"{len(vectors) - 1:,} items through {count} blocks, {size(weights)} of weights, in {duration(seconds)}; the "
+        f"address space was limited to {size(limit)}, and at most {size(peak_memory())} were resident"
+    )
+
+
+def main(config: Softmax | RankingMemory | BlocksMemory) -> None:
     """Measure and print a sentence."""
-    print(measure_softmax(config) if isinstance(config, Softmax) else measure_ranking(config))
+    if isinstance(config, Softmax):
+        print(measure_softmax(config))
+    else:
+        print(measure_ranking(config) if isinstance(config, RankingMemory) else measure_blocks(config))
 
 
 Command = (
-    Annotated[Softmax, tyro.conf.subcommand("softmax")] | Annotated[RankingMemory, tyro.conf.subcommand("ranking")]
+    Annotated[Softmax, tyro.conf.subcommand("softmax")]
+    | Annotated[RankingMemory, tyro.conf.subcommand("ranking")]
+    | Annotated[BlocksMemory, tyro.conf.subcommand("blocks")]
 )
 
 if __name__ == "__main__":

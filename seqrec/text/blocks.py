@@ -284,11 +284,10 @@ class Blocks(nn.Module):
             or (first and self.has_embeddings)
         ):
             raise UserError(f"blocks {first} to {last} are no range of the model's {N}")
-        from accelerate import init_empty_weights
         from transformers import AttentionInterface, AutoModel
 
         AttentionInterface.register(ATTENTION, _attend)
-        with init_empty_weights():  # buffers, such as rotations, are made
+        with torch.device("meta"):
             model = AutoModel.from_config(architecture.config, attn_implementation=ATTENTION)
         family = architecture.family
         layers = model.get_submodule(family.layers)
@@ -304,6 +303,7 @@ class Blocks(nn.Module):
             _replace(model, path, None)
         if hasattr(model, "pooler") and not (pooler and last == N):
             model.pooler = None
+        _make_buffers(model, architecture.config)
         self.model, self.architecture, self.first, self.last = model, architecture, first, last
 
     @property
@@ -364,6 +364,18 @@ class Blocks(nn.Module):
         pooler = self.model.pooler
         pooled: Tensor = pooler(first_tokens[:, None].to(pooler.dense.weight.dtype))
         return pooled.to(first_tokens.dtype)
+
+
+def _make_buffers(model: nn.Module, config: Any) -> None:
+    """Give a model on the meta device its buffers, such as rotations, which no checkpoint holds."""
+    from accelerate import init_empty_weights
+
+    for module in model.modules():
+        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            with init_empty_weights():  # parameters take no memory, buffers are computed
+                made = type(module)(config)
+            for name, buffer in made.named_buffers(recurse=False):
+                setattr(module, name, buffer)
 
 
 def _path_of_words(model: Any) -> str:
