@@ -4,6 +4,7 @@ Shapes: N items, R distinct items of a batch, E events, B users, d width of SASR
 """
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from PLMSASRec.data import Inputs, TrainBatch, TrainDataset, make_inputs
 from PLMSASRec.language_model import build_items
 from PLMSASRec.model import PLMSASRec, TextVectors, numbered
 from PLMSASRec.options import Config
-from seqrec.basics.errors import UserError
+from seqrec.basics.errors import MissingFileError, UserError
+from seqrec.basics.opening import read_json_object
 from seqrec.basics.progress import progress
 from seqrec.basics.settings import flatten
 from seqrec.data.batches import RowSampler
@@ -30,12 +32,15 @@ from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
 from seqrec.text.encoding import weights_sha256
 from seqrec.text.lora import drop_frozen
 from seqrec.training.batches import BatchModule
+from seqrec.training.checkpoints import load_state
 from seqrec.training.folder import RunFolder, is_first_process
 from seqrec.training.module import NextItemModule, Recommender, TrainedOn, share_of_mean
 from seqrec.training.sharding import whole_weights
 from seqrec.training.trainer import fit, report, test
 
 log = logging.getLogger(__name__)
+UPPER = "model.items.upper."
+"""Begins the names of the language model's trained blocks in a state."""
 OFFSETS = "model.items.offsets.weight"
 """Name of the items' offsets in a state."""
 EVAL_EVENTS = 16_384
@@ -244,11 +249,39 @@ def train(config: Config) -> None:
         return
     lightning.seed_everything(config.training.seed, verbose=False)
     module = PLMSASRecModule(config, dataset)
+    if config.start_from is not None:
+        take_weights(module, config.start_from, dataset)
     data = make_batches(module, dataset, split)
     module, record = fit(module, data, config.training, run.folder)
     report(run, module, record, test(module, data, config.training))
     if config.export_name is not None and is_first_process():
         export(module, dataset)
+
+
+def take_weights(module: PLMSASRecModule, run: Path, dataset: Dataset) -> None:
+    """Take over the best weights of an earlier run; what it did not train of the language model stays as it is.
+
+    Raises:
+        MissingFileError: If the folder holds no finished run.
+        UserError: If the run was on other items, or its model is not this one's but for what is frozen.
+    """
+    file = run / "metrics.json"
+    if not file.is_file():
+        raise MissingFileError(f"--start_from {run} holds no finished run: metrics.json is missing")
+    metrics = read_json_object(file, "run it again", {"family": str, "protocol": dict})
+    if metrics["protocol"].get("item_ids_sha256") != dataset.item_ids_sha256:
+        raise UserError(f"--start_from {run} was trained on other items than {dataset.path}")
+    state, own = load_state(run / "checkpoints" / "best.ckpt"), module.state_dict()
+    odd = [name for name in state if name not in own or own[name].shape != state[name].shape]
+    new = [
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and name not in state and not name.startswith(UPPER) and "lora_" not in name
+    ]
+    if metrics["family"] != "PLMSASRec" or odd or new:
+        differing = ", ".join([*odd, *new][:6]) or metrics["family"]
+        raise UserError(f"--start_from {run} is of another model; they differ in {differing}: give the same flags")
+    module.load_state_dict(own | state)
 
 
 def export(module: PLMSASRecModule, dataset: Dataset) -> None:

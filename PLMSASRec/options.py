@@ -220,6 +220,9 @@ class Config:
     """Add to every item's text vector one of its own, learned from zero; new items have none."""
     offset_lr: float | None = None
     """Learning rate of these; by default a tenth of --lr."""
+    start_from: Path | None = None
+    """Folder of a finished run on the same items to take the best weights from, such as one with a frozen language
+    model: training goes on from there, with more blocks unfrozen."""
     export_name: str | None = None
     """Write the trained items' vectors to embedding/DATASET/plm-NAME.npy."""
     embedding_dir: Path = ROOT / "embedding"

@@ -104,8 +104,10 @@ def quiet_libraries() -> None:
     lightning = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda")
     for noisy in ("httpx", "fsspec", "urllib3", "matplotlib", *lightning):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Advice of Lightning that does not apply: its logging interval, its own use of torch, that --resume resumes.
-    for moot in ("log_every_n_steps", "LeafSpec", "exists and is not empty", "does not have many workers"):
+    # Advice of Lightning that does not apply: its logging interval, its own use of torch, that --resume resumes, frozen
+    # parts.
+    moot_texts = ("log_every_n_steps", "LeafSpec", "exists and is not empty", "does not have many workers", "eval mode")
+    for moot in moot_texts:
         warnings.filterwarnings("ignore", f".*{moot}.*")
 
 

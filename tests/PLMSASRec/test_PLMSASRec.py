@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from PLMSASRec.data import TrainDataset, make_inputs
 from PLMSASRec.model import PLMSASRec, TextVectors
-from PLMSASRec.module import PLMSASRecModule, choose_users, make_batches, run_name, weights_by_block
+from PLMSASRec.module import (
+    PLMSASRecModule,
+    choose_users,
+    make_batches,
+    run_name,
+    take_weights,
+    weights_by_block,
+)
 from PLMSASRec.options import Config, ItemOptions, PreInferenceOptions, PromptOptions, SasrecOptions
 from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey, RowSampler
@@ -508,3 +515,35 @@ def test_modules_are_initialised_but_the_language_model(models: dict[str, Path],
         if isinstance(part, nn.Linear) and ".lower." not in name:
             assert not part.bias.any()
             assert float(part.weight.detach().std()) == pytest.approx(0.02, rel=0.5)
+
+
+def test_training_goes_on_from_an_earlier_run(
+    models: dict[str, Path], texts: Dataset, texts_path: Path, tmp_path: Path
+) -> None:
+    plm = ("--plm_name", str(models["bert"]), "--tokenized_len", "8")
+    first = Command("PLMSASRec", texts_path, tmp_path, (*FLAGS, "--num_epochs", "2", *plm), "bert-frozen")
+    first.run()
+    again = Command(
+        "PLMSASRec",
+        texts_path,
+        tmp_path,
+        (*FLAGS, "--num_epochs", "1", *plm, "--plm_last_n_unfreeze", "1", "--start_from", str(first.folder)),
+        "bert-last1",
+    )
+    again.run()
+    small = SasrecOptions(sasrec_hidden_size=16)
+    module = module_of(config_of(models["bert"], plm_last_n_unfreeze=1, model=small), texts)
+    before = plm_state(module)
+    take_weights(module, first.folder, texts)
+    state = load_state(first.folder / "checkpoints" / "best.ckpt")
+    assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in state.items())
+    assert all(torch.equal(before[name], tensor) for name, tensor in plm_state(module).items())
+    with pytest.raises(UserError, match=r"is of another model; they differ in model\.encoder"):
+        take_weights(module_of(config_of(models["bert"]), texts), first.folder, texts)
+    with pytest.raises(UserError, match=r"differ in model\.items\.offsets\.weight"):
+        take_weights(module_of(config_of(models["bert"], model=small, item_offset=True), texts), first.folder, texts)
+    with pytest.raises(FileNotFoundError, match=r"holds no finished run"):
+        take_weights(module, tmp_path, texts)
+    other = load_dataset(write_dataset(tmp_path / "other", [[1, 2, 3, 4]], 7))
+    with pytest.raises(UserError, match="was trained on other items"):
+        take_weights(module, first.folder, other)
