@@ -12,6 +12,7 @@ def describe_protocol(table: ResultTable) -> str:
     protocol = table.protocol
     split = {
         "leave_one_out": "the last item of every user with at least three",
+        "users": "the last item of a tenth of the users, of whom nothing was trained on,",
         "global_time": "each item of every user's after one moment in time, in turn,"
         if protocol.get("time_target") == "successive"
         else f"the {protocol.get('time_target', 'last')} item of every user after one moment in time",
