@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,8 +89,11 @@ def _states_folder(dataset: Dataset) -> Path:
 
 def states_options(options: PreInferenceOptions) -> StatesOptions:
     """Return how frozen blocks are run."""
-    numbered = options.pre_inference_devices or (0,)
-    on_gpu = torch.cuda.is_available()
+    numbered, on_gpu = options.pre_inference_devices or (0,), torch.cuda.is_available()
+    cores = os.cpu_count() or 1
+    if not on_gpu and len(numbered) > cores:
+        log.info("--pre_inference_devices: no GPU here, so %d processes, one per core", cores)
+        numbered = numbered[:cores]
     if on_gpu and max(numbered) >= torch.cuda.device_count():
         raise UserError(f"--pre_inference_devices {max(numbered)}: this machine has {torch.cuda.device_count()} GPUs")
     block_by_block = {"auto": None, "True": True, "False": False}[options.pre_inference_layer_wise]

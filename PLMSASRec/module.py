@@ -247,15 +247,21 @@ def train(config: Config) -> None:
     split = choose_users(config.protocol.hold_out(dataset), dataset, config.min_item_seq_len, config.max_item_seq_len)
     if not run.open(config):
         return
+    replaces = config.training.resume or config.training.overwrite  # a resumed run compares at its end
+    if config.export_name is not None and not replaces and export_path(config, dataset).exists():
+        raise UserError(
+            f"{export_path(config, dataset)} is there already: give another --export_name, or --overwrite to replace it"
+        )
     lightning.seed_everything(config.training.seed, verbose=False)
     module = PLMSASRecModule(config, dataset)
     if config.start_from is not None:
         take_weights(module, config.start_from, dataset)
     data = make_batches(module, dataset, split)
     module, record = fit(module, data, config.training, run.folder)
-    report(run, module, record, test(module, data, config.training))
+    seconds = test(module, data, config.training)
     if config.export_name is not None and is_first_process():
         export(module, dataset)
+    report(run, module, record, seconds)
 
 
 def take_weights(module: PLMSASRecModule, run: Path, dataset: Dataset) -> None:
@@ -284,13 +290,18 @@ def take_weights(module: PLMSASRecModule, run: Path, dataset: Dataset) -> None:
     module.load_state_dict(own | state)
 
 
+def export_path(config: Config, dataset: Dataset) -> Path:
+    """Return the file of the vectors that a run exports."""
+    return embedding_path(dataset, f"plm-{config.export_name}", config.embedding_dir)
+
+
 def export(module: PLMSASRecModule, dataset: Dataset) -> None:
     """Write the items' vectors as SASRec reads them, (N + 1, d), for families that start from vectors."""
     config = module.config
     producer = Producer(
         "PLMSASRec/finetune.py", weights_sha256(module), {"flags": str(sorted(flatten(config).items()))}
     )
-    path = embedding_path(dataset, f"plm-{config.export_name}", config.embedding_dir)
+    path = export_path(config, dataset)
     if needs_saving(path, dataset, producer, config.training.overwrite):
         save_embeddings(path, module.encode_items().cpu().numpy(), dataset, producer)
     log.info("item vectors `plm-%s` are in %s", config.export_name, path)

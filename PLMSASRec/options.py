@@ -8,6 +8,7 @@ import tyro
 
 from seqrec.basics.checks import require_above, require_at_least, require_at_most
 from seqrec.basics.errors import UserError
+from seqrec.basics.names import check_name
 from seqrec.basics.paths import ROOT
 from seqrec.basics.published import PublishedFlags, drop, numbers, words
 from seqrec.data.protocol import EvaluationProtocol
@@ -251,6 +252,8 @@ class Config:
             raise UserError("--offset_lr is for --item_offset: give it too")
         require_at_least(0, self, "warmup_steps", "weight_decay", "min_item_seq_len", "max_item_seq_len")
         require_at_least(1, self, "batch_size")
+        if self.export_name is not None:
+            check_name("--export_name", self.export_name)
         if self.max_item_seq_len is not None and self.max_item_seq_len < max(2, self.min_item_seq_len):
             raise UserError(
                 f"--max_item_seq_len {self.max_item_seq_len} must be at least 2 and --min_item_seq_len "
