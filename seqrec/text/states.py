@@ -21,7 +21,6 @@ from torch import Tensor
 
 from seqrec.basics.cache import CachedArrays
 from seqrec.basics.errors import UserError
-from seqrec.data.batches import RowSampler
 from seqrec.nn.ragged import plan_batch
 from seqrec.text.blocks import Architecture, Blocks, Reading
 from seqrec.text.pooling import TextPooling, pool_texts
@@ -43,7 +42,7 @@ class StatesOptions:
     precision: StatesPrecision = "32"
     """Of weights, products and stored states."""
     batch_size: int = 256
-    """Items at a time, of similar length."""
+    """Items at a time."""
     block_by_block: bool | None = None
     """Hold one block at a time; None decides by the memory that is free."""
     devices: tuple[str, ...] = ("cpu",)
@@ -82,8 +81,9 @@ class FrozenPart:
         self.folder, self.architecture, self.tokens, self.blocks = folder, architecture, tokens, blocks
         self.options = options
         self.weights = architecture.weight_files()
-        self._content = {"weights": self.weights.sha256(), "tokens": tokens.sha256(), "precision": options.precision}
         per_part = max(1, PART_BYTES // (4 * architecture.width))
+        content = {"weights": self.weights.sha256(), "tokens": tokens.sha256(), "precision": options.precision}
+        self._content = content | {"part": per_part}
         # Parts are ranges of items of about equally many tokens.
         total = int(tokens.offsets[-1])
         cuts = np.searchsorted(tokens.offsets, np.arange(0, total, per_part))
@@ -202,23 +202,20 @@ class FrozenPart:
         dtype: torch.dtype,
     ) -> dict[str, NDArray[Any]]:
         """Return the states of some items, or their pooled vectors."""
-        width = self.architecture.width * (2 if pooling == "mean_last" else 1)
-        rows, offsets = self.tokens.places(ids)
-        out = torch.empty(len(rows) if pooling is None else len(ids), width, dtype=dtype if pooling is None else None)
-        for batch in RowSampler(np.diff(offsets), batch_size=self.options.batch_size, shuffle=False).batches():
-            texts = source.read(ids[batch]).to(device)
+        parts = []
+        for first in range(0, len(ids), self.options.batch_size):
+            texts = source.read(ids[first : first + self.options.batch_size]).to(device)
             plan = plan_batch(texts.offsets.diff(), device)
             values = texts.values[plan.token_order]
             if values.is_floating_point():
                 values = values.to(dtype)
             states = values if blocks is None else blocks(values, Reading(plan))
             if pooling is None:
-                local = TextTokens(np.empty(0, np.int32), np.concatenate(([0], offsets)))
-                places = local.places(batch + 1)[0]
-                out[torch.from_numpy(places)[plan.token_order.cpu()]] = states.cpu()
+                parts.append(states[plan.token_order.argsort()].cpu())
             else:
                 pooled = pool_texts(states.float(), plan, pooling, None if blocks is None else blocks.pool_first)
-                out[torch.from_numpy(batch)[plan.order.cpu()]] = pooled.cpu()
+                parts.append(pooled[plan.order.argsort()].cpu())
+        out = torch.cat(parts)
         return {"states" if pooling is None else "vectors": _as_array(out)}
 
     def _runs_block_by_block(self) -> bool:
