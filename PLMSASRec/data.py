@@ -42,12 +42,17 @@ class TrainBatch(NamedTuple):
     """(R,) int64 items."""
     texts: Texts | None
     """Of these items, if the model reads them."""
+    classes: Tensor | None
+    """(C,) int64 items that a full softmax over items' own vectors tells apart."""
+    places: Tensor | None
+    """(R,) int64 places of `rows` in `classes`, where these are more."""
     events: Tensor
-    """(E,) int64 places in `rows`."""
+    """(E,) int64 places in `rows`, or in `classes` where there are any."""
     positions: Tensor
     layout: Layout
     targets: Tensor
-    """(E,) int64: items; where the classes are items' own vectors, places in `rows`, for the full softmax from 1."""
+    """(E,) int64: items; where the classes are items' own vectors, places in `rows`, for the full softmax in `classes`,
+    from 1."""
     negatives: Tensor
     """(K,), or (E,) for `bce`; like the targets."""
     log_chance: Tensor
@@ -87,6 +92,7 @@ class TrainDataset(Dataset[TrainBatch]):
         seed: int,
         is_tied: bool,
         read_texts: ReadTexts | None,
+        encode_all: bool = True,
     ) -> None:
         """Take the training view.
 
@@ -98,6 +104,8 @@ class TrainDataset(Dataset[TrainBatch]):
             seed: Of the run.
             is_tied: Whether the classes are the items' own vectors, so that they are encoded, too.
             read_texts: Where the model reads texts.
+            encode_all: Under the full softmax over items' own vectors, encode all classes rather than those that a
+                batch names.
         """
         self.sequences = train.select(train.lengths >= 2)
         if not len(self.sequences):
@@ -105,7 +113,7 @@ class TrainDataset(Dataset[TrainBatch]):
         self.maxlen, self.seed = maxlen, seed
         # An item that occurs in no training is no wrong answer: as one it would be pushed away from every user.
         self.seen = np.flatnonzero(train.item_counts(num_items))
-        self.is_tied, self.read_texts = is_tied, read_texts
+        self.is_tied, self.read_texts, self.encode_all = is_tied, read_texts, encode_all
         s = self.sequences
         targets = replace(s, starts=np.maximum(s.starts + 1, s.ends - maxlen))
         self.draw_negatives = NegativeSampler(options, s, num_items, targets)
@@ -127,9 +135,13 @@ class TrainDataset(Dataset[TrainBatch]):
         negatives = self.draw_negatives(key, self.seed, order, lengths, all_targets)
         num_counted = len(targets) if key.counts else 0
         others = negatives.items.numpy()
+        classes = fresh = None
         if self.is_tied and self.draw_negatives.options.loss == "ce":
-            rows = self.seen
-            places, targets = np.searchsorted(rows, events), np.searchsorted(rows, targets) + 1
+            rows = classes = self.seen
+            if not self.encode_all:
+                rows = np.unique(np.concatenate([events, targets]))
+                fresh = np.searchsorted(classes, rows)
+            places, targets = np.searchsorted(classes, events), np.searchsorted(classes, targets) + 1
         elif self.is_tied:
             rows, found = np.unique(np.concatenate([events, targets, others]), return_inverse=True)
             places, targets, others = np.split(found, [len(events), 2 * len(events)])
@@ -138,6 +150,8 @@ class TrainDataset(Dataset[TrainBatch]):
         return TrainBatch(
             rows=torch.from_numpy(rows),
             texts=None if self.read_texts is None else self.read_texts(rows),
+            classes=None if classes is None else torch.from_numpy(classes),
+            places=None if fresh is None else torch.from_numpy(fresh),
             events=torch.from_numpy(places),
             positions=torch.from_numpy(_positions(lengths)),
             layout=make_layout(lengths),

@@ -195,6 +195,14 @@ class TextVectors(ItemVectors):
     def forward(self, rows: Tensor, texts: Texts | None) -> Tensor:
         """Return (R, d)."""
         assert texts is not None
+        return self.project(self.pool(texts), rows)
+
+    def project(self, pooled: Tensor, rows: Tensor) -> Tensor:
+        """Return the (R, d) vectors of items from their pooled states."""
+        return self.with_offset(self.projection(pooled), rows)
+
+    def pool(self, texts: Texts) -> Tensor:
+        """Return the pooled states of texts, (R, H), or (R, 2 H) with `mean_last`."""
         values, lengths, num_queries = texts.values, texts.offsets.diff(), 0
         extras: dict[int, Extra] = {}
         if self.prompts is not None:
@@ -213,8 +221,7 @@ class TextVectors(ItemVectors):
             states = self.upper(states, reading)
         last = self.upper if self.upper is not None else self.lower
         pooled = pool_texts(states, plan, self.pooling, None if last is None else last.pool_first, num_queries)
-        projected: Tensor = self.projection(pooled)
-        return self.with_offset(projected.index_select(0, plan.order.argsort()), rows)
+        return pooled.index_select(0, plan.order.argsort())
 
 
 def numbered(blocks: Blocks) -> list[tuple[int, nn.Parameter]]:

@@ -61,6 +61,8 @@ class PLMSASRecModule(NextItemModule):
             items.add_offsets(config.model.sasrec_hidden_size)
         self.model = PLMSASRec(items, config.model, config.head)
         self._table: Tensor | None = None
+        self._pooled: Tensor | None = None
+        self._pooled_at: int | None = None
 
     # Training
 
@@ -68,7 +70,7 @@ class PLMSASRecModule(NextItemModule):
         """Return the mean loss over all targets of the batch, or of several processes this one's share."""
         self._table = None
         objective, model = self.config.objective, self.model
-        vectors = model.items(batch.rows, batch.texts)  # (R, d)
+        vectors = self._encode_batch(batch)
         hidden = model.encoder(F.embedding(batch.events, vectors), batch.positions, batch.layout)
         targets, negatives = batch.targets, batch.negatives
         if model.head == "tied":
@@ -85,6 +87,28 @@ class PLMSASRecModule(NextItemModule):
         loss, total = share_of_mean(loss, batch.num_counted)
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=total)
         return loss
+
+    def _encode_batch(self, batch: TrainBatch) -> Tensor:
+        """Return the vectors that a batch's events are places in, (R, d) or (C, d)."""
+        items = self.model.items
+        if batch.places is None or batch.classes is None:
+            vectors: Tensor = items(batch.rows, batch.texts)
+            return vectors
+        assert isinstance(items, TextVectors) and batch.texts is not None and self._pooled is not None
+        fresh = items.pool(batch.texts)
+        pooled = F.embedding(batch.classes, self._pooled).index_copy(0, batch.places, fresh.float())
+        return items.project(pooled, batch.classes)
+
+    def on_train_epoch_start(self) -> None:
+        """Encode the items, where the softmax takes pooled states of this moment; after a validation they are there."""
+        if self.takes_pooled and self._pooled_at != self.global_step:
+            self.item_vectors()
+
+    @property
+    def takes_pooled(self) -> bool:
+        """Whether the softmax takes pooled states of the epoch's start for items that a batch does not name."""
+        is_full = self.config.head == "tied" and self.config.objective.loss == "ce"
+        return is_full and isinstance(self.model.items, TextVectors) and self.config.item_refresh == "epoch"
 
     def _normed(self, vectors: Tensor) -> Tensor:
         return vectors if self.config.objective.temp is None else F.normalize(vectors, dim=1)
@@ -124,11 +148,18 @@ class PLMSASRecModule(NextItemModule):
             batches = np.array_split(batches[0], range(ITEMS_AT_A_TIME, items.num_items, ITEMS_AT_A_TIME))
         was_training = items.training
         items.eval()
+        pooled: list[Tensor] = []
         for ids in progress(batches, desc="encoding items", unit="batch") if len(batches) > 1 else batches:
-            texts = None if self.read_texts is None else self.read_texts(ids).to(self.device)
             rows = torch.from_numpy(ids).to(self.device)
-            table[rows] = items(rows, texts).float()
+            if isinstance(items, TextVectors) and self.read_texts is not None:
+                pooled.append(items.pool(self.read_texts(ids).to(self.device)).float())
+                table[rows] = items.project(pooled[-1], rows).float()
+            else:
+                table[rows] = items(rows, None).float()
         items.train(was_training)
+        if pooled and self.takes_pooled:
+            self._pooled = F.pad(torch.cat(pooled), (0, 0, 1, 0))  # row 0 is padding
+            self._pooled_at = self.global_step
         return table
 
     def item_vectors(self) -> Tensor:
@@ -214,6 +245,7 @@ def make_batches(module: PLMSASRecModule, dataset: Dataset, split: Split) -> Bat
         config.training.seed,
         config.head == "tied",
         module.read_texts,
+        not module.takes_pooled,
     )
     return BatchModule(
         dataset,

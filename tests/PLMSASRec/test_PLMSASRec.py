@@ -72,6 +72,7 @@ def module_of(config: Config, dataset: Dataset) -> PLMSASRecModule:
 
 
 def first_batch(module: PLMSASRecModule, dataset: Dataset) -> Any:
+    module.on_train_epoch_start()
     data = make_batches(module, dataset, leave_one_out(dataset))
     return data.train[BatchKey(np.arange(20), 0, 0)]
 
@@ -168,8 +169,16 @@ def test_frozen_blocks_have_no_dropout_and_trained_ones_do(models: dict[str, Pat
 
 
 def test_an_item_runs_once_however_often_it_occurs(models: dict[str, Path], texts: Dataset) -> None:
-    for head, loss in (("tied", SAMPLED), ("untied", SAMPLED), ("untied", LossOptions()), ("tied", LossOptions())):
-        module = module_of(config_of(models["bert"], head=head, objective=loss, plm_last_n_unfreeze=1), texts)
+    full = LossOptions()
+    for head, loss, refresh in (
+        ("tied", SAMPLED, "epoch"),
+        ("untied", SAMPLED, "epoch"),
+        ("untied", full, "epoch"),
+        ("tied", full, "epoch"),
+        ("tied", full, "step"),
+    ):
+        config = config_of(models["bert"], head=head, objective=loss, plm_last_n_unfreeze=1, item_refresh=refresh)
+        module = module_of(config, texts)
         data = make_batches(module, texts, leave_one_out(texts)).train
         assert isinstance(data, TrainDataset)
         batch = data[BatchKey(np.arange(30), 0, 0)]
@@ -177,13 +186,16 @@ def test_an_item_runs_once_however_often_it_occurs(models: dict[str, Path], text
         assert len(batch.rows.unique()) == len(batch.rows) < len(batch.events)
         read, offsets = data.sequences.gather(np.arange(30), 7)
         events, targets = np.delete(read, offsets[1:] - 1), np.delete(read, offsets[:-1])
-        assert sorted(batch.rows[batch.events].tolist()) == sorted(events.tolist())
+        among = batch.rows if batch.classes is None else batch.classes
+        assert sorted(among[batch.events].tolist()) == sorted(events.tolist())
         named = set(events) | (set(targets) if head == "tied" else set())
         extra = set(batch.rows.tolist()) - named
         if loss.loss == "ce" and head == "tied":
-            assert batch.rows.tolist() == np.flatnonzero(data.sequences.item_counts(texts.num_items)).tolist()
+            assert among.tolist() == np.flatnonzero(data.sequences.item_counts(texts.num_items)).tolist()
+        if refresh == "step":
+            assert batch.rows.tolist() == among.tolist()
         else:
-            assert named <= set(batch.rows.tolist()) and len(extra) <= (5 if head == "tied" else 0)
+            assert named <= set(batch.rows.tolist()) and len(extra) <= (5 if loss == SAMPLED else 0)
 
 
 def by_hand(model: PLMSASRec, vectors: Tensor) -> Tensor:
@@ -236,6 +248,37 @@ def test_the_loss_is_the_equation(models: dict[str, Path], texts: Dataset, head:
         sampled = sampled.masked_fill(others == y[:, None], -torch.inf)
         expected = F.cross_entropy(torch.cat([own[:, None], sampled], 1), torch.zeros_like(y))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_full_softmax_takes_what_the_batch_does_not_name_from_the_epoch_s_start(
+    models: dict[str, Path], texts: Dataset
+) -> None:
+    steps = {}
+    for refresh in ("epoch", "step"):
+        module = module_of(config_of(models["bert"], plm_last_n_unfreeze=1, item_refresh=refresh), texts).eval()
+        fill_new(module)
+        module.log = lambda *_, **__: None  # type: ignore[method-assign]
+        module.on_train_epoch_start()
+        data = cast(TrainDataset, make_batches(module, texts, leave_one_out(texts)).train)
+        batch = data[BatchKey(np.arange(5), 0, 0)]
+        found = []
+        for _ in range(2):
+            loss = module.training_step(batch)
+            module.zero_grad()
+            loss.backward()
+            own = dict(module.named_parameters())
+            gradient = own["model.items.projection.maps.0.weight"].grad
+            assert gradient is not None
+            found.append((loss.detach(), gradient.clone(), len(batch.rows)))
+            with torch.no_grad():  # the language model moves within the epoch
+                for name, parameter in own.items():
+                    if ".upper." in name:
+                        parameter.add_(0.05)
+        steps[refresh] = found
+    (epoch, later), (step, moved) = steps["epoch"], steps["step"]
+    torch.testing.assert_close(epoch[:2], step[:2], rtol=1e-4, atol=1e-6)  # at the start they are the same
+    assert epoch[2] < step[2]
+    assert not torch.allclose(later[0], moved[0], rtol=1e-6)
 
 
 def test_an_event_reads_those_before_it_and_no_other_user(models: dict[str, Path], texts: Dataset) -> None:
@@ -413,6 +456,7 @@ def test_losses_are_what_they_were(models: dict[str, Path], texts: Dataset) -> N
         config = Config(model=SMALL, **changes) if is_id else config_of(models["bert"], **changes)
         module = module_of(config, texts)
         fill(module)
+        module.on_train_epoch_start()
         module.train()
         data = cast(TrainDataset, make_batches(module, texts, leave_one_out(texts)).train)
         keys = list(RowSampler(data.lengths, batch_size=8, shuffle=True, seed=1))[:6]
