@@ -44,10 +44,8 @@ class TrainBatch(NamedTuple):
     """Of these items, if the model reads them."""
     classes: Tensor | None
     """(C,) int64 items that a full softmax over items' own vectors tells apart."""
-    places: Tensor | None
-    """(R,) int64 places of `rows` in `classes`, where these are more."""
     events: Tensor
-    """(E,) int64 places in `rows`, or in `classes` where there are any."""
+    """(E,) int64 places in `rows`."""
     positions: Tensor
     layout: Layout
     targets: Tensor
@@ -104,8 +102,8 @@ class TrainDataset(Dataset[TrainBatch]):
             seed: Of the run.
             is_tied: Whether the classes are the items' own vectors, so that they are encoded, too.
             read_texts: Where the model reads texts.
-            encode_all: Under the full softmax over items' own vectors, encode all classes rather than those that a
-                batch names.
+            encode_all: Under the full softmax over items' own vectors, encode all classes rather than the histories'
+                items.
         """
         self.sequences = train.select(train.lengths >= 2)
         if not len(self.sequences):
@@ -135,13 +133,11 @@ class TrainDataset(Dataset[TrainBatch]):
         negatives = self.draw_negatives(key, self.seed, order, lengths, all_targets)
         num_counted = len(targets) if key.counts else 0
         others = negatives.items.numpy()
-        classes = fresh = None
+        classes = None
         if self.is_tied and self.draw_negatives.options.loss == "ce":
-            rows = classes = self.seen
-            if not self.encode_all:
-                rows = np.unique(np.concatenate([events, targets]))
-                fresh = np.searchsorted(classes, rows)
-            places, targets = np.searchsorted(classes, events), np.searchsorted(classes, targets) + 1
+            classes = self.seen
+            rows = classes if self.encode_all else np.unique(events)
+            places, targets = np.searchsorted(rows, events), np.searchsorted(classes, targets) + 1
         elif self.is_tied:
             rows, found = np.unique(np.concatenate([events, targets, others]), return_inverse=True)
             places, targets, others = np.split(found, [len(events), 2 * len(events)])
@@ -151,7 +147,6 @@ class TrainDataset(Dataset[TrainBatch]):
             rows=torch.from_numpy(rows),
             texts=None if self.read_texts is None else self.read_texts(rows),
             classes=None if classes is None else torch.from_numpy(classes),
-            places=None if fresh is None else torch.from_numpy(fresh),
             events=torch.from_numpy(places),
             positions=torch.from_numpy(_positions(lengths)),
             layout=make_layout(lengths),

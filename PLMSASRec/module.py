@@ -70,11 +70,14 @@ class PLMSASRecModule(NextItemModule):
         """Return the mean loss over all targets of the batch, or of several processes this one's share."""
         self._table = None
         objective, model = self.config.objective, self.model
-        vectors = self._encode_batch(batch)
+        vectors = model.items(batch.rows, batch.texts)  # (R, d)
         hidden = model.encoder(F.embedding(batch.events, vectors), batch.positions, batch.layout)
         targets, negatives = batch.targets, batch.negatives
-        if model.head == "tied":
-            classes = model.class_vectors(vectors if objective.loss != "ce" else F.pad(vectors, (0, 0, 1, 0)))
+        if batch.classes is not None:
+            own = self._from_epoch_start(batch.classes) if self.takes_pooled else vectors
+            classes = model.class_vectors(F.pad(own, (0, 0, 1, 0)))
+        elif model.head == "tied":
+            classes = model.class_vectors(vectors)
         elif objective.loss == "ce":
             classes = model.class_vectors(None)
         else:
@@ -88,25 +91,23 @@ class PLMSASRecModule(NextItemModule):
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=total)
         return loss
 
-    def _encode_batch(self, batch: TrainBatch) -> Tensor:
-        """Return the vectors that a batch's events are places in, (R, d) or (C, d)."""
+    def _from_epoch_start(self, rows: Tensor) -> Tensor:
+        """Return (C, d) vectors of the pooled states that the items had at the epoch's start.
+
+        For all classes alike: were only the batch's own new, the model would tell targets by that.
+        """
         items = self.model.items
-        if batch.places is None or batch.classes is None:
-            vectors: Tensor = items(batch.rows, batch.texts)
-            return vectors
-        assert isinstance(items, TextVectors) and batch.texts is not None and self._pooled is not None
-        fresh = items.pool(batch.texts)
-        pooled = F.embedding(batch.classes, self._pooled).index_copy(0, batch.places, fresh.float())
-        return items.project(pooled, batch.classes)
+        assert isinstance(items, TextVectors) and self._pooled is not None
+        return items.project(F.embedding(rows, self._pooled), rows)
 
     def on_train_epoch_start(self) -> None:
-        """Encode the items, where the softmax takes pooled states of this moment; after a validation they are there."""
+        """Encode the items if the softmax takes the pooled states of this moment; after a validation they are there."""
         if self.takes_pooled and self._pooled_at != self.global_step:
             self.item_vectors()
 
     @property
     def takes_pooled(self) -> bool:
-        """Whether the softmax takes pooled states of the epoch's start for items that a batch does not name."""
+        """Whether the classes of the softmax are pooled states of the epoch's start."""
         is_full = self.config.head == "tied" and self.config.objective.loss == "ce"
         return is_full and isinstance(self.model.items, TextVectors) and self.config.item_refresh == "epoch"
 

@@ -218,8 +218,8 @@ class Config:
     """Scores: tied (products with the items' own vectors, so that new items can be scored) or untied (a linear
     layer with weights for every item)."""
     item_refresh: Literal["epoch", "step"] = "epoch"
-    """Under --head tied --loss ce a language model that runs encodes the items that a batch names; for all others the
-    softmax takes the pooled states of the epoch's start (epoch), or they are encoded in every step, too (step)."""
+    """Under --head tied --loss ce the language model reads the histories' items in every step, and the classes of the
+    softmax are its pooled states at the epoch's start (epoch), or it reads all items in every step (step)."""
     item_offset: bool = False
     """Add to every item's text vector one of its own, learned from zero; new items have none."""
     offset_lr: float | None = None
