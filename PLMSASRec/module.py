@@ -195,7 +195,7 @@ class PLMSASRecModule(NextItemModule):
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Load a state; frozen weights, which a checkpoint lacks, stay as they are."""
-        self._table = None
+        self._table = self._pooled_at = None
         frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
         own = {name: tensor for name, tensor in self.state_dict().items() if name in frozen}
         return super().load_state_dict(own | dict(state_dict), strict, assign)
