@@ -96,6 +96,7 @@ def test_a_bert_s_pooler_reads_the_first_state(texts: Dataset, tmp_path: Path) -
 
     folder = write_model(tmp_path / "bert", "bert")
     tokens = tokens_of(folder, texts)
+    part_of(folder, tmp_path / "cache", tokens, BLOCKS).states()  # from which alone it could not be had
     found = part_of(folder, tmp_path / "cache", tokens, BLOCKS).vectors("pooler")
     seventh = tokens.read(np.array([7]))
     with torch.no_grad():

@@ -119,7 +119,8 @@ class FrozenPart:
 
     def _make(self, cache: CachedArrays, pooling: TextPooling | None) -> None:
         """Run the frozen blocks over all items, all at a time or one after another."""
-        start = next((k for k in range(self.blocks, -1, -1) if self._cache(k).folder.is_dir()), None)
+        highest = self.blocks - (pooling == "pooler")  # a pooler comes with the last block
+        start = next((k for k in range(highest, -1, -1) if self._cache(k).folder.is_dir()), None)
         levels = [self.blocks]
         if self._runs_block_by_block():
             levels = list(range(1 if start is None else start + 1, self.blocks + 1)) or [self.blocks]
