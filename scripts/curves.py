@@ -61,7 +61,7 @@ def read_curves(run: Path, columns: tuple[str, ...]) -> pl.DataFrame:
 
 def draw_curves(curves: dict[str, pl.DataFrame], columns: tuple[str, ...], by_time: bool) -> bytes:
     """Return a PNG with one panel per column and one line per run."""
-    figure = Figure(figsize=(4.6 * len(columns), 3.2), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(max(7.2, 4.6 * len(columns)), 3.2), layout="constrained", facecolor="white")
     for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
         for name, table in curves.items():
             axes.plot(table["minutes" if by_time else "number"], table[column], marker="o", ms=3, label=name)
