@@ -1,6 +1,5 @@
 """From the flags to the parts that turn items into vectors, with the weights of a language model."""
 
-import json
 import logging
 import os
 from dataclasses import dataclass, replace
@@ -14,10 +13,10 @@ from PLMSASRec.options import Config, ItemOptions, PreInferenceOptions
 from seqrec.basics.errors import UserError
 from seqrec.basics.paths import user_cache
 from seqrec.data.dataset import Dataset
-from seqrec.text.backbones import find_backbone, read_tokenizer
+from seqrec.text.backbones import find_backbone, read_tokenizer, was_trained_on_means
 from seqrec.text.blocks import Architecture, Blocks
 from seqrec.text.lora import add_lora
-from seqrec.text.pooling import TextPooling
+from seqrec.text.options import TextPooling
 from seqrec.text.states import FrozenPart, StatesOptions
 from seqrec.text.texts import TextTokens, load_texts
 from seqrec.text.tokens import beside_dataset
@@ -76,10 +75,7 @@ def open_language_model(options: ItemOptions, dataset: Dataset) -> LanguageModel
 
 def _own_pooling(folder: Path, architecture: Architecture) -> TextPooling:
     """Return the pooling that a model was trained for."""
-    file = folder / "1_Pooling" / "config.json"
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("pooling_mode_mean_tokens"):
-        return "mean"
-    return "mean" if architecture.is_causal else "cls"
+    return "mean" if architecture.is_causal or was_trained_on_means(folder) else "cls"
 
 
 def _states_folder(dataset: Dataset) -> Path:

@@ -19,7 +19,8 @@ from seqrec.nn.blocks import AttentionBlock
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.ragged import Layout, plan_batch
 from seqrec.text.blocks import Architecture, Blocks, Extra, Reading
-from seqrec.text.pooling import TextPooling, pool_texts
+from seqrec.text.options import TextPooling
+from seqrec.text.pooling import pool_texts
 from seqrec.text.texts import Texts
 
 Head = Literal["untied", "tied"]

@@ -14,10 +14,8 @@ from seqrec.basics.published import PublishedFlags, drop, numbers, words
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.nn.losses import LossOptions
 from seqrec.nn.optimization import Schedule
-from seqrec.text.options import LoraOptions
+from seqrec.text.options import LoraOptions, TextPooling
 from seqrec.training.options import TrainingConfig
-
-TextPooling = Literal["mean", "last", "mean_last", "cls", "pooler"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

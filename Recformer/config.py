@@ -13,7 +13,7 @@ from torch import Tensor
 from seqrec.basics.errors import UserError
 from seqrec.basics.opening import check_field, read_json_object
 from seqrec.basics.precision import Precision
-from seqrec.text.backbones import find_backbone, load_tokenizer
+from seqrec.text.backbones import find_backbone, load_tokenizer, was_trained_on_means
 from seqrec.text.options import EmptyAttributes, Pooling
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -214,7 +214,7 @@ def read_config(folder: Path, tokenizer: Any, **changes: Any) -> RecformerConfig
         source["position_offset"] = source["pad_token_id"] + 1 if kind in ROBERTA_LIKE else 0
         if kind != MODERN:
             source["attention_window"] = 64
-        source["pooler_type"] = "mean" if _was_trained_on_means(folder) else "cls"
+        source["pooler_type"] = "mean" if was_trained_on_means(folder) else "cls"
         source.setdefault("max_token_num", 1024)
     values = source | {"cls_token_id": tokenizer.cls_token_id} | changes
     rows = sum(_whole(values.get(name), name, folder) for name in ("max_token_num", "position_offset"))
@@ -289,14 +289,6 @@ def _read_modern(source: Mapping[str, Any]) -> dict[str, Any]:
         "attention_bias": source.get("attention_bias", False),
         "feed_forward_bias": source.get("mlp_bias", False),
     }
-
-
-def _was_trained_on_means(folder: Path) -> bool:
-    """Return whether a sentence encoder's own files say that it averages its tokens."""
-    pooling = folder / "1_Pooling" / "config.json"
-    return pooling.is_file() and bool(
-        read_json_object(pooling, "download the model again").get("pooling_mode_mean_tokens")
-    )
 
 
 def encoding_options(config: RecformerConfig, name_or_path: str, precision: Precision) -> dict[str, Any]:

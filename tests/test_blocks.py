@@ -11,7 +11,8 @@ from torch import Tensor
 from seqrec.basics.errors import UserError
 from seqrec.nn.ragged import Plan, plan_batch
 from seqrec.text.blocks import Architecture, Blocks, Extra, Reading
-from seqrec.text.pooling import TextPooling, pool_texts
+from seqrec.text.options import TextPooling
+from seqrec.text.pooling import pool_texts
 from tests.tiny_models import BLOCKS, ENCODERS, KINDS, write_model
 
 LENGTHS = (7, 3, 7, 12, 1)

@@ -19,7 +19,8 @@ from seqrec.nn.ragged import plan_batch
 from seqrec.text import states as states_module
 from seqrec.text.backbones import read_tokenizer
 from seqrec.text.blocks import Architecture, Blocks, Reading
-from seqrec.text.pooling import TextPooling, pool_texts
+from seqrec.text.options import TextPooling
+from seqrec.text.pooling import pool_texts
 from seqrec.text.states import FrozenPart, ItemStates, StatesOptions, StatesPrecision
 from seqrec.text.texts import TextTokens, load_texts
 from tests.tiny_models import BLOCKS, write_model

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrec.basics.errors import MissingFileError, UserError
+from seqrec.basics.opening import read_json_object
 from seqrec.text.packages import check_sha256, package_folder
 from seqrec.text.smollm2 import SMOLLM2, find_smollm2
 
@@ -76,6 +77,14 @@ def read_tokenizer(folder: Path) -> Any:
     if not tokenizer.is_fast:
         raise UserError(f"the tokenizer in {folder} has no class token or no fast form: give a Longformer or BERT")
     return tokenizer
+
+
+def was_trained_on_means(folder: Path) -> bool:
+    """Return whether a sentence encoder's own files say that it averages its tokens."""
+    pooling = folder / "1_Pooling" / "config.json"
+    return pooling.is_file() and bool(
+        read_json_object(pooling, "download the model again").get("pooling_mode_mean_tokens")
+    )
 
 
 def _download(name: str) -> Path:

@@ -11,6 +11,8 @@ from seqrec.basics.errors import UserError
 
 Pooling = Literal["cls", "mean"]
 """A sequence's vector: that of its first token, or the mean over all of them."""
+TextPooling = Literal["mean", "last", "mean_last", "cls", "pooler"]
+"""A text's vector: the mean over its tokens, the last one, both side by side, the first, or a BERT's pooler of that."""
 EmptyAttributes = Literal["drop", "keep"]
 """What is read of an attribute without text: nothing, or its name."""
 

@@ -1,16 +1,12 @@
 """One vector per sequence from the vectors of its tokens. Shapes: T tokens, B sequences, D width."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from seqrec.nn.ragged import Plan
-from seqrec.text.options import Pooling
-
-TextPooling = Literal["mean", "last", "mean_last", "cls", "pooler"]
-"""mean over the tokens, the last token, both side by side, the first token, or a BERT's pooler of the first token."""
+from seqrec.text.options import Pooling, TextPooling
 
 
 def pool_tokens(tokens: Tensor, plan: Plan, pooling: Pooling) -> Tensor:

@@ -23,7 +23,8 @@ from seqrec.basics.cache import CachedArrays
 from seqrec.basics.errors import UserError
 from seqrec.nn.ragged import plan_batch
 from seqrec.text.blocks import Architecture, Blocks, Reading
-from seqrec.text.pooling import TextPooling, pool_texts
+from seqrec.text.options import TextPooling
+from seqrec.text.pooling import pool_texts
 from seqrec.text.texts import Texts, TextTokens
 
 log = logging.getLogger(__name__)
