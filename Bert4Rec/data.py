@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seqrec.basics.draws import RowDraws
-from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Histories
 from seqrec.nn.losses import LossOptions
 from seqrec.nn.negatives import Negatives, NegativeSampler
 from seqrec.nn.ragged import Layout, cut_by_length, longest_first, make_layout
+from seqrec.training.transitions import with_transitions
 
 
 class Inputs(NamedTuple):
@@ -94,9 +94,7 @@ class TrainDataset(Dataset[TrainBatch]):
         options: LossOptions,
         seed: int,
     ) -> None:
-        self.sequences = train.select(train.lengths >= 2)
-        if not len(self.sequences):
-            raise UserError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
+        self.sequences = with_transitions(train)
         self.num_items, self.maxlen, self.seed = num_items, maxlen, seed
         self.mask_prob, self.last_only_prob = mask_prob, last_only_prob
         read = replace(self.sequences, starts=np.maximum(self.sequences.starts, self.sequences.ends - maxlen))

@@ -4,7 +4,6 @@ A training sequence predicts each of its items from those before it. Positions c
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Histories
 from seqrec.nn.losses import LossOptions
-from seqrec.nn.negatives import NegativeSampler
 from seqrec.nn.ragged import Layout, cut_by_length, longest_first, make_layout
 from seqrec.text.texts import Texts
+from seqrec.training.transitions import TransitionReader
 
 ReadTexts = Callable[[NDArray[np.int64]], Texts]
 """Maps (R,) items to their texts, or the cached states of these."""
@@ -105,36 +103,21 @@ class TrainDataset(Dataset[TrainBatch]):
             encode_all: Under the full softmax over items' own vectors, encode all classes rather than the histories'
                 items.
         """
-        self.sequences = train.select(train.lengths >= 2)
-        if not len(self.sequences):
-            raise UserError("no training sequence has 2 items: nothing can be learned; prepare a larger dataset")
-        self.maxlen, self.seed = maxlen, seed
+        self.reader = TransitionReader(train, num_items, maxlen, options, seed)
         # An item that occurs in no training is no wrong answer: as one it would be pushed away from every user.
         self.seen = np.flatnonzero(train.item_counts(num_items))
         self.is_tied, self.read_texts, self.encode_all = is_tied, read_texts, encode_all
-        s = self.sequences
-        targets = replace(s, starts=np.maximum(s.starts + 1, s.ends - maxlen))
-        self.draw_negatives = NegativeSampler(options, s, num_items, targets)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """(n,) number of events of each sequence."""
-        return np.minimum(self.sequences.lengths - 1, self.maxlen)
+        return self.reader.lengths
 
     def __getitem__(self, key: BatchKey) -> TrainBatch:
-        order = key.rows[longest_first(self.lengths[key.rows])]
-        items, offsets = self.sequences.gather(order, self.maxlen + 1)
-        events, targets = np.delete(items, offsets[1:] - 1), np.delete(items, offsets[:-1])
-        lengths = np.diff(offsets) - 1
-        all_targets = targets
-        if key.batch_rows is not None and self.draw_negatives.options.needs_targets:
-            read, starts = self.sequences.gather(key.batch_rows, self.maxlen + 1)
-            all_targets = np.delete(read, starts[:-1])
-        negatives = self.draw_negatives(key, self.seed, order, lengths, all_targets)
-        num_counted = len(targets) if key.counts else 0
-        others = negatives.items.numpy()
+        read = self.reader.read(key)
+        events, targets, others = read.events, read.targets, read.negatives.items.numpy()
         classes = None
-        if self.is_tied and self.draw_negatives.options.loss == "ce":
+        if self.is_tied and self.reader.options.loss == "ce":
             classes = self.seen
             rows = classes if self.encode_all else np.unique(events)
             places, targets = np.searchsorted(rows, events), np.searchsorted(classes, targets) + 1
@@ -148,10 +131,10 @@ class TrainDataset(Dataset[TrainBatch]):
             texts=None if self.read_texts is None else self.read_texts(rows),
             classes=None if classes is None else torch.from_numpy(classes),
             events=torch.from_numpy(places),
-            positions=torch.from_numpy(_positions(lengths)),
-            layout=make_layout(lengths),
+            positions=torch.from_numpy(_positions(read.lengths)),
+            layout=make_layout(read.lengths),
             targets=torch.from_numpy(targets),
             negatives=torch.from_numpy(others),
-            log_chance=negatives.log_chance,
-            num_counted=num_counted,
+            log_chance=read.negatives.log_chance,
+            num_counted=read.num_counted,
         )

@@ -185,14 +185,14 @@ def test_an_item_runs_once_however_often_it_occurs(models: dict[str, Path], text
         batch = data[BatchKey(np.arange(30), 0, 0)]
         assert batch.texts is not None and len(batch.texts.offsets) - 1 == len(batch.rows)
         assert len(batch.rows.unique()) == len(batch.rows) < len(batch.events)
-        read, offsets = data.sequences.gather(np.arange(30), 7)
+        read, offsets = data.reader.sequences.gather(np.arange(30), 7)
         events, targets = np.delete(read, offsets[1:] - 1), np.delete(read, offsets[:-1])
         assert sorted(batch.rows[batch.events].tolist()) == sorted(events.tolist())
         named = set(events) | (set(targets) if loss == SAMPLED and head == "tied" else set())
         extra = set(batch.rows.tolist()) - named
         if loss.loss == "ce" and head == "tied":
             assert batch.classes is not None
-            assert batch.classes.tolist() == np.flatnonzero(data.sequences.item_counts(texts.num_items)).tolist()
+            assert batch.classes.tolist() == np.flatnonzero(data.reader.sequences.item_counts(texts.num_items)).tolist()
         if refresh == "step":
             assert torch.equal(batch.rows, cast(Tensor, batch.classes))
         else:
@@ -229,7 +229,7 @@ def test_the_loss_is_the_equation(models: dict[str, Path], texts: Dataset, head:
     data = cast(TrainDataset, make_batches(module, texts, leave_one_out(texts)).train)
     rows = np.arange(20)
     order = rows[np.argsort(-data.lengths[rows], kind="stable")]
-    read, offsets = data.sequences.gather(order, 7)
+    read, offsets = data.reader.sequences.gather(order, 7)
     hidden, targets = [], []
     for start, end in pairwise(offsets):
         hidden.append(by_hand(model, table[torch.from_numpy(read[start : end - 1])]))
@@ -237,7 +237,7 @@ def test_the_loss_is_the_equation(models: dict[str, Path], texts: Dataset, head:
     h, y = torch.cat(hidden), torch.cat(targets)
     scores = h @ table.T if head == "tied" else h @ model.classes.weight.T + model.class_bias[:, 0]
     own = scores[torch.arange(len(y)), y]
-    drawn = data.draw_negatives(BatchKey(rows, 0, 0), 42, order, data.lengths[order], y.numpy())
+    drawn = data.reader.draw_negatives(BatchKey(rows, 0, 0), 42, order, data.lengths[order], y.numpy())
     others = drawn.items
     if loss == "ce":
         classes = torch.from_numpy(data.seen) if head == "tied" else torch.arange(1, 41)
