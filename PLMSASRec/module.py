@@ -39,8 +39,8 @@ from seqrec.training.sharding import whole_weights
 from seqrec.training.trainer import fit, report, test
 
 log = logging.getLogger(__name__)
-UPPER = "model.items.upper."
-"""Begins the names of the language model's trained blocks in a state."""
+UPPER, PROMPTS = "model.items.upper.", "model.items.prompts."
+"""Begin the names of the language model's trained blocks, and of prompts, in a state."""
 OFFSETS = "model.items.offsets.weight"
 """Name of the items' offsets in a state."""
 EVAL_EVENTS = 16_384
@@ -315,7 +315,10 @@ def take_weights(module: PLMSASRecModule, run: Path, dataset: Dataset) -> None:
     new = [
         name
         for name, parameter in module.named_parameters()
-        if parameter.requires_grad and name not in state and not name.startswith(UPPER) and "lora_" not in name
+        if parameter.requires_grad
+        and name not in state
+        and not name.startswith((UPPER, PROMPTS))
+        and "lora_" not in name
     ]
     if metrics["family"] != "PLMSASRec" or odd or new:
         differing = ", ".join([*odd, *new][:6]) or metrics["family"]

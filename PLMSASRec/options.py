@@ -224,7 +224,7 @@ class Config:
     """Learning rate of these; by default a tenth of --lr."""
     start_from: Path | None = None
     """Folder of a finished run on the same items to take the best weights from, such as one with a frozen language
-    model: training goes on from there, with more blocks unfrozen."""
+    model: training goes on from there, with more blocks unfrozen, or with a prompt."""
     export_name: str | None = None
     """Write the trained items' vectors to embedding/DATASET/plm-NAME.npy."""
     embedding_dir: Path = ROOT / "embedding"

@@ -593,6 +593,9 @@ def test_training_goes_on_from_an_earlier_run(
     state = load_state(first.folder / "checkpoints" / "best.ckpt")
     assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in state.items())
     assert all(torch.equal(before[name], tensor) for name, tensor in plm_state(module).items())
+    prompted = module_of(config_of(models["bert"], model=small, prompt=PromptOptions(use_prompt=True)), texts)
+    take_weights(prompted, first.folder, texts)  # a prompt is new
+    assert all(torch.equal(prompted.state_dict()[name], tensor) for name, tensor in state.items())
     with pytest.raises(UserError, match=r"is of another model; they differ in model\.encoder"):
         take_weights(module_of(config_of(models["bert"]), texts), first.folder, texts)
     with pytest.raises(UserError, match=r"differ in model\.items\.offsets\.weight"):
