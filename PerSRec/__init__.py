@@ -1,0 +1,1 @@
+"""Long histories compressed into a few learned user tokens, over HSTU and SASRec."""

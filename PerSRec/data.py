@@ -1,0 +1,122 @@
+"""PerSRec's batches. Shapes: B users, T events of all of them, K tokens, E = T + B K rows.
+
+A training sequence predicts each of its items from those before it. The newest event has the last slot of the window,
+in training and in use.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from PerSRec.options import HistoryOptions
+from seqrec.basics.errors import UserError
+from seqrec.data.batches import BatchKey
+from seqrec.data.dataset import Histories
+from seqrec.nn.losses import LossOptions
+from seqrec.nn.negatives import Negatives
+from seqrec.nn.ragged import longest_first
+from seqrec.nn.segments import Rows, Segments, Window, insert_tokens, newest_events
+from seqrec.training.transitions import TransitionReader
+
+
+class Inputs(NamedTuple):
+    """Histories as the model reads them, longest first; `order` puts results back into the batch's order."""
+
+    items: Tensor
+    rows: Rows
+    newest: Segments
+    order: Tensor
+    seconds: Tensor | None = None
+    """(E,) time of each row; a token has that of the event before it."""
+
+
+class TrainBatch(NamedTuple):
+    """Histories, the item that follows each event, and negatives."""
+
+    items: Tensor
+    rows: Rows
+    targets: Tensor
+    negatives: Negatives
+    num_counted: int
+    """Targets that count: all, or 0 in a process without a history of its own."""
+    seconds: Tensor | None = None
+
+
+def make_inputs(histories: Histories, rows: NDArray[np.int64], window: Window, timed: bool = False) -> Inputs:
+    """Return the latest events of each history and the tokens among them; no history may be empty."""
+    order = longest_first(np.minimum(histories.lengths[rows], window.length))
+    items, offsets = histories.gather(rows[order], window.length)
+    lengths = np.diff(offsets)
+    read = insert_tokens(lengths, window)
+    times = histories.gather_times(rows[order], window.length) if timed else None
+    return Inputs(
+        torch.from_numpy(items),
+        read,
+        newest_events(read, lengths, window),
+        torch.from_numpy(np.argsort(order)),
+        None if times is None else row_times(read, lengths, times),
+    )
+
+
+def row_times(rows: Rows, lengths: NDArray[np.int64], times: NDArray[np.int64]) -> Tensor:
+    """Return the time of each row from the (T,) times of the events of (B,) lengths.
+
+    A token's is that of the newest event before it, without one that of the oldest event of the history.
+    """
+    K = rows.tokens.shape[1]
+    is_event = np.zeros(len(rows.source), dtype=np.int64)
+    is_event[rows.events.numpy()] = 1
+    first = np.repeat(np.cumsum(lengths) - lengths, lengths + K)
+    return torch.from_numpy(times[np.maximum(np.cumsum(is_event) - 1, first)])
+
+
+def cut_histories(train: Histories, options: HistoryOptions) -> Histories:
+    """Return training sequences: a history of more than F events gives several of F, its oldest events are left out."""
+    F = options.train_feat_max_length or options.maxlen + 1
+    if not options.data_split:
+        return train
+    counts = np.maximum(train.lengths // F, 1)
+    owner = np.repeat(np.arange(len(train)), counts)
+    number = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    ends = train.ends[owner] - (counts[owner] - 1 - number) * F
+    starts = np.where(train.lengths[owner] > F, ends - F, train.starts[owner])
+    return Histories(train.items, train.users[owner], starts, ends, train.times)
+
+
+class TrainDataset(Dataset[TrainBatch]):
+    """Training sequences with at least one transition."""
+
+    def __init__(
+        self,
+        train: Histories,
+        num_items: int,
+        options: HistoryOptions,
+        objective: LossOptions,
+        seed: int,
+        timed: bool = False,
+    ) -> None:
+        if timed and train.times is None:
+            raise UserError("this dataset has no timestamps, only order: train without --time_bias")
+        self.window, self.timed = options.window, timed
+        self.reader = TransitionReader(cut_histories(train, options), num_items, options.maxlen, objective, seed)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) number of events of each sequence."""
+        return self.reader.lengths
+
+    def __getitem__(self, key: BatchKey) -> TrainBatch:
+        read = self.reader.read(key)
+        rows = insert_tokens(read.lengths, self.window)
+        return TrainBatch(
+            items=torch.from_numpy(read.events),
+            rows=rows,
+            targets=torch.from_numpy(read.targets),
+            negatives=read.negatives,
+            num_counted=read.num_counted,
+            seconds=row_times(rows, read.lengths, self.reader.times(read)) if self.timed else None,
+        )

@@ -1,0 +1,38 @@
+"""Train and test a PerSRec model: `bash PerSRec/finetune.sh --help`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PerSRec.options import PUBLISHED, Config
+from seqrec.basics.command import run_command
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from seqrec.data.dataset import Dataset
+    from seqrec.training.module import Recommender, TrainedOn
+
+# What trains is imported where it is used: it takes seconds, and --help needs none of it.
+
+
+def main(config: Config) -> None:
+    """Run one PerSRec model."""
+    from PerSRec.module import PerSRecModule
+    from seqrec.training.id_model import train_id_model
+
+    train_id_model(PerSRecModule, config)
+
+
+def restore(
+    config: Config, dataset: Dataset, state: dict[str, Tensor], trained: TrainedOn | None = None
+) -> Recommender:
+    """Return a trained PerSRec model for use, see `restore_id_model`."""
+    from PerSRec.module import PerSRecModule
+    from seqrec.training.id_model import restore_id_model
+
+    return restore_id_model(PerSRecModule, config, dataset, state, trained)
+
+
+if __name__ == "__main__":
+    run_command(main, Config, published=PUBLISHED)

@@ -1,0 +1,150 @@
+"""The flags of PerSRec."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from seqrec.basics.checks import require_at_least, require_at_most
+from seqrec.basics.errors import UserError
+from seqrec.basics.published import PublishedFlags
+from seqrec.nn.losses import LossOptions
+from seqrec.nn.segments import Group, Window
+from seqrec.training.id_options import IdModelConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryOptions:
+    """What is read of a history, and what of it is compressed."""
+
+    maxlen: Annotated[int, tyro.conf.arg(aliases=["--MAX_ITEM_LIST_LENGTH"])] = 50
+    """Maximum number of most recent events that the model reads."""
+    train_feat_max_length: int | None = None
+    """Events of a training sequence: a longer history is cut into several, from its end; one more than --maxlen if not
+    given."""
+    data_split: bool = True
+    """Cut a long history into several training sequences; otherwise train on its latest events alone."""
+    number_of_user_tokens: int = 0
+    """Learned tokens that old events are compressed into; 0 compresses nothing."""
+    pretrain_item_num: int | None = None
+    """Events of a full history before the tokens."""
+    recent_item_num: int | None = None
+    """Events after the tokens; --maxlen less --pretrain_item_num, and need not be given."""
+    insert_method: str = "0"
+    """0 inserts all tokens after --pretrain_item_num events; [[offset, k], ...] inserts k after that many events
+    each."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "maxlen")
+        require_at_most(100_000, self, "maxlen")
+        require_at_least(0, self, "number_of_user_tokens")
+        require_at_most(10_000, self, "number_of_user_tokens")
+        shortest = self.maxlen + 1
+        if self.train_feat_max_length is not None and self.train_feat_max_length < shortest:
+            raise UserError(
+                f"--train_feat_max_length {self.train_feat_max_length} must be at least {shortest}, one more than "
+                f"--maxlen {self.maxlen}"
+            )
+        if not self.number_of_user_tokens:
+            given = self.pretrain_item_num, self.recent_item_num, self.insert_method
+            if given != (None, None, "0"):
+                raise UserError(
+                    "--pretrain_item_num, --recent_item_num and --insert_method are for --number_of_user_tokens K: "
+                    "give it too"
+                )
+            return
+        P, R = self.pretrain_item_num, self.recent_item_num
+        if P is None:
+            raise UserError(f"--number_of_user_tokens {self.number_of_user_tokens} needs --pretrain_item_num")
+        if not 0 < P < self.maxlen:
+            raise UserError(f"--pretrain_item_num must lie in 1..{self.maxlen - 1}, below --maxlen, got {P}")
+        if R not in (None, self.maxlen - P):
+            raise UserError(
+                f"--pretrain_item_num {P} and --recent_item_num {R} must sum to --maxlen {self.maxlen}: change one"
+            )
+        placed = self.window.num_tokens
+        if not self.window.num_recent:
+            raise UserError(f"--insert_method {self.insert_method} leaves no recent event of --maxlen {self.maxlen}")
+        if placed != self.number_of_user_tokens:
+            raise UserError(
+                f"--insert_method places {placed} tokens, --number_of_user_tokens is {self.number_of_user_tokens}"
+            )
+
+    @property
+    def window(self) -> Window:
+        """The slots of a history and its tokens."""
+        if not self.number_of_user_tokens:
+            return Window(self.maxlen)
+        if self.insert_method in ("0", "None", "none"):
+            assert self.pretrain_item_num is not None
+            return Window(self.maxlen, (Group(self.pretrain_item_num, self.number_of_user_tokens),))
+        try:
+            groups = tuple(Group(*(int(number) for number in pair)) for pair in json.loads(self.insert_method))
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"--insert_method {self.insert_method!r} must be 0 or pairs [[offset, k], ...], such as [[100, 2], "
+                "[150, 2]]"
+            ) from error
+        return Window(self.maxlen, groups)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """The architecture."""
+
+    model: Literal["hstu", "sasrec"] = "hstu"
+    """Blocks: hstu (gated, attention without a softmax) or sasrec (a post-norm transformer)."""
+    hidden_units: Annotated[int, tyro.conf.arg(aliases=["--hstu_embedding_size", "--embedding_size"])] = 64
+    """Width D."""
+    n_layers: int = 2
+    """Blocks."""
+    n_heads: int = 2
+    """Attention heads per block."""
+    dropout_rate: Annotated[float, tyro.conf.arg(aliases=["--hidden_dropout_prob"])] = 0.2
+    """Dropout rate of embeddings and of what a block adds."""
+    attn_dropout_prob: float | None = None
+    """Dropout rate of sasrec's attention weights; by default --dropout_rate."""
+    inner_size: int = 4
+    """Inner width of sasrec's feed-forward networks, in widths D."""
+    enable_relative_attention_bias: bool = True
+    """Let hstu's attention depend on how many places lie between events, and with --time_bias on how much time."""
+    time_bias: bool = False
+    """Let hstu's attention depend on the time between events; needs timestamps."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "hidden_units", "n_layers", "n_heads", "inner_size")
+        require_at_most(100_000, self, "hidden_units")
+        require_at_most(1_000, self, "n_layers", "inner_size")
+        if self.hidden_units % self.n_heads:
+            raise UserError(f"--hidden_units {self.hidden_units} must be a multiple of --n_heads {self.n_heads}")
+        for name in ("dropout_rate", "attn_dropout_prob"):
+            rate = getattr(self, name)
+            if rate is not None and not 0 <= rate < 1:
+                raise UserError(f"--{name} must lie in [0, 1), got {rate}")
+        if self.model == "hstu" and (self.attn_dropout_prob is not None or self.inner_size != 4):
+            raise UserError("--attn_dropout_prob and --inner_size are for --model sasrec, hstu has neither")
+        if self.time_bias and not (self.model == "hstu" and self.enable_relative_attention_bias):
+            raise UserError("--time_bias is a part of hstu's relative bias: it is for --model hstu with that bias")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config(IdModelConfig):
+    """One PerSRec run: data, history and user tokens, architecture, loss, training and evaluation.
+
+    `--recipe published` sets the published script's values, see docs/published-flags.md.
+    """
+
+    history: HistoryOptions = field(default_factory=HistoryOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    objective: LossOptions = field(default_factory=lambda: LossOptions(temp=0.05))
+    learn_temp: bool = False
+    """Learn the temperature, from --temp on."""
+
+    def __post_init__(self) -> None:
+        IdModelConfig.__post_init__(self)
+        if self.learn_temp and self.objective.temp is None:
+            raise UserError("--learn_temp starts from --temp: give it too")
+
+
+PUBLISHED = PublishedFlags(recipe="")

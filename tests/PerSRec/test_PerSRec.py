@@ -1,0 +1,350 @@
+"""PerSRec: the equations with their mask, compression, cut histories, losses, learning, resuming."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from PerSRec.data import TrainDataset, cut_histories, make_inputs, row_times
+from PerSRec.model import HistoryModel, TokenMemory
+from PerSRec.options import Config, HistoryOptions, ModelOptions
+from seqrec.basics.errors import UserError
+from seqrec.data.batches import BatchKey
+from seqrec.data.dataset import Histories
+from seqrec.nn.losses import LossOptions
+from seqrec.nn.segments import Group, Window, insert_tokens, newest_events, recent_events
+from seqrec.training.checkpoints import load_state
+from tests.histories import as_histories, random_lists
+from tests.id_family_runs import IdFamilyRuns
+from tests.interrupted import Command
+from tests.recommending import assert_recommends_as_it_was_tested
+
+FLAGS = (
+    *("--num_epochs", "30", "--patience", "4", "--batch_size", "32", "--hidden_units", "16", "--lr", "0.03"),
+    *("--maxlen", "6", "--number_of_user_tokens", "2", "--pretrain_item_num", "3"),
+)
+NONE, ONE, TWO = Window(9), Window(9, (Group(5, 2),)), Window(9, (Group(3, 1), Group(6, 2)))
+LENGTHS = [9, 1, 12, 4, 7, 2, 9, 6, 5]
+
+
+def sees(window: Window) -> Tensor:
+    """Return which place sees which, (S+K, S+K) bool, place by place from the rule."""
+    segment: list[
+        tuple[int, bool]
+    ] = []  # of each place: the segment that it lies in or closes, and whether it is a token
+    groups = [*window.groups, Group(window.length, 0)]
+    for slot in range(window.length):
+        number = sum(offset <= slot for offset, _ in window.groups)
+        segment.append((number, False))
+        if slot + 1 == groups[number].offset:
+            segment += [(number, True)] * groups[number].size
+    mask = torch.zeros(len(segment), len(segment), dtype=torch.bool)
+    for q, (own, _) in enumerate(segment):
+        for k, (other, is_token) in enumerate(segment[: q + 1]):
+            mask[q, k] = other == own or is_token
+    return mask
+
+
+def test_the_rule_is_the_published_table() -> None:
+    rows = ["1", "11", "111", "1111", "11111", "111111", "1111111", "00000111", "000001111", "0000011111"]
+    expected = torch.tensor([[int(x) for x in row.ljust(10, "0")] for row in rows], dtype=torch.bool)
+    assert torch.equal(sees(Window(8, (Group(5, 2),))), expected)
+    rows = ["1", "11", "111", "1111", "00011", "000111", "0001111", "00011111", "000100011", "0001000111"]
+    expected = torch.tensor([[int(x) for x in row.ljust(10, "0")] for row in rows], dtype=torch.bool)
+    assert torch.equal(sees(Window(8, (Group(3, 1), Group(6, 1)))), expected)
+
+
+def model_of(window: Window, **options: Any) -> HistoryModel:
+    """Return a model in which nothing is 0 or 1 by chance."""
+    torch.manual_seed(0)
+    model = HistoryModel(30, window, ModelOptions(**{"hidden_units": 8, "n_layers": 3, **options})).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return model.requires_grad_(False)
+
+
+MODELS: list[dict[str, Any]] = [
+    {"model": "hstu", "time_bias": True},
+    {"model": "hstu", "enable_relative_attention_bias": False},
+    {"model": "sasrec"},
+]
+
+
+def by_the_equations(model: HistoryModel, items: list[int], seconds: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the outputs of one history's rows, (E, D), and which rows are events, with a dense mask."""
+    window, options = model.window, model.options
+    n, S, K = len(items), window.length, window.num_tokens
+    slots = torch.full((S + K,), -1)
+    is_token = torch.zeros(S + K, dtype=torch.bool)
+    is_token[window.token_places] = True
+    slots[~is_token] = torch.arange(S)
+    places = torch.arange(S + K)[is_token | (slots >= S - n)]
+    event = ~is_token[places]
+    x = torch.zeros(len(places), options.hidden_units)
+    x[event] = model.item_embedding.weight[items]
+    if model.tokens is not None:
+        x[~event] = model.tokens
+    times, latest = torch.zeros(len(places), dtype=torch.int64), seconds[0]
+    number = iter(seconds)
+    for row, is_event in enumerate(event):
+        latest = next(number) if is_event else latest
+        times[row] = latest
+    mask = sees(window)[places][:, places].float()
+    H = options.n_heads
+    if options.model == "sasrec":
+        assert model.norm is not None
+        x = model.norm(x + model.places.weight[places])
+    else:
+        x = x * options.hidden_units**0.5 + model.places.weight[places]
+    for block in model.blocks:
+        b: Any = block
+        if options.model == "sasrec":
+            q, (k, v) = b.query(x), b.key_value(x).chunk(2, dim=1)
+            q, k, v = (part.unflatten(1, (H, -1)).transpose(0, 1) for part in (q, k, v))
+            mixed = F.scaled_dot_product_attention(q, k, v, mask.bool()).transpose(0, 1).flatten(1)
+            x = b.attention_norm(x + b.attention_out(mixed))
+            x = b.feed_forward_norm(x + b.feed_forward(x))
+            continue
+        normed = F.layer_norm(x, x.shape[1:], eps=1e-6)
+        u, q, k, v = (part.unflatten(1, (H, -1)).transpose(0, 1) for part in F.silu(b.in_(normed)).chunk(4, dim=1))
+        scores = q @ k.transpose(1, 2)
+        if options.enable_relative_attention_bias:
+            scores = scores + b.position_bias[(places[:, None] - places).clamp(min=0)]
+        if options.time_bias:
+            apart = (times[:, None] - times).abs().clamp(min=1)
+            scores = scores + b.time_bias[(apart.float().log() / 0.301).long().clamp(max=128)]
+        mixed = (F.silu(scores) * mask @ v / (S + K)).transpose(0, 1).flatten(1)
+        mixed = F.layer_norm(mixed, mixed.shape[1:], eps=1e-6)
+        x = x + b.out(u.transpose(0, 1).flatten(1) * mixed)
+    return x, event
+
+
+def timed(lists: list[list[int]]) -> Histories:
+    """Return histories with times, some of them equal."""
+    histories = as_histories(lists)
+    steps = np.random.default_rng(1).choice([0, 30, 4000, 10**6], len(histories.items))
+    return Histories(histories.items, histories.users, histories.starts, histories.ends, np.cumsum(steps))
+
+
+@pytest.mark.parametrize("window", [NONE, ONE, TWO], ids=["no tokens", "one group", "two groups"])
+@pytest.mark.parametrize("options", MODELS, ids=["hstu", "hstu without bias", "sasrec"])
+def test_outputs_are_the_equations(window: Window, options: dict[str, Any]) -> None:
+    model, lists = model_of(window, **options), random_lists(LENGTHS)
+    histories = timed(lists)
+    inputs = make_inputs(histories, np.arange(len(lists)), window, timed=True)
+    seconds = inputs.seconds if options.get("time_bias") else None
+    vectors = model.item_embedding(inputs.items)
+    newest = model(vectors, inputs.rows, seconds, inputs.newest)[inputs.order]
+    lengths = np.minimum(LENGTHS, 9)
+    every = model(vectors, inputs.rows, seconds).split(np.sort(lengths)[::-1].tolist())
+    for user, history in enumerate(lists):
+        times = torch.from_numpy(histories.gather_times(np.array([user]), 9))
+        expected, event = by_the_equations(model, history[-9:], times)
+        assert torch.allclose(every[int(inputs.order[user])], expected[event], atol=1e-5)
+        assert torch.allclose(newest[user], expected[-1], atol=1e-5)
+
+
+def compressed(
+    model: HistoryModel, histories: Histories, gap: int = 0
+) -> tuple[Tensor, Tensor, list[list[int]], Tensor]:
+    """Return what is kept of the events up to R + gap before the end, times of tokens, and the recent events."""
+    window = model.window
+    rows = np.arange(len(histories))
+    old = Histories(
+        histories.items,
+        histories.users,
+        histories.starts,
+        np.maximum(histories.starts, histories.ends - window.num_recent - gap),
+        histories.times,
+    )
+    lengths = np.minimum(old.lengths, window.old.length)
+    order = np.argsort(-lengths, kind="stable")
+    items, offsets = old.gather(rows[order], window.old.length)
+    read = insert_tokens(np.diff(offsets), window.old)
+    vectors = model.item_embedding(torch.from_numpy(items))
+    seconds = None
+    if model.options.time_bias:
+        first = histories.times[histories.starts[order]]  # type: ignore[index]
+        empty = np.diff(offsets) == 0
+        times = old.gather_times(rows[order], window.old.length)
+        found = row_times(read, np.diff(offsets), np.append(times, 0))
+        seconds = found.clone()
+        for at in np.flatnonzero(empty):
+            seconds[read.tokens[at]] = int(first[at])
+    kept = model.compress(vectors, read, seconds)
+    back = torch.from_numpy(np.argsort(order))
+    times_kept = torch.zeros(len(rows), window.num_tokens, dtype=torch.int64)
+    if seconds is not None:
+        times_kept = seconds[read.tokens][back]
+    recent = [histories.gather(rows[[row]], window.num_recent)[0].tolist() for row in rows]
+    return kept[back], times_kept, recent, back
+
+
+@pytest.mark.parametrize("window", [ONE, TWO], ids=["one group", "two groups"])
+@pytest.mark.parametrize("options", MODELS, ids=["hstu", "hstu without bias", "sasrec"])
+def test_recent_events_over_kept_tokens_are_whole_histories(window: Window, options: dict[str, Any]) -> None:
+    model, lists = model_of(window, **options), random_lists(LENGTHS)
+    histories = timed(lists)
+    inputs = make_inputs(histories, np.arange(len(lists)), window, timed=True)
+    is_timed = bool(options.get("time_bias"))
+    expected = model(
+        model.item_embedding(inputs.items), inputs.rows, inputs.seconds if is_timed else None, inputs.newest
+    )[inputs.order]
+    kept, token_times, recent, _ = compressed(model, histories)
+    lengths = np.array([len(row) for row in recent])
+    order = np.argsort(-lengths, kind="stable")
+    rows = recent_events(lengths[order], window)
+    items = torch.tensor([item for row in order for item in recent[row]])
+    seconds = None
+    if is_timed:
+        times = np.concatenate([histories.gather_times(np.array([row]), window.num_recent) for row in order])
+        seconds = torch.cat([torch.from_numpy(times), token_times[order].flatten()])
+    newest = newest_events(rows, lengths[order], window)
+    memory = TokenMemory(kept=kept[order])
+    found = model(model.item_embedding(items), rows, seconds, newest, memory)
+    assert torch.allclose(found, expected[order], atol=1e-5)
+
+
+@pytest.mark.parametrize("options", MODELS, ids=["hstu", "hstu without bias", "sasrec"])
+def test_what_is_old_reaches_what_is_recent_through_tokens_alone(options: dict[str, Any]) -> None:
+    model = model_of(ONE, **options)
+    histories = timed(random_lists([9]))
+    inputs = make_inputs(histories, np.arange(1), ONE, timed=True)
+    seconds = inputs.seconds if options.get("time_bias") else None
+    vectors = model.item_embedding(inputs.items)
+
+    def outputs(changed: int | None = None) -> Tensor:
+        given = vectors.clone()
+        if changed is not None:
+            given[changed] *= -3.0  # a norm would undo an added constant
+        found: Tensor = model(given, inputs.rows, seconds)
+        return found
+
+    before = outputs()
+    for place in range(9):
+        differs = ~torch.isclose(outputs(place), before, atol=1e-7).all(1)
+        assert differs.tolist() == [event >= place for event in range(9)]
+    for block in model.blocks:  # tokens whose values are 0 carry nothing
+        b: Any = block
+        part = b.in_.weight if options["model"] == "hstu" else b.key_value.weight
+        width = model.options.hidden_units
+        part[-width:] = 0
+        if options["model"] == "sasrec":
+            b.key_value.bias[-width:] = 0
+    before = outputs()
+    assert torch.equal(outputs(2)[5:], before[5:]) and not torch.equal(outputs(2)[2:5], before[2:5])
+
+
+@pytest.mark.parametrize("options", MODELS, ids=["hstu", "hstu without bias", "sasrec"])
+def test_a_history_does_not_depend_on_its_batch(options: dict[str, Any]) -> None:
+    model, lists = model_of(ONE, **options), random_lists(LENGTHS)
+    histories = timed(lists)
+    is_timed = bool(options.get("time_bias"))
+
+    def newest(rows: list[int]) -> Tensor:
+        inputs = make_inputs(histories, np.array(rows), ONE, timed=is_timed)
+        found: Tensor = model(model.item_embedding(inputs.items), inputs.rows, inputs.seconds, inputs.newest)
+        return found[inputs.order]
+
+    together = newest(list(range(len(lists))))
+    for row in range(len(lists)):
+        assert torch.allclose(newest([row])[0], together[row], atol=1e-6)
+
+
+def test_long_histories_are_cut_from_their_end() -> None:
+    train = as_histories([list(range(1, 24)), [1, 2, 3], list(range(1, 9))])
+
+    def cut(**options: Any) -> list[list[int]]:
+        found = cut_histories(train, HistoryOptions(maxlen=6, **options))
+        return [found.gather(np.array([row]), 99)[0].tolist() for row in range(len(found))]
+
+    assert cut() == [
+        *([3, 4, 5, 6, 7, 8, 9], [10, 11, 12, 13, 14, 15, 16], [17, 18, 19, 20, 21, 22, 23]),
+        *([1, 2, 3], [2, 3, 4, 5, 6, 7, 8]),
+    ]
+    assert cut(train_feat_max_length=10) == [
+        *([4, 5, 6, 7, 8, 9, 10, 11, 12, 13], [14, 15, 16, 17, 18, 19, 20, 21, 22, 23]),
+        *([1, 2, 3], [1, 2, 3, 4, 5, 6, 7, 8]),
+    ]
+    assert cut(data_split=False) == [list(range(1, 24)), [1, 2, 3], list(range(1, 9))]
+
+
+def test_targets_are_the_next_items_across_the_tokens() -> None:
+    lists = [list(range(1, 9)), [4, 9]]
+    options = HistoryOptions(maxlen=6, number_of_user_tokens=2, pretrain_item_num=4)
+    data = TrainDataset(as_histories(lists), 30, options, LossOptions(temp=0.05), seed=0)
+    batch = data[BatchKey(np.arange(2), 0, 0)]
+    assert list(zip(batch.items.tolist(), batch.targets.tolist(), strict=True)) == [
+        *((2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (4, 9)),
+    ]
+    assert batch.rows.places[batch.rows.events].tolist() == [0, 1, 2, 3, 6, 7, 7]
+    assert batch.rows.places[batch.rows.tokens].tolist() == [[4, 5], [4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"pretrain_item_num": 3}, "are for --number_of_user_tokens K"),
+        ({"number_of_user_tokens": 2}, "needs --pretrain_item_num"),
+        ({"number_of_user_tokens": 2, "pretrain_item_num": 50}, r"must lie in 1\.\.49, below --maxlen, got 50"),
+        (
+            {"number_of_user_tokens": 2, "pretrain_item_num": 30, "recent_item_num": 30},
+            "30 and --recent_item_num 30 must sum to --maxlen 50",
+        ),
+        (
+            {"number_of_user_tokens": 2, "pretrain_item_num": 30, "insert_method": "[[10, 1]]"},
+            "places 1 tokens, --number_of_user_tokens is 2",
+        ),
+        (
+            {"number_of_user_tokens": 2, "pretrain_item_num": 30, "insert_method": "[[20, 1], [10, 1]]"},
+            r"inserted after \[20, 10\] events: these numbers must ascend",
+        ),
+        (
+            {"number_of_user_tokens": 2, "pretrain_item_num": 30, "insert_method": "[[10, 1], [50, 1]]"},
+            "leaves no recent event of --maxlen 50",
+        ),
+        (
+            {"number_of_user_tokens": 2, "pretrain_item_num": 30, "insert_method": "[[10, 0], [20, 2]]"},
+            "after 10 events has 0: give 1 or more",
+        ),
+        (
+            {"number_of_user_tokens": 2, "pretrain_item_num": 30, "insert_method": "after"},
+            r"'after' must be 0 or pairs \[\[offset, k\], \.\.\.\]",
+        ),
+        ({"train_feat_max_length": 50}, "50 must be at least 51, one more than --maxlen 50"),
+    ],
+)
+def test_contradictions_are_refused(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        HistoryOptions(**flags)
+
+
+def test_a_dataset_without_times_is_refused() -> None:
+    with pytest.raises(UserError, match="has no timestamps, only order: train without --time_bias"):
+        TrainDataset(as_histories([[1, 2, 3]]), 30, HistoryOptions(), LossOptions(), seed=0, timed=True)
+    with pytest.raises(UserError, match="it is for --model hstu with that bias"):
+        ModelOptions(model="sasrec", time_bias=True)
+
+
+class TestRuns(IdFamilyRuns):
+    """Learning, resuming, repeating."""
+
+    family = "PerSRec"
+    flags = FLAGS
+
+
+def test_the_temperature_is_learned(tiny_path: Path, tmp_path: Path) -> None:
+    command = Command("PerSRec", tiny_path, tmp_path, (*FLAGS, "--learn_temp", "--num_epochs", "3"))
+    command.run()
+    learned = load_state(command.folder / "checkpoints" / "best.ckpt")["log_temp"]
+    assert float(learned.exp()) != pytest.approx(0.05, abs=1e-5)
+    assert_recommends_as_it_was_tested(command.folder, tiny_path)
+
+
+def test_a_learned_temperature_needs_a_start() -> None:
+    with pytest.raises(UserError, match="--learn_temp starts from --temp"):
+        Config(learn_temp=True, objective=LossOptions())
