@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING
 
 from PerSRec.options import PUBLISHED, Config
 from seqrec.basics.command import run_command
+from seqrec.basics.errors import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
+    from PerSRec.module import PerSRecModule
     from seqrec.data.dataset import Dataset
     from seqrec.training.module import Recommender, TrainedOn
 
@@ -32,6 +36,22 @@ def restore(
     from seqrec.training.id_model import restore_id_model
 
     return restore_id_model(PerSRecModule, config, dataset, state, trained)
+
+
+def load_with_tokens(run: Path, data_path: Path | None = None) -> tuple[Dataset, PerSRecModule]:
+    """Return a run's dataset and its model, which has user tokens.
+
+    Raises:
+        UserError: If it has none.
+    """
+    from PerSRec.module import PerSRecModule
+    from seqrec.training.restore import load_run
+
+    dataset, recommender = load_run(run, data_path)
+    module = recommender.module
+    if not isinstance(module, PerSRecModule) or module.model.tokens is None:
+        raise UserError(f"{run} has no user tokens: train PerSRec with --number_of_user_tokens K first")
+    return dataset, module
 
 
 if __name__ == "__main__":

@@ -39,6 +39,8 @@ class Config:
     """Folder of the prepared dataset, if it has moved since the run."""
     catalogue: Path | None = None
     """Folder of another prepared dataset to serve; its new items are scored by their texts."""
+    memory: Path | None = None
+    """Folder of compressed old events (PerSRec/compress.sh): of its users the recent events alone are read."""
     max_tokens: int = 16384
     """Events, or tokens of texts, per batch."""
     device: str = "auto"
@@ -60,6 +62,8 @@ def main(config: Config) -> None:
     from seqrec.training.restore import load_run
 
     dataset, recommender = load_run(config.run, config.data_path, config.catalogue)
+    if config.memory is not None:
+        recommender.module.use_memory(config.memory, dataset)
     names, histories = choose_histories(dataset, config.users, config.history)
     if config.output is None and len(names) > SHOWN_USERS:
         raise UserError(f"{len(names)} users are too many for the screen: give --output FILE, or some --users")

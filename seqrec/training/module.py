@@ -14,6 +14,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seqrec.basics.errors import UserError
 from seqrec.data.dataset import Dataset as PreparedDataset
 from seqrec.data.dataset import Histories
 from seqrec.data.protocol import KS
@@ -60,6 +61,14 @@ class NextItemModule(lightning.LightningModule):
     def item_vectors(self) -> Tensor:
         """Return (N+1, D), row i for item i; computed once per evaluation."""
         raise NotImplementedError
+
+    def use_memory(self, folder: Path, dataset: PreparedDataset) -> None:
+        """Read the old events of a dataset's users from what a folder keeps of them.
+
+        Raises:
+            UserError: If the model has no such memory.
+        """
+        raise UserError(f"this model compresses no old events, so --memory {folder} has nothing for it: drop the flag")
 
     def configure_model(self) -> None:
         """Shard the weights over the processes if the strategy does so."""

@@ -1,0 +1,73 @@
+"""Test a trained model whose old events come from a memory: `python PerSRec/evaluate.py RUN --from_cache`.
+
+The targets are those of the run's own test, and so is what they are ranked against.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from seqrec.basics.command import run_command
+from seqrec.basics.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the recent events are read with."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a finished run with user tokens."""
+    from_cache: bool = False
+    """Read old events from RUN/memory or --memory, as serving does; otherwise read whole histories."""
+    memory: Path | None = None
+    """Folder that PerSRec/compress.sh wrote."""
+    tokens: Literal["own", "other", "zero"] = "own"
+    """Whose tokens a user gets: own, other (those of another user) or zero (none): what they are worth."""
+    data_path: Path | None = None
+    """Folder of the prepared dataset, if it has moved since the run."""
+
+    def __post_init__(self) -> None:
+        if not self.from_cache and (self.memory is not None or self.tokens != "own"):
+            raise UserError("--memory and --tokens are for --from_cache: give it too")
+
+
+def main(config: Config) -> None:
+    """Print the metrics, and their differences to the run's own test."""
+    import logging
+
+    import numpy as np
+
+    from PerSRec.finetune import load_with_tokens
+    from PerSRec.memory import open_memory
+    from seqrec.comparison.intervals import compare_means
+    from seqrec.evaluation.metrics import ndcg_at_k
+    from seqrec.text.encoding import weights_sha256
+    from seqrec.training.id_model import make_batches
+    from seqrec.training.trainer import test
+
+    log = logging.getLogger(__name__)
+    dataset, module = load_with_tokens(config.run, config.data_path)
+    if config.from_cache:
+        folder = config.memory or config.run / "memory"
+        module.memory = open_memory(module.model, weights_sha256(module), dataset, folder, config.tokens)
+    flags = module.config
+    split = flags.protocol.hold_out(dataset)
+    train = module.training_data(flags, split.train, dataset.num_items)
+    seconds = test(module, make_batches(module, flags, dataset, split, train), flags.training)
+    told = ", ".join(f"{name} {module.results[name]:.4f}" for name in ("NDCG@10", "Recall@10", "MRR"))
+    log.info("%s, %.1f s", told, seconds)
+    if (memory := module.memory) is not None:
+        log.info("%s histories from the memory, %s read whole", f"{memory.num_recalled:,}", f"{memory.num_whole:,}")
+    if flags.protocol.several_targets:
+        return
+    own = np.load(config.run / "ranks-test.npy", allow_pickle=False)[split.test.users]
+    ndcg = [ndcg_at_k(np.asarray(ranks), 10)[None] for ranks in (module.recorder.ranks, own)]
+    interval = compare_means(ndcg[0], ndcg[1])
+    log.info("NDCG@10 less that of the run's own test: %+.4f [%+.4f, %+.4f], over users",
+             interval.mean, interval.low, interval.high)  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_command(main, Config)
