@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from PerSRec.options import PUBLISHED, Config
+from PerSRec.options import Config
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
 
@@ -55,4 +55,4 @@ def load_with_tokens(run: Path, data_path: Path | None = None) -> tuple[Dataset,
 
 
 if __name__ == "__main__":
-    run_command(main, Config, published=PUBLISHED)
+    run_command(main, Config)

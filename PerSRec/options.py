@@ -8,7 +8,6 @@ import tyro
 
 from seqrec.basics.checks import require_at_least, require_at_most
 from seqrec.basics.errors import UserError
-from seqrec.basics.published import PublishedFlags
 from seqrec.nn.losses import LossOptions
 from seqrec.nn.segments import Group, Window
 from seqrec.training.id_options import IdModelConfig
@@ -130,10 +129,7 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config(IdModelConfig):
-    """One PerSRec run: data, history and user tokens, architecture, loss, training and evaluation.
-
-    `--recipe published` sets the published script's values, see docs/published-flags.md.
-    """
+    """One PerSRec run: data, history and user tokens, architecture, loss, training and evaluation."""
 
     history: HistoryOptions = field(default_factory=HistoryOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -145,6 +141,3 @@ class Config(IdModelConfig):
         IdModelConfig.__post_init__(self)
         if self.learn_temp and self.objective.temp is None:
             raise UserError("--learn_temp starts from --temp: give it too")
-
-
-PUBLISHED = PublishedFlags(recipe="")

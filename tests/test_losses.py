@@ -18,6 +18,7 @@ from seqrec.nn.losses import (
     calibrated_cross_entropy,
     catalogue_loss,
     full_softmax,
+    noise_contrastive,
     sampled_softmax,
 )
 
@@ -208,6 +209,18 @@ def sampled_mass(hidden: Tensor, items: Tensor, targets: Tensor, negatives: Tens
     return (torch.stack(losses) + own).exp()
 
 
+def test_noise_contrastive_leaves_out_what_equals_the_target() -> None:
+    hidden, items, _ = (x.double() for x in make_problem(3, 12, 4, 1.0, seed=5))
+    items[7] = 2 * items[3]  # another item of the same direction
+    targets, negatives = torch.tensor([3, 5, 7]), torch.tensor([3, 4, 7, 9])
+    expected = 0.0
+    for h, target in zip(hidden, targets.tolist(), strict=True):
+        others = [n for n in negatives.tolist() if n != target and {n, target} != {3, 7}]
+        expected -= float((items[[target, *others]] @ h).log_softmax(0)[0]) / 3
+    assert float(noise_contrastive(hidden, items, targets, negatives, 0.99)) == pytest.approx(expected, rel=1e-6)
+    assert float(noise_contrastive(hidden[:1], items, targets[:1], torch.tensor([3, 7]), 0.99)) == 0  # none is left
+
+
 @pytest.mark.parametrize("t", [0.0, 0.75, 1.0])
 def test_calibrated_cross_entropy_is_that_of_the_equation(t: float) -> None:
     hidden, items, targets = (x.double() if x.is_floating_point() else x for x in make_problem(7, 20, 4, 1.0, seed=3))
@@ -251,6 +264,7 @@ def test_names() -> None:
         ("ce", full_softmax(hidden, items, targets)),
         ("bce", binary_cross_entropy(hidden, items, targets, negatives)),
         ("gbce", calibrated_cross_entropy(hidden, items, targets, negatives, 9, 0.75)),
+        ("nce", noise_contrastive(hidden, items, targets, negatives, 0.99)),
         ("sampled_softmax", sampled_softmax(hidden, items, targets, negatives, chance)),
     ):
         options = LossOptions(loss=loss)  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ LOSSES: list[dict[str, Any]] = [
     {"loss": "ce"},
     {"loss": "bce"},
     {"loss": "gbce", "num_negatives": 5},
+    {"loss": "nce", "num_negatives": 5},
     {"loss": "sampled_softmax", "negatives": "in_batch"},
     *({"loss": "sampled_softmax", "negatives": n, "num_negatives": 5} for n in ("uniform", "popularity", "mixed")),
 ]

@@ -15,7 +15,7 @@ from torch import Tensor
 from seqrec.basics.checks import require_above, require_at_least
 from seqrec.basics.errors import UserError
 
-Loss = Literal["ce", "sampled_softmax", "gbce", "bce"]
+Loss = Literal["ce", "sampled_softmax", "nce", "gbce", "bce"]
 NegativeSource = Literal["uniform", "popularity", "in_batch", "mixed"]
 BLOCK_ELEMENTS = 1 << 23
 """Logits in memory at one time: 32 MiB of float32."""
@@ -24,7 +24,12 @@ _CACHED_ELEMENTS = 1 << 19
 _MIN_ROWS, _ROWS = 64, 1024
 """Fewest positions per block: with one block of columns, and with several."""
 _SAFE_EXPONENT = 60.0
-_OWN = {"num_negatives": ("sampled_softmax", "gbce"), "negatives": ("sampled_softmax",), "gbce_t": ("gbce",)}
+_OWN = {
+    "num_negatives": ("sampled_softmax", "nce", "gbce"),
+    "negatives": ("sampled_softmax",),
+    "nce_thres": ("nce",),
+    "gbce_t": ("gbce",),
+}
 """Losses that an option applies to, where not all."""
 
 
@@ -33,12 +38,15 @@ class LossOptions:
     """Training loss options; independent of how evaluation ranks."""
 
     loss: Loss = "ce"
-    """Loss: ce (softmax over all items), sampled_softmax, gbce (calibrated) or bce (binary cross-entropy)."""
+    """Loss: ce (softmax over all items), sampled_softmax, nce (the same without its correction and without negatives
+    that equal the target), gbce (calibrated) or bce (binary cross-entropy)."""
     num_negatives: int = 256
-    """Negatives per batch, for sampled_softmax and gbce."""
+    """Negatives per batch, for sampled_softmax, nce and gbce."""
     negatives: NegativeSource = "uniform"
     """Negatives of sampled_softmax: uniform, popularity, in_batch (the batch's other targets) or mixed (in_batch and
     uniform)."""
+    nce_thres: float = 0.99
+    """Under nce, a negative whose cosine with the target exceeds this is left out."""
     gbce_t: float = 0.75
     """Calibration of gbce: 0 is plain binary cross-entropy with several negatives, 1 undoes the sampling's bias."""
     temp: float | None = None
@@ -47,6 +55,8 @@ class LossOptions:
     def __post_init__(self) -> None:
         require_at_least(1, self, "num_negatives")
         require_above(0, self, "temp")
+        if not -1 <= self.nce_thres <= 1:
+            raise UserError(f"--nce_thres must lie in [-1, 1], got {self.nce_thres}")
         if not 0 <= self.gbce_t <= 1:
             raise UserError(f"--gbce_t must lie in [0, 1], got {self.gbce_t}")
         for option in fields(self):
@@ -83,6 +93,8 @@ def catalogue_loss(
         return binary_cross_entropy(hidden, item_vectors, targets, negatives)
     if options.loss == "gbce":
         return calibrated_cross_entropy(hidden, item_vectors, targets, negatives, num_items, options.gbce_t)
+    if options.loss == "nce":
+        return noise_contrastive(hidden, item_vectors, targets, negatives, options.nce_thres)
     return sampled_softmax(hidden, item_vectors, targets, negatives, log_chance)
 
 
@@ -226,6 +238,30 @@ def sampled_softmax(
     """
     own, scores = _scores(hidden, item_vectors, targets, negatives)
     return F.cross_entropy(torch.cat([own[:, None], scores - log_chance], dim=1), torch.zeros_like(targets))
+
+
+def noise_contrastive(
+    hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor, threshold: float
+) -> Tensor:
+    """Return the mean cross-entropy of each target against shared negatives but those that are nearly the target.
+
+    Args:
+        hidden: (T, D).
+        item_vectors: (M, D).
+        targets: (T,) int64 rows of the item vectors.
+        negatives: (K,) distinct int64 rows.
+        threshold: A negative is left out where its cosine with the target exceeds it, and where it is the target.
+
+    Source: InfoNCE, van den Oord et al. (2018), https://arxiv.org/abs/1807.03748, as HLLM has it,
+    https://arxiv.org/abs/2409.12740.
+    """
+    own, scores = _scores(hidden, item_vectors, targets, negatives)
+    with torch.no_grad():
+        units = F.normalize(F.embedding(torch.cat([targets, negatives]), item_vectors).float(), dim=1)
+        own_units, others = units.split([len(targets), len(negatives)])
+        is_same = own_units @ others.T > threshold
+    scores = scores.masked_fill(is_same, -torch.inf)
+    return F.cross_entropy(torch.cat([own[:, None], scores], dim=1), torch.zeros_like(targets))
 
 
 def calibrated_cross_entropy(
