@@ -153,8 +153,12 @@ def test_seeds_of_a_group_share_their_flags(tmp_path: Path) -> None:
     given = {"lr": 0.1, "embedding_dir": "/here/embedding", "seed": 1, "devices": 1}
     for seed, changes in ((1, {}), (2, {"embedding_dir": "/there/embedding", "seed": 2, "devices": 4, "new": 1})):
         folder = write_run(tmp_path, "SASRec", "none", seed, draw_ranks(0, 1.0))
-        (folder / "config.json").write_text(json.dumps(given | changes))
+        start = {"start_from": f"/runs/first-seed{seed}"}  # each seed may go on from a run of its own
+        (folder / "config.json").write_text(json.dumps(given | changes | start))
     compare_runs(tmp_path, tmp_path / "data", "toy")
+    (folder / "config.json").write_text(json.dumps(given | {"start_from": "/runs/first-seed1", "seed": 2}))
+    with pytest.raises(ValueError, match=r"differ in more than the seed \(start_from first-seed1 and first-seed1\)"):
+        compare_runs(tmp_path, tmp_path / "data", "toy")
     (folder / "config.json").write_text(json.dumps(given | {"lr": 0.2, "embedding_dir": "plain"}))
     with pytest.raises(
         ValueError,

@@ -215,7 +215,8 @@ def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
 def _check_settings(one: FinishedRun, other: FinishedRun) -> None:
     """Refuse seeds of one group that were run with different flags."""
     # Earlier versions may lack a flag.
-    differing = [key for key in one.settings.keys() & other.settings.keys() if one.settings[key] != other.settings[key]]
+    both = one.settings.keys() & other.settings.keys()
+    differing = [key for key in both if _without_seed(one, key) != _without_seed(other, key)]
     if differing:
         told = ", ".join(f"{key} {one.settings[key]} and {other.settings[key]}" for key in sorted(differing))
         raise UserError(
@@ -231,6 +232,12 @@ def _check_fields(values: dict[str, Any], kinds: Kinds, file: Path) -> None:
         check_field(values, key, expected, file, repair)
         if isinstance(values[key], int) and abs(values[key]) >= 1 << 63:
             raise UserError(f"{file}: {key!r} is a number of {len(str(values[key]))} digits: {repair}")
+
+
+def _without_seed(run: FinishedRun, key: str) -> Any:
+    """Return a setting, less the run's own seed at its end: a seed may start from a run of that seed."""
+    value = run.settings[key]
+    return value.removesuffix(f"-seed{run.seed}") if isinstance(value, str) else value
 
 
 def _check_vectors(one: FinishedRun, other: FinishedRun) -> None:
