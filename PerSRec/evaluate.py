@@ -42,6 +42,7 @@ def main(config: Config) -> None:
     from PerSRec.finetune import load_with_tokens
     from PerSRec.memory import open_memory
     from seqrec.comparison.intervals import compare_means
+    from seqrec.comparison.results import read_run
     from seqrec.evaluation.metrics import ndcg_at_k
     from seqrec.text.encoding import weights_sha256
     from seqrec.training.id_model import make_batches
@@ -62,7 +63,7 @@ def main(config: Config) -> None:
         log.info("%s histories from the memory, %s read whole", f"{memory.num_recalled:,}", f"{memory.num_whole:,}")
     if flags.protocol.several_targets:
         return
-    own = np.load(config.run / "ranks-test.npy", allow_pickle=False)[split.test.users]
+    own = read_run(config.run).ranks[split.test.users]
     ndcg = [ndcg_at_k(np.asarray(ranks), 10)[None] for ranks in (module.recorder.ranks, own)]
     interval = compare_means(ndcg[0], ndcg[1])
     log.info("NDCG@10 less that of the run's own test: %+.4f [%+.4f, %+.4f], over users",

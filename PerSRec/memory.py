@@ -16,7 +16,7 @@ from torch import Tensor
 
 from PerSRec.data import Inputs, make_inputs, row_times
 from PerSRec.model import HistoryModel
-from seqrec.basics.cache import CachedArrays
+from seqrec.basics.cache import CachedArrays, open_arrays
 from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.files import write_json
 from seqrec.basics.opening import read_json_object
@@ -257,7 +257,7 @@ def _arrays(folder: Path, digest: str) -> dict[str, NDArray[Any]] | None:
     name = latest["arrays"]
     if not name.isalnum() or not (folder / name).is_dir():
         raise UserError(f"{folder / LATEST} names the arrays {json.dumps(name)}, which are not there: {advice}")
-    return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in (folder / name).glob("*.npy")}
+    return open_arrays(folder / name)
 
 
 def open_memory(

@@ -72,11 +72,16 @@ class CachedArrays:
             _concatenate([self.parts / f"{part}.npz" for part in range(self.num_parts)], whole)
             whole.rename(self.folder)
             shutil.rmtree(self.parts)
-        return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in self.folder.glob("*.npy")}
+        return open_arrays(self.folder)
 
     def remove(self) -> None:
         """Delete the arrays."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def open_arrays(folder: Path) -> Arrays:
+    """Return the arrays of a cache's folder, memory-mapped."""
+    return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in folder.glob("*.npy")}
 
 
 def _concatenate(parts: list[Path], folder: Path) -> None:
