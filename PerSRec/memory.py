@@ -20,6 +20,7 @@ from seqrec.basics.cache import CachedArrays, open_arrays
 from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.files import write_json
 from seqrec.basics.opening import read_json_object
+from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.nn.ragged import longest_first
 from seqrec.nn.segments import Rows, Segments, Window, insert_tokens, newest_events, recent_events
@@ -29,6 +30,7 @@ LATEST = "latest.json"
 PART_EVENTS = 1 << 18
 """Old events of a part, which a kill may cost."""
 BATCH_EVENTS = 1 << 14
+"""Old events and tokens of a batch."""
 _FACTOR = np.uint64(6364136223846793005)
 Tokens = Literal["own", "other", "zero"]
 
@@ -92,9 +94,8 @@ def compress_histories(model: HistoryModel, old: Histories, firsts: NDArray[np.i
     K, timed = window.num_tokens, model.options.time_bias
     memory: list[Tensor] = []
     times: list[NDArray[np.int64]] = []
-    order = longest_first(old.lengths)
-    cuts = np.unique(np.cumsum(old.lengths[order] + K) // BATCH_EVENTS, return_index=True)[1][1:]
-    for rows in np.split(order, cuts):
+    batches = RowSampler(old.lengths + K, max_tokens=BATCH_EVENTS, shuffle=False).batches()
+    for rows in (batch[::-1] for batch in batches):  # longest first
         items, offsets = old.gather(rows, window.length)
         lengths = np.diff(offsets)
         read = insert_tokens(lengths, window)
@@ -111,7 +112,7 @@ def compress_histories(model: HistoryModel, old: Histories, firsts: NDArray[np.i
         vectors = model.item_embedding(torch.from_numpy(items).to(device))
         memory.append(model.compress(vectors, read.to(device), seconds).cpu())
         times.append(of_tokens)
-    back = np.argsort(order)
+    back = np.argsort(np.concatenate([batch[::-1] for batch in batches]))
     return {"memory": torch.cat(memory).numpy()[back], "times": np.concatenate(times)[back]}
 
 
@@ -168,11 +169,11 @@ class CompressedHistories:
             items, _ = recent.gather(rows[at], window.num_recent)
             read = recent_events(lengths, window)
             seconds, kept = None, self.row_of[users[at]]
+            if self.tokens == "other":
+                kept = (kept + 1) % len(self.memory)
             if self.times is not None:
                 own = recent.gather_times(rows[at], window.num_recent)
                 seconds = torch.from_numpy(np.concatenate([own, self.times[kept].flatten()]))
-            if self.tokens == "other":
-                kept = np.roll(kept, 1)
             memory = torch.from_numpy(np.asarray(self.memory[kept], dtype=np.float32))
             if self.tokens == "zero":
                 memory.zero_()
@@ -214,7 +215,9 @@ def make_memory(
         rows = parts[part]
         found = np.full(len(rows), -1)
         if before is not None:
-            found = _find(before, keys[rows], checks[rows], ends[rows])
+            row = _rows_of(before, keys[rows])
+            same = (row >= 0) & (before["checks"][row] == checks[rows]) & (before["ends"][row] == ends[rows])
+            found = np.where(same, row, -1)
         missing = np.flatnonzero(found < 0)
         computed += len(missing)
         firsts = dataset.offsets[histories.users[rows]]
@@ -237,15 +240,12 @@ def make_memory(
     return cache.folder, computed
 
 
-def _find(
-    arrays: dict[str, NDArray[Any]], users: NDArray[np.uint64], checks: NDArray[np.uint64], ends: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return the row of each of some users in arrays, -1 where there is none or it is of other events."""
+def _rows_of(arrays: dict[str, NDArray[Any]], users: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return the row of each of some users, -1 where there is none."""
     order = np.argsort(arrays["users"])
-    place = np.minimum(np.searchsorted(arrays["users"][order], users), len(order) - 1)
-    row = order[place]
-    same = (arrays["users"][row] == users) & (arrays["checks"][row] == checks) & (arrays["ends"][row] == ends)
-    return np.where(same, row, -1)
+    place = np.searchsorted(arrays["users"], users, sorter=order)
+    row = order[np.minimum(place, len(order) - 1)]
+    return np.where(arrays["users"][row] == users, row, -1)
 
 
 def _arrays(folder: Path, digest: str) -> dict[str, NDArray[Any]] | None:
@@ -274,23 +274,13 @@ def open_memory(
     arrays = _arrays(folder, digest)
     if arrays is None:
         raise UserError(f"{folder} was compressed with other weights: run PerSRec/compress.sh again")
-    users = user_keys(dataset)
-    order = np.argsort(arrays["users"])
-    place = np.minimum(np.searchsorted(arrays["users"][order], users), len(order) - 1)
-    row = order[place]
-    there = arrays["users"][row] == users
-    ends = np.where(there, arrays["ends"][row], 0)
-    starts = dataset.offsets[:-1]
+    row, starts = _rows_of(arrays, user_keys(dataset)), dataset.offsets[:-1]
+    ends = np.where(row >= 0, arrays["ends"][row], 0)
     limit = np.minimum(starts + ends, dataset.offsets[1:])
-    old = Histories(
-        dataset.items,
-        np.arange(dataset.num_users),
-        np.maximum(limit - model.window.old.length, starts),
-        limit,
-        dataset.timestamps,
-    )
-    there &= (starts + ends <= dataset.offsets[1:]) & (checksums(old) == arrays["checks"][row])
+    first = np.maximum(limit - model.window.old.length, starts)
+    old = dataset.histories(np.arange(dataset.num_users), first, limit)
+    same = (starts + ends == limit) & (checksums(old) == arrays["checks"][row])
     times = arrays["times"] if model.options.time_bias else None
     return CompressedHistories(
-        model.window, dataset.items, starts, arrays["memory"], times, np.where(there, row, -1), ends, tokens
+        model.window, dataset.items, starts, arrays["memory"], times, np.where(same, row, -1), ends, tokens
     )

@@ -36,27 +36,9 @@ class View(NamedTuple):
     relations: Sequence[Relations]
 
 
-class TokenMemory:
-    """Keys and values of users' tokens in every block: kept while histories are read, or read in their place."""
-
-    def __init__(self, tokens: Tensor | None = None, kept: Tensor | None = None) -> None:
-        """Keep those of the (B, K) rows of tokens, or read (B, blocks, 2, K, D) that were kept."""
-        self.tokens, self._kept, self._number = tokens, kept, 0
-        self._found: list[Tensor] = []
-
-    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the (E, D) keys and values of the next block, where tokens are read with theirs after them."""
-        if self.tokens is not None:
-            self._found.append(torch.stack([key[self.tokens], value[self.tokens]], dim=1))
-        if self._kept is None:
-            return key, value
-        block, self._number = self._kept[:, self._number], self._number + 1
-        return torch.cat([key, block[:, 0].flatten(0, 1)]), torch.cat([value, block[:, 1].flatten(0, 1)])
-
-    @property
-    def kept(self) -> Tensor:
-        """(B, blocks, 2, K, D) of all blocks."""
-        return torch.stack(self._found, dim=1)
+def with_memory(x: Tensor, memory: Tensor | None, which: int) -> Tensor:
+    """Return the (E, D) keys (0) or values (1) of rows, and after them those that a block's memory holds, if any."""
+    return x if memory is None else torch.cat([x, memory[:, which].flatten(0, 1)])
 
 
 class HSTUBlock(nn.Module):
@@ -66,40 +48,36 @@ class HSTUBlock(nn.Module):
         super().__init__()
         width = options.hidden_units
         self.num_heads, self.normaliser = options.n_heads, float(window.num_places)
-        self.in_ = nn.Linear(width, 4 * width, bias=False)  # gate and query, key and value
+        self.gate_query = nn.Linear(width, 2 * width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width)
         self.dropout = Dropout(options.dropout_rate)
         relative = options.enable_relative_attention_bias
         self.position_bias = nn.Parameter(torch.empty(window.num_places).normal_(std=0.02)) if relative else None
         self.time_bias = nn.Parameter(torch.empty(NUM_BUCKETS + 1).normal_(std=0.02)) if options.time_bias else None
-        nn.init.normal_(self.in_.weight, std=0.02)
+        for part in (self.gate_query, self.key_value):
+            nn.init.normal_(part.weight, std=0.02)
         nn.init.xavier_uniform_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, view: View, memory: TokenMemory | None = None) -> Tensor:
-        """Return the (Q, D) of rows that ask, in the order of their segments, from (E, D)."""
-        segments, width = view.segments, x.shape[1]
-        normed = F.layer_norm(x, x.shape[1:], eps=1e-6)
-        if segments.is_causal:  # all rows ask
-            gate, query, key, value = F.silu(self.in_(normed)).split(width, dim=1)
-            gate, query = gate[segments.queries], query[segments.queries]
-        else:
-            asking = self.in_.weight[: 2 * width]
-            gate, query = F.silu(F.linear(normed[segments.queries], asking)).split(width, dim=1)
-            key, value = self._keys_values(normed)
-        if memory is not None:
-            key, value = memory.extend(key, value)
-        mixed = F.layer_norm(self._attend(query, key, value, view), (width,), eps=1e-6)
-        out: Tensor = x[segments.queries] + self.out(self.dropout(gate * mixed))
+    def forward(self, x: Tensor, view: View, memory: Tensor | None = None) -> Tensor:
+        """Return the (Q, D) of rows that ask, in the order of their segments, from (E, D).
+
+        Args:
+            x: (E, D).
+            view: Which rows see which.
+            memory: (B, 2, K, D) keys and values of tokens that are not among the rows.
+        """
+        asked = x[view.segments.queries]
+        gate, query = F.silu(self.gate_query(_normed(asked))).chunk(2, dim=-1)
+        key, value = (with_memory(part, memory, which) for which, part in enumerate(self.keys_values(x)))
+        mixed = _normed(self._attend(query, key, value, view))
+        out: Tensor = asked + self.out(self.dropout(gate * mixed))
         return out
 
-    def remember(self, x: Tensor, memory: TokenMemory) -> None:
-        """Let the memory keep the tokens' keys and values, without the rest of the block."""
-        memory.extend(*self._keys_values(F.layer_norm(x, x.shape[1:], eps=1e-6)))
-
-    def _keys_values(self, normed: Tensor) -> tuple[Tensor, Tensor]:
-        width = normed.shape[1]
-        key, value = F.silu(F.linear(normed, self.in_.weight[2 * width :])).split(width, dim=1)
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of (..., D) rows."""
+        key, value = F.silu(self.key_value(_normed(x))).chunk(2, dim=-1)
         return key, value
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, view: View) -> Tensor:
@@ -123,10 +101,14 @@ class HSTUBlock(nn.Module):
         return asked.unpack(out)
 
 
+def _normed(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
 class SASRecBlock(nn.Module):
     """Attention and a feed-forward network, each followed by its residual and norm."""
 
-    def __init__(self, options: ModelOptions, window: Window) -> None:
+    def __init__(self, options: ModelOptions) -> None:
         super().__init__()
         width, rate = options.hidden_units, options.dropout_rate
         self.num_heads = options.n_heads
@@ -148,22 +130,20 @@ class SASRecBlock(nn.Module):
                 nn.init.normal_(part.weight, std=0.02)
                 nn.init.zeros_(part.bias)
 
-    def forward(self, x: Tensor, view: View, memory: TokenMemory | None = None) -> Tensor:
-        """Return the (Q, D) of rows that ask, in the order of their segments, from (E, D)."""
-        segments = view.segments
-        asked = x[segments.queries]
-        key, value = self.key_value(x).chunk(2, dim=1)
-        if memory is not None:
-            key, value = memory.extend(key, value)
+    def forward(self, x: Tensor, view: View, memory: Tensor | None = None) -> Tensor:
+        """Return the (Q, D) of rows that ask; for the arguments see `HSTUBlock.forward`."""
+        asked = x[view.segments.queries]
+        key, value = (with_memory(part, memory, which) for which, part in enumerate(self.keys_values(x)))
         rate = self.attention_dropout if self.training else 0.0
-        mixed = attend_segments(self.query(asked), key, value, segments, num_heads=self.num_heads, dropout=rate)
+        mixed = attend_segments(self.query(asked), key, value, view.segments, num_heads=self.num_heads, dropout=rate)
         asked = self.attention_norm(asked + self.dropout(self.attention_out(mixed)))
         out: Tensor = self.feed_forward_norm(asked + self.feed_forward(asked))
         return out
 
-    def remember(self, x: Tensor, memory: TokenMemory) -> None:
-        """Let the memory keep the tokens' keys and values, without the rest of the block."""
-        memory.extend(*self.key_value(x).chunk(2, dim=1))
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of (..., D) rows."""
+        key, value = self.key_value(x).chunk(2, dim=-1)
+        return key, value
 
 
 class HistoryModel(nn.Module):
@@ -189,8 +169,10 @@ class HistoryModel(nn.Module):
         self.tokens = nn.Parameter(torch.empty(K, width).normal_(std=0.02)) if K else None
         self.dropout = Dropout(options.dropout_rate)
         self.norm = nn.LayerNorm(width, eps=1e-12) if options.model == "sasrec" else None
-        make_block = SASRecBlock if options.model == "sasrec" else HSTUBlock
-        self.blocks = nn.ModuleList(make_block(options, window) for _ in range(options.n_layers))
+        self.blocks = nn.ModuleList(
+            SASRecBlock(options) if options.model == "sasrec" else HSTUBlock(options, window)
+            for _ in range(options.n_layers)
+        )
         nn.init.normal_(self.places.weight, std=0.02)
 
     def item_vectors(self, table: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
@@ -203,7 +185,7 @@ class HistoryModel(nn.Module):
         rows: Rows,
         seconds: Tensor | None = None,
         newest: Segments | None = None,
-        memory: TokenMemory | None = None,
+        memory: Tensor | None = None,
     ) -> Tensor:
         """Return each event's vector that predicts the next event.
 
@@ -212,55 +194,51 @@ class HistoryModel(nn.Module):
             rows: Where events and tokens stand.
             seconds: (E,) times of the rows, those of a memory too, under `time_bias`.
             newest: Of the newest events, if these alone are asked.
-            memory: Holds the tokens, if they are not among the rows.
+            memory: (B, blocks, 2, K, D) of `compress`, if the tokens are not among the rows.
 
         Returns:
             (T, D), or (B, D) for the newest events.
         """
-        x = self._lower_blocks(vectors, rows, seconds, memory)
-        if newest is not None:
-            last: Tensor = self.blocks[-1](x, self._view(newest, rows.places, seconds), memory)
-            return last
+        x = self._enter(vectors, rows)
         view = self._view(rows.segments, rows.places, seconds)
-        return self._in_order(rows, self.blocks[-1](x, view, memory))[rows.events]
+        kept = [None] * len(self.blocks) if memory is None else memory.unbind(1)
+        for block, own in zip(self.blocks[:-1], kept[:-1], strict=True):
+            x = self._in_order(rows, block(x, view, own))
+        if newest is not None:
+            last: Tensor = self.blocks[-1](x, self._view(newest, rows.places, seconds), kept[-1])
+            return last
+        return self._in_order(rows, self.blocks[-1](x, view, kept[-1]))[rows.events]
 
     def compress(self, vectors: Tensor, rows: Rows, seconds: Tensor | None = None) -> Tensor:
-        """Return what the blocks make of users' tokens, (B, blocks, 2, K, D): keys and values, for a `TokenMemory`.
+        """Return what the blocks make of users' tokens, (B, blocks, 2, K, D): their keys and values.
 
         Args:
             vectors: (T, D) of the old events' items.
             rows: Where these and the tokens stand in the old part of the window.
             seconds: (E,) times of the rows, under `time_bias`.
         """
-        memory = TokenMemory(rows.tokens)
-        x = self._lower_blocks(vectors, rows, seconds, memory)
-        last = self.blocks[-1]
-        assert isinstance(last, HSTUBlock | SASRecBlock)
-        last.remember(x, memory)
-        return memory.kept
-
-    def _lower_blocks(self, vectors: Tensor, rows: Rows, seconds: Tensor | None, memory: TokenMemory | None) -> Tensor:
-        """Return the (E, D) rows after all blocks but the last."""
-        x = vectors if self.tokens is None else torch.cat([vectors, self.tokens])[rows.source]
-        x = self._enter(x, rows.places[: len(x)])
-        if len(self.blocks) == 1:
-            return x
+        x, kept = self._enter(vectors, rows), []
         view = self._view(rows.segments, rows.places, seconds)
-        for block in self.blocks[:-1]:
-            x = self._in_order(rows, block(x, view, memory))
-        return x
+        for number, block in enumerate(self.blocks):
+            assert isinstance(block, HSTUBlock | SASRecBlock)
+            kept.append(torch.stack(block.keys_values(x[rows.tokens]), dim=1))
+            if number < len(self.blocks) - 1:
+                x = self._in_order(rows, block(x, view))
+        return torch.stack(kept, dim=1)
 
     @staticmethod
     def _in_order(rows: Rows, asked: Tensor) -> Tensor:
         """Return (E, D) rows from those of segments."""
         return torch.empty_like(asked).index_copy(0, rows.segments.queries, asked)
 
-    def _enter(self, x: Tensor, places: Tensor) -> Tensor:
-        width = self.options.hidden_units
+    def _enter(self, vectors: Tensor, rows: Rows) -> Tensor:
+        """Return what the first block reads, (E, D)."""
+        x = vectors if self.tokens is None else torch.cat([vectors, self.tokens])[rows.source]
+        places = self.places(rows.places[: len(x)])
         if self.norm is None:
-            entered: Tensor = self.dropout(torch.add(self.places(places), x, alpha=width**0.5))
+            entered: Tensor = self.dropout(torch.add(places, x, alpha=self.options.hidden_units**0.5))
             return entered
-        entered = self.dropout(self.norm(x + self.places(places)))
+        entered = self.dropout(self.norm(x + places))
         return entered
 
     def _view(self, segments: Segments, places: Tensor, seconds: Tensor | None) -> View:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from PerSRec.data import Inputs, TrainBatch, TrainDataset, make_inputs
 from PerSRec.memory import CompressedHistories, MixedInputs, open_memory
-from PerSRec.model import HistoryModel, TokenMemory
+from PerSRec.model import HistoryModel
 from PerSRec.options import Config
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.nn.item_table import GivenVectors
@@ -78,8 +78,8 @@ class PerSRecModule(IdModule):
             return hidden[inputs.order]
         found = []
         if (recalled := inputs.recalled) is not None:
-            vectors, memory = self.model.item_embedding(recalled.items), TokenMemory(kept=recalled.kept)
-            found.append(self.model(vectors, recalled.rows, recalled.seconds, recalled.newest, memory))
+            vectors = self.model.item_embedding(recalled.items)
+            found.append(self.model(vectors, recalled.rows, recalled.seconds, recalled.newest, recalled.kept))
         if inputs.whole is not None:
             found.append(self.read(inputs.whole))
         return torch.cat(found)[inputs.order]

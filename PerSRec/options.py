@@ -20,8 +20,8 @@ class HistoryOptions:
     maxlen: Annotated[int, tyro.conf.arg(aliases=["--MAX_ITEM_LIST_LENGTH"])] = 50
     """Maximum number of most recent events that the model reads."""
     train_feat_max_length: int | None = None
-    """Events of a training sequence: a longer history is cut into several, from its end; one more than --maxlen if not
-    given."""
+    """Events that a longer history is cut into, from its end, of which the latest --maxlen + 1 are read; that number if
+    not given."""
     data_split: bool = True
     """Cut a long history into several training sequences; otherwise train on its latest events alone."""
     number_of_user_tokens: int = 0
@@ -139,5 +139,10 @@ class Config(IdModelConfig):
 
     def __post_init__(self) -> None:
         IdModelConfig.__post_init__(self)
+        if self.history.number_of_user_tokens and self.model.n_layers < 2:
+            raise UserError(
+                "--number_of_user_tokens needs --n_layers 2 or more: recent events read in one block what tokens took "
+                "from old ones in the block before"
+            )
         if self.learn_temp and self.objective.temp is None:
             raise UserError("--learn_temp starts from --temp: give it too")

@@ -157,7 +157,9 @@ def test_seeds_of_a_group_share_their_flags(tmp_path: Path) -> None:
         (folder / "config.json").write_text(json.dumps(given | changes | start))
     compare_runs(tmp_path, tmp_path / "data", "toy")
     (folder / "config.json").write_text(json.dumps(given | {"start_from": "/runs/first-seed1", "seed": 2}))
-    with pytest.raises(ValueError, match=r"differ in more than the seed \(start_from first-seed1 and first-seed1\)"):
+    compare_runs(tmp_path, tmp_path / "data", "toy")  # and so may all from the same
+    (folder / "config.json").write_text(json.dumps(given | {"start_from": "/runs/second-seed2", "seed": 2}))
+    with pytest.raises(ValueError, match=r"differ in more than the seed \(start_from first-seed1 and second-seed2\)"):
         compare_runs(tmp_path, tmp_path / "data", "toy")
     (folder / "config.json").write_text(json.dumps(given | {"lr": 0.2, "embedding_dir": "plain"}))
     with pytest.raises(

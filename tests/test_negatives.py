@@ -91,7 +91,7 @@ def test_what_does_not_go_together() -> None:
         LossOptions(loss="gbce", negatives="mixed")
     with pytest.raises(ValueError, match=r"--gbce_t 0\.5 is for --loss gbce, not sampled_softmax"):
         LossOptions(loss="sampled_softmax", gbce_t=0.5)
-    with pytest.raises(ValueError, match="--num_negatives 9 is for --loss sampled_softmax and nce and gbce, not ce"):
+    with pytest.raises(ValueError, match="--num_negatives 9 is for --loss sampled_softmax, nce and gbce, not ce"):
         LossOptions(num_negatives=9)
     with pytest.raises(ValueError, match="--num_negatives 9 is not for --negatives in_batch, which draws none"):
         LossOptions(loss="sampled_softmax", negatives="in_batch", num_negatives=9)

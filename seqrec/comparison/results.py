@@ -216,7 +216,11 @@ def _check_settings(one: FinishedRun, other: FinishedRun) -> None:
     """Refuse seeds of one group that were run with different flags."""
     # Earlier versions may lack a flag.
     both = one.settings.keys() & other.settings.keys()
-    differing = [key for key in both if _without_seed(one, key) != _without_seed(other, key)]
+    differing = [
+        key
+        for key in both
+        if one.settings[key] != other.settings[key] and _without_seed(one, key) != _without_seed(other, key)
+    ]
     if differing:
         told = ", ".join(f"{key} {one.settings[key]} and {other.settings[key]}" for key in sorted(differing))
         raise UserError(

@@ -62,7 +62,8 @@ class LossOptions:
         for option in fields(self):
             value, losses = getattr(self, option.name), _OWN.get(option.name, (self.loss,))
             if value != option.default and self.loss not in losses:
-                raise UserError(f"--{option.name} {value} is for --loss {' and '.join(losses)}, not {self.loss}")
+                told = " and ".join(losses).replace(" and ", ", ", len(losses) - 2)
+                raise UserError(f"--{option.name} {value} is for --loss {told}, not {self.loss}")
             if value != option.default and option.name == "num_negatives" and self.negatives == "in_batch":
                 raise UserError(f"--num_negatives {value} is not for --negatives in_batch, which draws none")
 

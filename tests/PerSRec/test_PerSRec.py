@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from PerSRec.data import TrainDataset, cut_histories, make_inputs, row_times
-from PerSRec.model import HistoryModel, TokenMemory
+from PerSRec.data import TrainDataset, cut_histories, make_inputs
+from PerSRec.model import HistoryModel
 from PerSRec.options import Config, HistoryOptions, ModelOptions
 from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Histories
 from seqrec.nn.losses import LossOptions
-from seqrec.nn.segments import Group, Window, insert_tokens, newest_events, recent_events
+from seqrec.nn.segments import Group, Window
 from seqrec.training.checkpoints import load_state
 from tests.histories import as_histories, random_lists
 from tests.id_family_runs import IdFamilyRuns
@@ -110,7 +110,8 @@ def by_the_equations(model: HistoryModel, items: list[int], seconds: Tensor) -> 
             x = b.feed_forward_norm(x + b.feed_forward(x))
             continue
         normed = F.layer_norm(x, x.shape[1:], eps=1e-6)
-        u, q, k, v = (part.unflatten(1, (H, -1)).transpose(0, 1) for part in F.silu(b.in_(normed)).chunk(4, dim=1))
+        made = F.silu(torch.cat([b.gate_query(normed), b.key_value(normed)], dim=1)).chunk(4, dim=1)
+        u, q, k, v = (part.unflatten(1, (H, -1)).transpose(0, 1) for part in made)
         scores = q @ k.transpose(1, 2)
         if options.enable_relative_attention_bias:
             scores = scores + b.position_bias[(places[:, None] - places).clamp(min=0)]
@@ -148,67 +149,6 @@ def test_outputs_are_the_equations(window: Window, options: dict[str, Any]) -> N
         assert torch.allclose(newest[user], expected[-1], atol=1e-5)
 
 
-def compressed(
-    model: HistoryModel, histories: Histories, gap: int = 0
-) -> tuple[Tensor, Tensor, list[list[int]], Tensor]:
-    """Return what is kept of the events up to R + gap before the end, times of tokens, and the recent events."""
-    window = model.window
-    rows = np.arange(len(histories))
-    old = Histories(
-        histories.items,
-        histories.users,
-        histories.starts,
-        np.maximum(histories.starts, histories.ends - window.num_recent - gap),
-        histories.times,
-    )
-    lengths = np.minimum(old.lengths, window.old.length)
-    order = np.argsort(-lengths, kind="stable")
-    items, offsets = old.gather(rows[order], window.old.length)
-    read = insert_tokens(np.diff(offsets), window.old)
-    vectors = model.item_embedding(torch.from_numpy(items))
-    seconds = None
-    if model.options.time_bias:
-        first = histories.times[histories.starts[order]]  # type: ignore[index]
-        empty = np.diff(offsets) == 0
-        times = old.gather_times(rows[order], window.old.length)
-        found = row_times(read, np.diff(offsets), np.append(times, 0))
-        seconds = found.clone()
-        for at in np.flatnonzero(empty):
-            seconds[read.tokens[at]] = int(first[at])
-    kept = model.compress(vectors, read, seconds)
-    back = torch.from_numpy(np.argsort(order))
-    times_kept = torch.zeros(len(rows), window.num_tokens, dtype=torch.int64)
-    if seconds is not None:
-        times_kept = seconds[read.tokens][back]
-    recent = [histories.gather(rows[[row]], window.num_recent)[0].tolist() for row in rows]
-    return kept[back], times_kept, recent, back
-
-
-@pytest.mark.parametrize("window", [ONE, TWO], ids=["one group", "two groups"])
-@pytest.mark.parametrize("options", MODELS, ids=["hstu", "hstu without bias", "sasrec"])
-def test_recent_events_over_kept_tokens_are_whole_histories(window: Window, options: dict[str, Any]) -> None:
-    model, lists = model_of(window, **options), random_lists(LENGTHS)
-    histories = timed(lists)
-    inputs = make_inputs(histories, np.arange(len(lists)), window, timed=True)
-    is_timed = bool(options.get("time_bias"))
-    expected = model(
-        model.item_embedding(inputs.items), inputs.rows, inputs.seconds if is_timed else None, inputs.newest
-    )[inputs.order]
-    kept, token_times, recent, _ = compressed(model, histories)
-    lengths = np.array([len(row) for row in recent])
-    order = np.argsort(-lengths, kind="stable")
-    rows = recent_events(lengths[order], window)
-    items = torch.tensor([item for row in order for item in recent[row]])
-    seconds = None
-    if is_timed:
-        times = np.concatenate([histories.gather_times(np.array([row]), window.num_recent) for row in order])
-        seconds = torch.cat([torch.from_numpy(times), token_times[order].flatten()])
-    newest = newest_events(rows, lengths[order], window)
-    memory = TokenMemory(kept=kept[order])
-    found = model(model.item_embedding(items), rows, seconds, newest, memory)
-    assert torch.allclose(found, expected[order], atol=1e-5)
-
-
 @pytest.mark.parametrize("options", MODELS, ids=["hstu", "hstu without bias", "sasrec"])
 def test_what_is_old_reaches_what_is_recent_through_tokens_alone(options: dict[str, Any]) -> None:
     model = model_of(ONE, **options)
@@ -230,9 +170,8 @@ def test_what_is_old_reaches_what_is_recent_through_tokens_alone(options: dict[s
         assert differs.tolist() == [event >= place for event in range(9)]
     for block in model.blocks:  # tokens whose values are 0 carry nothing
         b: Any = block
-        part = b.in_.weight if options["model"] == "hstu" else b.key_value.weight
         width = model.options.hidden_units
-        part[-width:] = 0
+        b.key_value.weight[-width:] = 0
         if options["model"] == "sasrec":
             b.key_value.bias[-width:] = 0
     before = outputs()
@@ -321,6 +260,12 @@ def test_targets_are_the_next_items_across_the_tokens() -> None:
 def test_contradictions_are_refused(flags: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         HistoryOptions(**flags)
+
+
+def test_tokens_need_two_blocks() -> None:
+    tokens = HistoryOptions(number_of_user_tokens=2, pretrain_item_num=30)
+    with pytest.raises(UserError, match="--number_of_user_tokens needs --n_layers 2 or more"):
+        Config(history=tokens, model=ModelOptions(n_layers=1))
 
 
 def test_a_dataset_without_times_is_refused() -> None:

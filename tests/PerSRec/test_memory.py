@@ -19,7 +19,8 @@ from tests.conftest import write_dataset
 from tests.histories import as_histories, random_lists
 from tests.interrupted import Command
 
-HISTORY = HistoryOptions(maxlen=9, number_of_user_tokens=3, pretrain_item_num=6, insert_method="[[3, 1], [6, 2]]")
+TWO_GROUPS = HistoryOptions(maxlen=9, number_of_user_tokens=3, pretrain_item_num=6, insert_method="[[3, 1], [6, 2]]")
+ONE_GROUP = HistoryOptions(maxlen=9, number_of_user_tokens=2, pretrain_item_num=5)
 LENGTHS = [9, 1, 12, 4, 7, 2, 30, 6, 5]
 
 
@@ -29,19 +30,23 @@ def dataset(tmp_path: Path) -> Dataset:
     return load_dataset(write_dataset(tmp_path / "data", random_lists(LENGTHS), 30, timestamps=times))
 
 
-def module_of(model: str) -> PerSRecModule:
+def module_of(model: str, history: HistoryOptions = TWO_GROUPS, layers: int = 2) -> PerSRecModule:
     """Return a module in which nothing is 0 or 1 by chance."""
     torch.manual_seed(0)
-    options = ModelOptions(model=model, hidden_units=8, time_bias=model == "hstu")  # type: ignore[arg-type]
-    module = PerSRecModule(Config(history=HISTORY, model=options), 30, None).eval()
+    options = ModelOptions(model=model, hidden_units=8, n_layers=layers, time_bias=model == "hstu")  # type: ignore[arg-type]
+    module = PerSRecModule(Config(history=history, model=options), 30, None).eval()
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.4)
     return module.requires_grad_(False)
 
 
+@pytest.mark.parametrize("layers", [2, 3])
+@pytest.mark.parametrize("history", [ONE_GROUP, TWO_GROUPS], ids=["one group", "two groups"])
 @pytest.mark.parametrize("model", ["hstu", "sasrec"])
-def test_a_memory_stands_for_old_events(model: str, dataset: Dataset, tmp_path: Path) -> None:
-    module, histories = module_of(model), dataset.whole_histories()
+def test_a_memory_stands_for_old_events(
+    model: str, history: HistoryOptions, layers: int, dataset: Dataset, tmp_path: Path
+) -> None:
+    module, histories = module_of(model, history, layers), dataset.whole_histories()
     rows = np.array([3, 8, 0, 6, 1, 2, 7])
     expected = module.user_vectors(module.make_inputs(histories, rows))
     digest = weights_sha256(module)
@@ -51,7 +56,7 @@ def test_a_memory_stands_for_old_events(model: str, dataset: Dataset, tmp_path: 
     assert (module.memory.num_recalled, module.memory.num_whole) == (len(rows), 0)
     module.memory.tokens = "other"
     assert not torch.allclose(module.user_vectors(module.make_inputs(histories, rows)), expected, atol=1e-3)
-    assert len(module.count_events(histories)) == 9 and module.count_events(histories).max() == 3
+    assert module.count_events(histories).tolist() == [min(n, history.window.num_recent) for n in LENGTHS]
 
 
 def test_users_without_a_memory_are_read_whole(dataset: Dataset, tmp_path: Path) -> None:
