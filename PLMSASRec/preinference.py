@@ -6,10 +6,11 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from PLMSASRec.options import PUBLISHED, ItemOptions, PreInferenceOptions
+from PLMSASRec.options import PUBLISHED
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
 from seqrec.basics.published import PublishedFlags, drop
+from seqrec.items.options import ItemOptions, PreInferenceOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +44,8 @@ def main(config: Config) -> None:
     """Compute what is missing, and say where it is."""
     import logging
 
-    from PLMSASRec.language_model import open_language_model
     from seqrec.data.discovery import open_dataset
+    from seqrec.items.language_model import open_language_model
 
     dataset = open_dataset(config.dataset, config.data_path)
     plm = open_language_model(config.items, dataset)

@@ -247,8 +247,8 @@ def test_items_are_all_encoded_once_and_turns_alternate() -> None:
 
 @pytest.mark.skipif(not (ROOT / "PLMSASRec").is_dir(), reason="needs PLMSASRec/")
 def test_the_padded_language_model_has_the_vectors_and_the_loss_of_plmsasrec(dataset: Dataset, tmp_path: Path) -> None:
-    from PLMSASRec.model import TextVectors
     from scripts.benchmarks.plmsasrec import PaddedItems, make_module, padded_step
+    from seqrec.items.vectors import TextVectors
     from seqrec.text.backbones import read_tokenizer
     from seqrec.text.texts import load_texts
     from tests.tiny_models import write_model
@@ -262,7 +262,7 @@ def test_the_padded_language_model_has_the_vectors_and_the_loss_of_plmsasrec(dat
     padded = PaddedItems(module.model.items, tokens, 9).eval()
     rows = torch.arange(1, dataset.num_items + 1)
     torch.testing.assert_close(padded(rows), module.model.items(rows, tokens.read(rows.numpy())), rtol=0, atol=1e-6)
-    from PLMSASRec.module import make_batches
+    from seqrec.training.text_module import make_batches
 
     batch = make_batches(module, dataset, leave_one_out(dataset)).train[BatchKey(np.arange(16), 0, 0)]
     torch.testing.assert_close(padded_step(module, padded, batch, 20), module.training_step(batch))

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from seqrec.basics.errors import UserError
 from seqrec.nn.ragged import Plan, plan_batch
-from seqrec.text.blocks import Architecture, Blocks, Extra, Reading
+from seqrec.text.blocks import Architecture, Blocks
 from seqrec.text.options import TextPooling
 from seqrec.text.pooling import pool_texts
+from seqrec.text.reading import Extra, TextReading
 from tests.tiny_models import BLOCKS, ENCODERS, KINDS, write_model
 
 LENGTHS = (7, 3, 7, 12, 1)
@@ -53,7 +54,7 @@ def test_blocks_in_a_chain_are_the_whole_model_to_the_bit(folders: dict[str, Pat
     architecture = Architecture(folders[kind])
     weights = architecture.weight_files()
     ids, plan = batch()
-    reading, words = Reading(plan), ids[plan.token_order]
+    reading, words = TextReading(plan), ids[plan.token_order]
     whole = Blocks(architecture, 0, BLOCKS).load(weights)(words, reading)
     for cut in range(1, BLOCKS):
         lower = Blocks(architecture, 0, cut).load(weights)(words, reading)
@@ -70,7 +71,7 @@ def test_blocks_in_a_chain_are_the_whole_model_to_the_bit(folders: dict[str, Pat
     for text, states in zip(ids.split(list(LENGTHS)), unsorted(whole, plan), strict=True):
         expected = model(input_ids=text[None]).last_hidden_state[0]
         torch.testing.assert_close(states, expected, rtol=0, atol=2e-6)
-    alone = Reading(plan_batch(torch.tensor([12]), torch.device("cpu")))
+    alone = TextReading(plan_batch(torch.tensor([12]), torch.device("cpu")))
     text = ids[17:29]
     single = Blocks(architecture, 0, BLOCKS).load(weights)(text, alone)
     assert torch.equal(single, model(input_ids=text[None]).last_hidden_state[0])
@@ -81,7 +82,7 @@ def test_the_embeddings_alone_are_what_the_first_block_reads(folders: dict[str, 
     architecture = Architecture(folders["opt"])
     weights = architecture.weight_files()
     ids, plan = batch()
-    found = unsorted(Blocks(architecture, 0, 0).load(weights)(ids[plan.token_order], Reading(plan)), plan)
+    found = unsorted(Blocks(architecture, 0, 0).load(weights)(ids[plan.token_order], TextReading(plan)), plan)
     table = weights.read(["decoder.embed_tokens.weight", "decoder.embed_positions.weight"], torch.float32)
     words, places = table.values()
     for text, states in zip(ids.split(list(LENGTHS)), found, strict=True):
@@ -125,7 +126,7 @@ def test_shards_old_files_and_old_names_are_read(tmp_path: Path, folders: dict[s
             architecture = Architecture(place)
             blocks = Blocks(architecture, 0, BLOCKS).load(architecture.weight_files())
             with torch.no_grad():
-                results.append(blocks(ids[plan.token_order], Reading(plan)))
+                results.append(blocks(ids[plan.token_order], TextReading(plan)))
         assert torch.equal(*results)
     assert Architecture(shards).weight_files().sha256() != Architecture(folders["llama"]).weight_files().sha256()
 
@@ -175,7 +176,7 @@ def test_prompts_are_the_library_s_past_keys_and_a_second_pass(folders: dict[str
     ids, _ = batch()
     rows = [torch.cat([blocks.word_embeddings(text), queries]) for text in ids.split(list(LENGTHS))]
     plan = plan_batch(torch.tensor(LENGTHS) + K, torch.device("cpu"))
-    states = blocks(torch.cat(rows)[plan.token_order], Reading(plan, extras, K))
+    states = blocks(torch.cat(rows)[plan.token_order], TextReading(plan, extras, K))
     found = torch.empty_like(states).index_copy(0, plan.token_order, states).split([n + K for n in LENGTHS])
 
     model = library_model(folders[kind])
@@ -210,15 +211,15 @@ def test_a_prefix_is_seen_by_every_token_of_an_encoder(folders: dict[str, Path],
         i: Extra((torch.randn(3, heads, width, generator=draw), torch.zeros(3, heads, width)), None)
         for i in range(BLOCKS)
     }
-    plain = blocks(ids[plan.token_order], Reading(plan))
-    prompted = blocks(ids[plan.token_order], Reading(plan, extras))
+    plain = blocks(ids[plan.token_order], TextReading(plan))
+    prompted = blocks(ids[plan.token_order], TextReading(plan, extras))
     assert (plain - prompted).abs().max() > 1e-3
     # Keys that no query matches take nothing away.
     silent = {i: Extra((torch.full((3, heads, width), 0.0), torch.zeros(3, heads, width)), None) for i in extras}
-    attended = blocks(ids[plan.token_order], Reading(plan, silent))
+    attended = blocks(ids[plan.token_order], TextReading(plan, silent))
     assert (plain - attended).abs().max() > 1e-4
     alone = plan_batch(torch.tensor([7]), torch.device("cpu"))
-    one = blocks(ids[:7], Reading(alone, extras))
+    one = blocks(ids[:7], TextReading(alone, extras))
     torch.testing.assert_close(unsorted(prompted, plan)[0], one, rtol=0, atol=2e-6)
 
 
@@ -247,5 +248,5 @@ def test_a_text_may_not_exceed_a_window(tmp_path: Path) -> None:
     architecture = Architecture(folder)
     blocks = Blocks(architecture, 0, BLOCKS).load(architecture.weight_files())
     ids, plan = batch()
-    with pytest.raises(UserError, match="attends to 8 tokens: shorten --tokenized_len"):
-        blocks(ids[plan.token_order], Reading(plan))
+    with pytest.raises(UserError, match="attends to 8 tokens, and is given 12: shorten --tokenized_len"):
+        blocks(ids[plan.token_order], TextReading(plan))

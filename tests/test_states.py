@@ -18,9 +18,10 @@ from seqrec.data.dataset import Dataset
 from seqrec.nn.ragged import plan_batch
 from seqrec.text import states as states_module
 from seqrec.text.backbones import read_tokenizer
-from seqrec.text.blocks import Architecture, Blocks, Reading
+from seqrec.text.blocks import Architecture, Blocks
 from seqrec.text.options import TextPooling
 from seqrec.text.pooling import pool_texts
+from seqrec.text.reading import TextReading
 from seqrec.text.states import FrozenPart, ItemStates, StatesOptions, StatesPrecision
 from seqrec.text.texts import TextTokens, load_texts
 from tests.tiny_models import BLOCKS, write_model
@@ -60,7 +61,7 @@ def by_hand(folder: Path, tokens: TextTokens, blocks: int) -> NDArray[Any]:
     for item in range(1, tokens.num_items + 1):
         texts = tokens.read(np.array([item]))
         plan = plan_batch(texts.offsets.diff(), torch.device("cpu"))
-        rows.append(model(texts.values[plan.token_order], Reading(plan)))
+        rows.append(model(texts.values[plan.token_order], TextReading(plan)))
     return torch.cat(rows).numpy()
 
 

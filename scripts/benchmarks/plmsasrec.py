@@ -21,16 +21,18 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from PLMSASRec.data import TrainBatch, TrainDataset
-from PLMSASRec.language_model import open_language_model
-from PLMSASRec.model import TextVectors
-from PLMSASRec.module import PLMSASRecModule, make_batches
-from PLMSASRec.options import Config, ItemOptions, PreInferenceOptions
+from PLMSASRec.module import PLMSASRecModule
+from PLMSASRec.options import Config
 from scripts.benchmarks.sides import take_turns
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset, load_dataset
 from seqrec.data.splits import leave_one_out
+from seqrec.items.language_model import open_language_model
+from seqrec.items.options import ItemOptions, PreInferenceOptions
+from seqrec.items.vectors import TextVectors
 from seqrec.nn.losses import full_softmax
 from seqrec.text.texts import TextTokens
+from seqrec.training.text_module import make_batches
 
 
 class PaddedItems(nn.Module):
@@ -69,10 +71,10 @@ def padded_step(module: PLMSASRecModule, items: PaddedItems, batch: TrainBatch, 
     lengths = batch.layout.offsets.diff()
     rectangle = torch.zeros(len(lengths), width, dtype=torch.int64)
     is_real = torch.arange(width) < lengths[:, None]
-    rectangle[is_real] = batch.rows[batch.events]
+    rectangle[is_real] = batch.items.rows[batch.items.events]
     vectors = items(rectangle.flatten()).view(len(lengths), width, -1)[is_real]
     hidden = module.model.encoder(vectors, batch.positions, batch.layout)
-    return full_softmax(module.model.with_bias(hidden), module.model.class_vectors(None), batch.targets)
+    return full_softmax(module.model.with_bias(hidden), module.model.class_vectors(None), batch.items.targets)
 
 
 def step(module: PLMSASRecModule, batch: TrainBatch) -> Tensor:
@@ -144,7 +146,7 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
             losses = [partial(padded_step, padded_module, padded.train(), batch, width) for batch in batches]
             turns["padded"] = partial(run, losses, torch.optim.AdamW(learned, 1e-5, fused=True))
             with torch.no_grad():
-                some = batches[0].rows[:64]
+                some = batches[0].items.rows[:64]
                 own = module.model.items.eval()(some, module.read_texts(some.numpy()))  # type: ignore[misc]
                 difference = float((own - padded.eval()(some)).abs().max())
             module.train(), padded.train()

@@ -1,16 +1,14 @@
 """A language model of `transformers`, or some of its blocks, on ragged batches of texts.
 
 The modules are the library's own. Tokens of all texts are given to them as one long row, so that embeddings,
-projections and norms see no padding; attention, within each text alone, is a function of ours that the library calls.
+projections and norms see no padding; attention is a function of ours that the library calls.
 A model cut in two computes what the whole one does, to the bit.
 
-Shapes: T tokens of a batch, B texts, D width, H heads of queries, G heads of keys and values, E = width of a head,
-P prefix vectors, Q suffix vectors, K query tokens at the end of every text.
+Shapes: T tokens of a batch, B texts, D width, H heads of queries, G heads of keys and values, E width of a head.
 """
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from seqrec.basics.errors import UserError
-from seqrec.nn.ragged import Layout, Plan, Rectangle, mix
+from seqrec.text.reading import Reading
 from seqrec.text.weight_files import WeightFiles
 
 ATTENTION = "seqrec_ragged"
@@ -90,34 +88,6 @@ FAMILIES = {
 """By `model_type` of the configuration."""
 
 
-class Extra(NamedTuple):
-    """Keys and values of a block that belong to no token: vectors that are learned in their place."""
-
-    prefix: tuple[Tensor, Tensor] | None
-    """(P, G, E) each, seen by all tokens."""
-    suffix: tuple[Tensor, Tensor] | None
-    """(Q, G, E) each, seen by the query tokens alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How a batch of texts is read: its plan, and what prompts add to it."""
-
-    plan: Plan
-    extras: Mapping[int, Extra] = field(default_factory=dict)
-    """By number of the block."""
-    num_queries: int = 0
-    """K."""
-    masks: dict[int, Tensor] = field(default_factory=dict)
-    """Attention masks by number of the rectangle; filled on first use."""
-
-    @property
-    def num_prefix(self) -> int:
-        """Return P."""
-        extra = next(iter(self.extras.values()), None)
-        return 0 if extra is None or extra.prefix is None else len(extra.prefix[0])
-
-
 _reading: ContextVar[Reading] = ContextVar("reading")
 
 
@@ -132,53 +102,18 @@ def _attend(
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Return (1, T, H, E) attention within each text, as `transformers` wants it, from (1, H or G, T, E)."""
+    """Return the reading's (1, T, H, E) attention, as `transformers` wants it, from (1, H or G, T, E)."""
     if unknown := [name for name in ("softcap", "s_aux") if options.get(name) is not None]:
         raise UserError(f"this language model's attention has {unknown[0]}, which is not supported: give another")
     reading = _reading.get()
-    layout, causal = reading.plan.layout, bool(module.is_causal)
-    longest = int(layout.rectangles[-1].shape[1])
-    if sliding_window is not None and longest > sliding_window:
-        raise UserError(f"this language model attends to {sliding_window} tokens: shorten --tokenized_len {longest}")
-    heads = query.shape[1]
-    extra = reading.extras.get(int(module.layer_idx))  # type: ignore[arg-type]
-    rows = (layout.pack(x[0].transpose(0, 1)) for x in (query, key, value))
-    out = []
-    for number, (q, k, v) in enumerate(zip(*rows, strict=True)):  # (n, L, H or G, E)
-        mask, triangle = layout.rectangles[number].mask, causal
-        if extra is not None:
-            k, v = (_lengthened(x, extra, which) for which, x in enumerate((k, v)))
-            if number not in reading.masks:
-                reading.masks[number] = _prompted_mask(layout, number, extra, reading.num_queries, causal)
-            mask, triangle = reading.masks[number], False
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (n, H or G, L, E)
-        if k.shape[1] != heads:
-            k, v = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (k, v))
-        # Padding stands to the right of every token, so the causal mask hides it.
-        out.append(mix(q, k, v, None if triangle else mask, triangle, dropout, scaling).transpose(1, 2))
-    return layout.unpack(out)[None], None
-
-
-def _lengthened(x: Tensor, extra: Extra, which: int) -> Tensor:
-    """Return (n, P + L + Q, G, E) keys or values from (n, L, G, E)."""
-    before = [extra.prefix[which]] if extra.prefix is not None else []
-    after = [extra.suffix[which]] if extra.suffix is not None else []
-    parts = [part.to(x.dtype).expand(len(x), *part.shape) for part in (*before, *after)]
-    return torch.cat([*parts[: len(before)], x, *parts[len(before) :]], dim=1)
-
-
-def _prompted_mask(layout: Layout, number: int, extra: Extra, num_queries: int, causal: bool) -> Tensor:
-    """Return (n, 1, L, P + L + Q) bool: which keys a token sees."""
-    rectangle: Rectangle = layout.rectangles[number]
-    n, length = rectangle.shape
-    device = layout.offsets.device
-    P, Q = (0 if part is None else len(part[0]) for part in extra)
-    real = torch.ones(n, 1, 1, length, dtype=torch.bool, device=device) if rectangle.mask is None else rectangle.mask
-    place = torch.arange(length, device=device)
-    seen = real & (place <= place[:, None]) if causal else real.expand(n, 1, length, length)
-    first_query = real.sum(-1, keepdim=True) - num_queries  # (n, 1, 1, 1)
-    is_query = (place[:, None] >= first_query).expand(n, 1, length, Q)
-    return torch.cat([seen.new_ones(n, 1, length, P), seen, is_query], dim=-1)
+    if sliding_window is not None and reading.longest > sliding_window:
+        raise UserError(
+            f"this language model attends to {sliding_window} tokens, and is given {reading.longest}: shorten "
+            "--tokenized_len or --maxlen"
+        )
+    block, causal = int(module.layer_idx), bool(module.is_causal)  # type: ignore[arg-type]
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    return reading.attend(block, q, k, v, causal=causal, scale=scaling, dropout=dropout)[None], None
 
 
 class Architecture:
@@ -345,9 +280,9 @@ class Blocks(nn.Module):
         Args:
             inputs: (T,) int64 token ids, (T, word width) vectors in place of word embeddings, or, for a range
                 without the embeddings, (T, D) states before its first block.
-            reading: How the batch is read; inputs are in the order of its plan.
+            reading: How the batch is read; inputs are in the order of its tokens.
         """
-        positions = reading.plan.positions + self.architecture.position_offset + reading.num_prefix
+        positions = reading.positions + self.architecture.position_offset
         given: dict[str, Any] = {"input_ids" if inputs.dim() == 1 else "inputs_embeds": inputs[None]}
         if self.architecture.is_causal:
             given["use_cache"] = False

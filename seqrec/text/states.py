@@ -22,9 +22,10 @@ from torch import Tensor
 from seqrec.basics.cache import CachedArrays
 from seqrec.basics.errors import UserError
 from seqrec.nn.ragged import plan_batch
-from seqrec.text.blocks import Architecture, Blocks, Reading
+from seqrec.text.blocks import Architecture, Blocks
 from seqrec.text.options import TextPooling
 from seqrec.text.pooling import pool_texts
+from seqrec.text.reading import TextReading
 from seqrec.text.texts import Texts, TextTokens
 
 log = logging.getLogger(__name__)
@@ -211,7 +212,7 @@ class FrozenPart:
             values = texts.values[plan.token_order]
             if values.is_floating_point():
                 values = values.to(dtype)
-            states = values if blocks is None else blocks(values, Reading(plan))
+            states = values if blocks is None else blocks(values, TextReading(plan))
             if pooling is None:
                 parts.append(states[plan.token_order.argsort()].cpu())
             else:

@@ -14,25 +14,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from PLMSASRec.data import TrainDataset, make_inputs
-from PLMSASRec.model import PLMSASRec, TextVectors
+from PLMSASRec.model import SASRecEncoder
 from PLMSASRec.module import (
     PLMSASRecModule,
     choose_users,
-    make_batches,
     run_name,
-    take_weights,
-    weights_by_block,
 )
-from PLMSASRec.options import Config, ItemOptions, PreInferenceOptions, PromptOptions, SasrecOptions
+from PLMSASRec.options import Config, SasrecOptions
 from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey, RowSampler
 from seqrec.data.dataset import Dataset, load_dataset
 from seqrec.data.splits import leave_one_out
+from seqrec.items.options import ItemOptions, LearningOptions, PreInferenceOptions, PromptOptions
+from seqrec.items.recommender import TextRecommender
+from seqrec.items.vectors import TextVectors
 from seqrec.nn.losses import Loss, LossOptions
 from seqrec.text.blocks import Architecture
 from seqrec.training.checkpoints import load_state
+from seqrec.training.item_batches import ItemReader
 from seqrec.training.options import TrainingConfig
 from seqrec.training.restore import load_run
+from seqrec.training.text_module import make_batches, take_weights, weights_by_block
+from seqrec.training.transitions import TransitionReader
 from tests.conftest import write_dataset
 from tests.golden import assert_unchanged, fill, train
 from tests.histories import as_histories
@@ -61,7 +64,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def config_of(folder: Path, **changes: Any) -> Config:
     """Return the flags of a small model: those of items, prompts, the cache and SASRec by name, then the others."""
     parts: dict[str, Any] = {}
-    for name, part in (("items", ItemOptions), ("prompt", PromptOptions), ("cache", PreInferenceOptions)):
+    groups: dict[str, type[Any]] = {
+        "items": ItemOptions,
+        "prompt": PromptOptions,
+        "cache": PreInferenceOptions,
+        "learning": LearningOptions,
+    }
+    for name, part in groups.items():
         own = {key: changes.pop(key) for key in list(changes) if key in part.__dataclass_fields__}
         parts[name] = part(**own | ({"plm_name": str(folder), "tokenized_len": 8} if name == "items" else {}))
     return Config(**({"model": SMALL} | parts | changes))
@@ -165,7 +174,7 @@ def test_frozen_blocks_have_no_dropout_and_trained_ones_do(models: dict[str, Pat
         module = module_of(config_of(models["opt"], **options), texts).train()
         items = module.model.items
         batch = first_batch(module, texts)
-        pair = [items(batch.rows, batch.texts).detach() for _ in range(2)]
+        pair = [items(batch.items.rows, batch.items.texts).detach() for _ in range(2)]
         assert torch.equal(*pair) != is_random
 
 
@@ -183,25 +192,28 @@ def test_an_item_runs_once_however_often_it_occurs(models: dict[str, Path], text
         data = make_batches(module, texts, leave_one_out(texts)).train
         assert isinstance(data, TrainDataset)
         batch = data[BatchKey(np.arange(30), 0, 0)]
-        assert batch.texts is not None and len(batch.texts.offsets) - 1 == len(batch.rows)
-        assert len(batch.rows.unique()) == len(batch.rows) < len(batch.events)
+        assert batch.items.texts is not None and len(batch.items.texts.offsets) - 1 == len(batch.items.rows)
+        assert len(batch.items.rows.unique()) == len(batch.items.rows) < len(batch.items.events)
         read, offsets = data.reader.sequences.gather(np.arange(30), 7)
         events, targets = np.delete(read, offsets[1:] - 1), np.delete(read, offsets[:-1])
-        assert sorted(batch.rows[batch.events].tolist()) == sorted(events.tolist())
+        assert sorted(batch.items.rows[batch.items.events].tolist()) == sorted(events.tolist())
         named = set(events) | (set(targets) if loss == SAMPLED and head == "tied" else set())
-        extra = set(batch.rows.tolist()) - named
+        extra = set(batch.items.rows.tolist()) - named
         if loss.loss == "ce" and head == "tied":
-            assert batch.classes is not None
-            assert batch.classes.tolist() == np.flatnonzero(data.reader.sequences.item_counts(texts.num_items)).tolist()
+            assert batch.items.classes is not None
+            assert (
+                batch.items.classes.tolist()
+                == np.flatnonzero(data.reader.sequences.item_counts(texts.num_items)).tolist()
+            )
         if refresh == "step":
-            assert torch.equal(batch.rows, cast(Tensor, batch.classes))
+            assert torch.equal(batch.items.rows, cast(Tensor, batch.items.classes))
         else:
-            assert named <= set(batch.rows.tolist()) and len(extra) <= (5 if loss == SAMPLED else 0)
+            assert named <= set(batch.items.rows.tolist()) and len(extra) <= (5 if loss == SAMPLED else 0)
 
 
-def by_hand(model: PLMSASRec, vectors: Tensor) -> Tensor:
+def by_hand(model: TextRecommender, vectors: Tensor) -> Tensor:
     """Return SASRec's outputs for one history, (E, d), by the equations of its post-norm form."""
-    encoder, E = model.encoder, len(vectors)
+    encoder, E = cast(SASRecEncoder, model.encoder), len(vectors)
     x: Tensor = encoder.norm(vectors + encoder.positions.weight[:E])
     blocks: list[Any] = list(encoder.blocks)
     for block in blocks:
@@ -240,7 +252,7 @@ def test_the_loss_is_the_equation(models: dict[str, Path], texts: Dataset, head:
     drawn = data.reader.draw_negatives(BatchKey(rows, 0, 0), 42, order, data.lengths[order], y.numpy())
     others = drawn.items
     if loss == "ce":
-        classes = torch.from_numpy(data.seen) if head == "tied" else torch.arange(1, 41)
+        classes = torch.from_numpy(data.read_items.seen) if head == "tied" else torch.arange(1, 41)
         expected = F.cross_entropy(scores[:, classes], torch.searchsorted(classes, y))
     elif loss == "bce":
         expected = F.softplus(-own).mean() + F.softplus(scores[torch.arange(len(y)), others]).mean()
@@ -268,7 +280,7 @@ def test_the_classes_of_the_full_softmax_are_of_the_epoch_s_start(models: dict[s
             own = dict(module.named_parameters())
             gradient = own["model.items.projection.maps.0.weight"].grad
             assert gradient is not None
-            found.append((loss.detach(), gradient.clone(), len(batch.rows)))
+            found.append((loss.detach(), gradient.clone(), len(batch.items.rows)))
             with torch.no_grad():  # the language model moves within the epoch
                 for name, parameter in own.items():
                     if ".upper." in name:
@@ -304,11 +316,12 @@ def test_an_event_reads_those_before_it_and_no_other_user(models: dict[str, Path
 
 def test_training_sequences_are_the_published_windows(models: dict[str, Path], texts: Dataset) -> None:
     histories = as_histories([[1, 2, 3, 4, 5, 6, 7, 8], [1, 2]])
-    data = TrainDataset(histories, 40, 5, LossOptions(), 0, True, None)
+    reader = TransitionReader(histories, 40, 5, LossOptions(), 0)
+    data = TrainDataset(reader, ItemReader(histories, 40, LossOptions(), True, None))
     batch = data[BatchKey(np.array([0, 1]), 0, 0)]
-    assert batch.rows[batch.events].tolist() == [3, 4, 5, 6, 7, 1]
-    assert batch.rows.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]  # the others of the 40 items occur in no training
-    assert batch.rows[batch.targets - 1].tolist() == [4, 5, 6, 7, 8, 2]
+    assert batch.items.rows[batch.items.events].tolist() == [3, 4, 5, 6, 7, 1]
+    assert batch.items.rows.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]  # the others of the 40 items occur in no training
+    assert batch.items.rows[batch.items.targets - 1].tolist() == [4, 5, 6, 7, 8, 2]
     assert batch.positions.tolist() == [0, 1, 2, 3, 4, 0]
 
 
@@ -403,13 +416,13 @@ def test_flags_that_do_not_fit_one_another(models: dict[str, Path], texts: Datas
     for inner, layers in (((3, 4), 4), ((3, 4), 3), ((3, 4), None)):
         config_of(models["bert"], projection_inner_sizes=inner, projection_n_layers=layers)
     with pytest.raises(UserError, match="--export_name writes a language model's vectors"):
-        Config(input_type="id", export_name="x")
+        Config(input_type="id", learning=LearningOptions(export_name="x"))
     with pytest.raises(UserError, match="--max_item_seq_len 3 must be at least 2 and --min_item_seq_len 5"):
         Config(min_item_seq_len=5, max_item_seq_len=3)
 
 
 def test_ids_need_no_language_model(texts: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("PLMSASRec.language_model.find_backbone", lambda _: pytest.fail("looked for a model"))
+    monkeypatch.setattr("seqrec.items.language_model.find_backbone", lambda _: pytest.fail("looked for a model"))
     module = module_of(Config(input_type="id", model=SMALL), texts)
     assert not module.item_vectors()[0].any()
 
@@ -438,7 +451,10 @@ def test_names_say_what_differs() -> None:
     )
     for options, name in named:
         assert run_name(Config(items=ItemOptions(**options))) == name
-    assert run_name(Config(item_offset=True, prompt=PromptOptions(use_prompt=True))) == "minilm-frozen-prompt-offset"
+    assert (
+        run_name(Config(learning=LearningOptions(item_offset=True), prompt=PromptOptions(use_prompt=True)))
+        == "minilm-frozen-prompt-offset"
+    )
     assert run_name(Config(input_type="id")) == "id"
 
 
@@ -522,14 +538,14 @@ def test_vectors_that_are_there_are_refused_before_training(command: Command, tm
 
     config = Config(
         data_path=command.data,
-        export_name="tuned",
+        learning=LearningOptions(export_name="tuned"),
         embedding_dir=command.runs.parent / "embedding",
         training=TrainingConfig(runs_dir=tmp_path),
     )
     with pytest.raises(UserError, match=r"plm-tuned\.npy is there already: give another --export_name, or --overwrite"):
         train_run(config)
     with pytest.raises(UserError, match="--export_name"):
-        Config(export_name="../x")
+        LearningOptions(export_name="../x")
 
 
 def test_a_run_is_the_same_after_kills(command: Command, tmp_path: Path) -> None:

@@ -2,26 +2,31 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from PLMSASRec.data import ReadTexts
-from PLMSASRec.model import IdVectors, ItemVectors, PooledVectors, Projection, Prompts, TextVectors
-from PLMSASRec.options import Config, ItemOptions, PreInferenceOptions
 from seqrec.basics.errors import UserError
 from seqrec.basics.paths import user_cache
 from seqrec.data.dataset import Dataset
+from seqrec.items.options import ItemOptions, PreInferenceOptions, PromptOptions
+from seqrec.items.prompts import Prompts
+from seqrec.items.vectors import ItemVectors, PooledVectors, Projection, TextVectors
 from seqrec.text.backbones import find_backbone, read_tokenizer, was_trained_on_means
 from seqrec.text.blocks import Architecture, Blocks
 from seqrec.text.lora import add_lora
 from seqrec.text.options import TextPooling
 from seqrec.text.states import FrozenPart, StatesOptions
-from seqrec.text.texts import TextTokens, load_texts
+from seqrec.text.texts import Texts, TextTokens, load_texts
 from seqrec.text.tokens import beside_dataset
 
 log = logging.getLogger(__name__)
+ReadTexts = Callable[[NDArray[np.int64]], Texts]
+"""Maps (R,) items to their texts, or the cached states of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +106,20 @@ def states_options(options: PreInferenceOptions) -> StatesOptions:
     )
 
 
-def build_items(config: Config, dataset: Dataset) -> tuple[ItemVectors, ReadTexts | None]:
-    """Return what makes the items' vectors, and what reads the texts for it, if it reads any."""
-    width = config.model.sasrec_hidden_size
-    if config.input_type == "id":
-        return IdVectors(dataset.num_items, width, config.model.sasrec_initializer_range), None
-    plm = open_language_model(config.items, dataset)
+def build_items(
+    options: ItemOptions, prompt: PromptOptions, cache: PreInferenceOptions, dataset: Dataset, width: int
+) -> tuple[ItemVectors, ReadTexts | None]:
+    """Return what makes the items' vectors of a width, and what reads the texts for it, if it reads any."""
+    plm = open_language_model(options, dataset)
     architecture = plm.architecture
-    projection = Projection(plm.pooling, architecture.width, width, config.items)
+    projection = Projection(plm.pooling, architecture.width, width, options)
     frozen, N = plm.frozen, architecture.num_blocks
-    if config.cache.pre_inference and frozen == N:
-        vectors = plm.frozen_part(config.cache).vectors(plm.pooling)
+    if cache.pre_inference and frozen == N:
+        vectors = plm.frozen_part(cache).vectors(plm.pooling)
         return PooledVectors(torch.from_numpy(vectors), projection), None
-    prompts, longest = None, config.items.tokenized_len
-    if config.prompt.use_prompt:
-        prompt = config.prompt.resolve(plm.pooling, architecture.is_causal)
+    prompts, longest = None, options.tokenized_len
+    if prompt.use_prompt:
+        prompt = prompt.resolve(plm.pooling, architecture.is_causal)
         prompts = Prompts(architecture, prompt)
         longest += prompt.lengths[0] + prompt.lengths[2]
     if architecture.longest is not None and longest > architecture.longest:
@@ -128,13 +132,13 @@ def build_items(config: Config, dataset: Dataset) -> tuple[ItemVectors, ReadText
     split = 0 if prompts is not None or frozen < 0 else frozen
     if split < N:
         upper = Blocks(architecture, split, N, has_pooler).load(weights)
-    if config.cache.pre_inference:
-        read_texts = plm.frozen_part(config.cache).states().read
+    if cache.pre_inference:
+        read_texts = plm.frozen_part(cache).states().read
     elif split > 0:
         lower = Blocks(architecture, 0, split, has_pooler).load(weights)
     items = TextVectors(dataset.num_items, lower, upper, frozen, prompts, plm.pooling, projection)
-    if config.items.lora_r:
-        _add_lora(items, config.items)
+    if options.lora_r:
+        _add_lora(items, options)
     return items, read_texts
 
 
