@@ -42,7 +42,7 @@ class SASRecEncoder(nn.Module):
 
     def __init__(self, options: SasrecOptions) -> None:
         super().__init__()
-        width = options.sasrec_hidden_size
+        self.width = width = options.sasrec_hidden_size
         self.positions = nn.Embedding(options.sasrec_seq_len, width)
         self.norm = nn.LayerNorm(width, eps=options.sasrec_layer_norm_eps)
         self.dropout = Dropout(options.sasrec_hidden_dropout)

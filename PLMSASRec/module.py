@@ -13,7 +13,7 @@ from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
 from seqrec.data.splits import Split
 from seqrec.items.language_model import ReadTexts
-from seqrec.items.recommender import TextRecommender
+from seqrec.items.options import Head
 from seqrec.items.vectors import IdVectors, ItemVectors
 from seqrec.training.item_batches import ItemReader
 from seqrec.training.module import Recommender, TrainedOn
@@ -27,22 +27,25 @@ class PLMSASRecModule(TextModule):
     family = "PLMSASRec"
     config: Config
 
+    def build_encoder(self) -> SASRecEncoder:
+        """Return SASRec."""
+        return SASRecEncoder(self.config.model)
+
     @property
-    def width(self) -> int:
-        """D."""
-        return self.config.model.sasrec_hidden_size
+    def head(self) -> Head:
+        """What scores are taken with."""
+        return self.config.head
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the initial weights of projection, prompts and head."""
+        return self.config.model.sasrec_initializer_range
 
     def build_items(self, dataset: Dataset) -> tuple[ItemVectors, ReadTexts | None]:
         """Return what makes the items' vectors, and what reads the texts for it, if it reads any."""
         if self.config.input_type == "id":
             return IdVectors(dataset.num_items, self.width, self.config.model.sasrec_initializer_range), None
         return super().build_items(dataset)
-
-    def build_model(self, items: ItemVectors) -> TextRecommender:
-        """Return the model over item vectors."""
-        options = self.config.model
-        encoder = SASRecEncoder(options)
-        return TextRecommender(items, encoder, self.width, self.config.head, options.sasrec_initializer_range)
 
     def training_data(self, train: Histories, num_items: int) -> TrainDataset:
         """Return the training histories in batches of inputs, targets and negatives."""
@@ -64,9 +67,9 @@ class PLMSASRecModule(TextModule):
         """Return (n,) number of events read of each history."""
         return np.minimum(histories.lengths, self.config.model.sasrec_seq_len)
 
-    def read(self, inputs: Inputs, table: Tensor) -> Tensor:
+    def read(self, inputs: Inputs) -> Tensor:
         """Return the last event's output of each history, (B, d)."""
-        vectors = F.embedding(inputs.items, table)
+        vectors = F.embedding(inputs.items, self.encoded())
         hidden: Tensor = self.model.encoder(vectors, inputs.positions, inputs.layout, inputs.last)
         return hidden[inputs.order]
 

@@ -43,7 +43,6 @@ def main(config: Config) -> None:
 
     from PerSRec.finetune import load_with_tokens
     from PerSRec.memory import make_memory
-    from seqrec.text.encoding import weights_sha256
 
     dataset, module = load_with_tokens(config.run, config.data_path)
     module.to(find_device(config.device))
@@ -52,7 +51,9 @@ def main(config: Config) -> None:
     start = time.perf_counter()
     folder = config.output or config.run / "memory"
     histories = held_out[config.histories]
-    found, computed = make_memory(module.model, weights_sha256(module), dataset, histories, folder, config.skipped)
+    found, computed = make_memory(
+        module.encoder, module.embed, module.digest(), dataset, histories, folder, config.skipped
+    )
     size = sum(file.stat().st_size for file in found.iterdir())
     logging.getLogger(__name__).info(
         "%s users, %s of them computed now in %.1f s; %.1f kB each, in %s",

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from PerSRec.options import HistoryOptions
+from PerSRec.options import Config, HistoryOptions
 from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Histories
-from seqrec.nn.losses import LossOptions
 from seqrec.nn.negatives import Negatives
 from seqrec.nn.ragged import longest_first
 from seqrec.nn.segments import Rows, Segments, Window, insert_tokens, newest_events
+from seqrec.training.item_batches import ItemBatch, ItemReader
 from seqrec.training.transitions import TransitionReader
 
 
@@ -32,6 +32,14 @@ class Inputs(NamedTuple):
     order: Tensor
     seconds: Tensor | None = None
     """(E,) time of each row; a token has that of the event before it."""
+
+
+class TextBatch(NamedTuple):
+    """Histories, and the items to encode for them."""
+
+    items: ItemBatch
+    rows: Rows
+    seconds: Tensor | None = None
 
 
 class TrainBatch(NamedTuple):
@@ -87,36 +95,42 @@ def cut_histories(train: Histories, options: HistoryOptions) -> Histories:
     return Histories(train.items, train.users[owner], starts, ends, train.times)
 
 
-class TrainDataset(Dataset[TrainBatch]):
-    """Training sequences with at least one transition."""
+def make_reader(config: Config, train: Histories, num_items: int) -> TransitionReader:
+    """Return what reads the transitions of training sequences.
+
+    Raises:
+        UserError: If the dataset has no times, and the model reads them.
+    """
+    if config.model.time_bias and train.times is None:
+        raise UserError("this dataset has no timestamps, only order: train without --time_bias")
+    cut = cut_histories(train, config.history)
+    return TransitionReader(cut, num_items, config.history.maxlen, config.objective, config.training.seed)
+
+
+class HistoryDataset(Dataset[TrainBatch | TextBatch]):
+    """Training sequences with at least one transition; with `read_items`, their items are to be encoded."""
 
     def __init__(
-        self,
-        train: Histories,
-        num_items: int,
-        options: HistoryOptions,
-        objective: LossOptions,
-        seed: int,
-        timed: bool = False,
+        self, reader: TransitionReader, window: Window, timed: bool, read_items: ItemReader | None = None
     ) -> None:
-        if timed and train.times is None:
-            raise UserError("this dataset has no timestamps, only order: train without --time_bias")
-        self.window, self.timed = options.window, timed
-        self.reader = TransitionReader(cut_histories(train, options), num_items, options.maxlen, objective, seed)
+        self.reader, self.window, self.timed, self.read_items = reader, window, timed, read_items
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """(n,) number of events of each sequence."""
         return self.reader.lengths
 
-    def __getitem__(self, key: BatchKey) -> TrainBatch:
+    def __getitem__(self, key: BatchKey) -> TrainBatch | TextBatch:
         read = self.reader.read(key)
         rows = insert_tokens(read.lengths, self.window)
+        seconds = row_times(rows, read.lengths, self.reader.times(read)) if self.timed else None
+        if self.read_items is not None:
+            return TextBatch(self.read_items(read), rows, seconds)
         return TrainBatch(
             items=torch.from_numpy(read.events),
             rows=rows,
             targets=torch.from_numpy(read.targets),
             negatives=read.negatives,
             num_counted=read.num_counted,
-            seconds=row_times(rows, read.lengths, self.reader.times(read)) if self.timed else None,
+            seconds=seconds,
         )

@@ -41,22 +41,20 @@ def main(config: Config) -> None:
 
     from PerSRec.finetune import load_with_tokens
     from PerSRec.memory import open_memory
+    from PerSRec.module import batches_of
     from seqrec.comparison.intervals import compare_means
     from seqrec.comparison.results import read_run
     from seqrec.evaluation.metrics import ndcg_at_k
-    from seqrec.text.encoding import weights_sha256
-    from seqrec.training.id_model import make_batches
     from seqrec.training.trainer import test
 
     log = logging.getLogger(__name__)
     dataset, module = load_with_tokens(config.run, config.data_path)
     if config.from_cache:
         folder = config.memory or config.run / "memory"
-        module.memory = open_memory(module.model, weights_sha256(module), dataset, folder, config.tokens)
+        module.memory = open_memory(module.encoder, module.digest(), dataset, folder, config.tokens)
     flags = module.config
     split = flags.protocol.hold_out(dataset)
-    train = module.training_data(flags, split.train, dataset.num_items)
-    seconds = test(module, make_batches(module, flags, dataset, split, train), flags.training)
+    seconds = test(module, batches_of(module, dataset, split), flags.training)
     told = ", ".join(f"{name} {module.results[name]:.4f}" for name in ("NDCG@10", "Recall@10", "MRR"))
     log.info("%s, %.1f s", told, seconds)
     if (memory := module.memory) is not None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from PerSRec.module import PerSRecModule
+    from PerSRec.module import HLLMModule, PerSRecModule
     from seqrec.data.dataset import Dataset
     from seqrec.training.module import Recommender, TrainedOn
 
@@ -22,34 +22,32 @@ if TYPE_CHECKING:
 
 def main(config: Config) -> None:
     """Run one PerSRec model."""
-    from PerSRec.module import PerSRecModule
-    from seqrec.training.id_model import train_id_model
+    from PerSRec.module import train
 
-    train_id_model(PerSRecModule, config)
+    train(config)
 
 
 def restore(
     config: Config, dataset: Dataset, state: dict[str, Tensor], trained: TrainedOn | None = None
 ) -> Recommender:
-    """Return a trained PerSRec model for use, see `restore_id_model`."""
-    from PerSRec.module import PerSRecModule
-    from seqrec.training.id_model import restore_id_model
+    """Return a trained PerSRec model for use, see `restore_trained`."""
+    from PerSRec.module import restore_trained
 
-    return restore_id_model(PerSRecModule, config, dataset, state, trained)
+    return restore_trained(config, dataset, state, trained)
 
 
-def load_with_tokens(run: Path, data_path: Path | None = None) -> tuple[Dataset, PerSRecModule]:
+def load_with_tokens(run: Path, data_path: Path | None = None) -> tuple[Dataset, PerSRecModule | HLLMModule]:
     """Return a run's dataset and its model, which has user tokens.
 
     Raises:
         UserError: If it has none.
     """
-    from PerSRec.module import PerSRecModule
+    from PerSRec.module import HLLMModule, PerSRecModule
     from seqrec.training.restore import load_run
 
     dataset, recommender = load_run(run, data_path)
     module = recommender.module
-    if not isinstance(module, PerSRecModule) or module.model.tokens is None:
+    if not isinstance(module, PerSRecModule | HLLMModule) or module.encoder.tokens is None:
         raise UserError(f"{run} has no user tokens: train PerSRec with --number_of_user_tokens K first")
     return dataset, module
 

@@ -1,10 +1,12 @@
 """Users' old events, compressed once into the keys and values of their tokens, and read in their place from then on.
 
-Shapes: U users of the dataset, B of a batch, K tokens, D width.
+Shapes: U users of the dataset, B of a batch, K tokens, D width, M numbers that a block keeps of a
+key.
 """
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from PerSRec.data import Inputs, make_inputs, row_times
-from PerSRec.model import HistoryModel
+from PerSRec.encoder import HistoryEncoder
 from seqrec.basics.cache import CachedArrays, open_arrays
 from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.files import write_json
@@ -33,6 +35,8 @@ BATCH_EVENTS = 1 << 14
 """Old events and tokens of a batch."""
 _FACTOR = np.uint64(6364136223846793005)
 Tokens = Literal["own", "other", "zero"]
+Embed = Callable[[Tensor], Tensor]
+"""Maps (T,) items to their (T, D) vectors."""
 
 
 class Recalled(NamedTuple):
@@ -42,7 +46,7 @@ class Recalled(NamedTuple):
     rows: Rows
     newest: Segments
     kept: Tensor
-    """(B, blocks, 2, K, D)."""
+    """(B, blocks, 2, K, M)."""
     seconds: Tensor | None
 
 
@@ -82,16 +86,20 @@ def user_keys(dataset: Dataset) -> NDArray[np.uint64]:
 
 
 @torch.no_grad()
-def compress_histories(model: HistoryModel, old: Histories, firsts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Return the `memory` of some old events, (B, blocks, 2, K, D) float32, and the `times` of tokens, (B, K).
+def compress_histories(
+    encoder: HistoryEncoder, embed: Embed, old: Histories, firsts: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
+    """Return the `memory` of some old events, (B, blocks, 2, K, M) float32, and the `times` of tokens, (B, K).
 
     Args:
-        model: In evaluation mode.
+        encoder: In evaluation mode, with user tokens.
+        embed: Returns the vectors of items.
         old: Of each user; may be empty.
         firsts: (B,) place of each user's first event, whose time stands for that of no old event.
     """
-    window, device = model.window.old, model.item_embedding.weight.device
-    K, timed = window.num_tokens, model.options.time_bias
+    assert encoder.tokens is not None
+    window, device = encoder.window.old, encoder.tokens.device
+    K, timed = window.num_tokens, encoder.timed
     memory: list[Tensor] = []
     times: list[NDArray[np.int64]] = []
     batches = RowSampler(old.lengths + K, max_tokens=BATCH_EVENTS, shuffle=False).batches()
@@ -109,8 +117,8 @@ def compress_histories(model: HistoryModel, old: Histories, firsts: NDArray[np.i
             of_tokens[lengths == 0] = old.times[firsts[rows]][lengths == 0, None]
             seconds[read.tokens] = torch.from_numpy(of_tokens)
             seconds = seconds.to(device)
-        vectors = model.item_embedding(torch.from_numpy(items).to(device))
-        memory.append(model.compress(vectors, read.to(device), seconds).cpu())
+        vectors = embed(torch.from_numpy(items).to(device))
+        memory.append(encoder.compress(vectors, read.to(device), seconds).float().cpu())
         times.append(of_tokens)
     back = np.argsort(np.concatenate([batch[::-1] for batch in batches]))
     return {"memory": torch.cat(memory).numpy()[back], "times": np.concatenate(times)[back]}
@@ -126,7 +134,7 @@ class CompressedHistories:
     starts: NDArray[np.int64]
     """(U,) place of each user's first event."""
     memory: NDArray[Any]
-    """(n, blocks, 2, K, D)."""
+    """(n, blocks, 2, K, M)."""
     times: NDArray[np.int64] | None
     """(n, K) of tokens, where attention depends on time."""
     row_of: NDArray[np.int64]
@@ -185,21 +193,28 @@ class CompressedHistories:
 
 
 def make_memory(
-    model: HistoryModel, digest: str, dataset: Dataset, histories: Histories, folder: Path, skipped: int = 0
+    encoder: HistoryEncoder,
+    embed: Embed,
+    digest: str,
+    dataset: Dataset,
+    histories: Histories,
+    folder: Path,
+    skipped: int = 0,
 ) -> tuple[Path, int]:
     """Compress the old events of users, unless that was done, and return the arrays' folder and how many were computed.
 
     Users whose old events are what they were keep what was computed for them.
 
     Args:
-        model: In evaluation mode.
-        digest: Of its weights.
+        encoder: In evaluation mode, with user tokens.
+        embed: Returns the vectors of items.
+        digest: Of the weights and the items.
         dataset: Whose users these are.
         histories: One of each user.
         folder: Of all that is kept; it is created.
         skipped: Newest old events that are left out.
     """
-    old = old_events(histories, model.window, skipped)
+    old = old_events(histories, encoder.window, skipped)
     checks, keys = checksums(old), user_keys(dataset)[histories.users]
     ends = old.ends - dataset.offsets[histories.users]
     described = hashlib.sha256(checks.tobytes() + keys.tobytes() + ends.tobytes()).hexdigest()
@@ -221,13 +236,13 @@ def make_memory(
         missing = np.flatnonzero(found < 0)
         computed += len(missing)
         firsts = dataset.offsets[histories.users[rows]]
-        shape = (len(rows), len(model.blocks), 2, model.window.num_tokens, model.options.hidden_units)
+        shape = (len(rows), *encoder.memory_shape)
         made: dict[str, NDArray[Any]] = {
             "memory": np.empty(shape, np.float32),
-            "times": np.zeros((len(rows), shape[3]), np.int64),
+            "times": np.zeros((len(rows), encoder.window.num_tokens), np.int64),
         }
         if len(missing):
-            for name, array in compress_histories(model, old.select(rows[missing]), firsts[missing]).items():
+            for name, array in compress_histories(encoder, embed, old.select(rows[missing]), firsts[missing]).items():
                 made[name][missing] = array
         if before is not None:
             for name, array in made.items():
@@ -261,7 +276,7 @@ def _arrays(folder: Path, digest: str) -> dict[str, NDArray[Any]] | None:
 
 
 def open_memory(
-    model: HistoryModel, digest: str, dataset: Dataset, folder: Path, tokens: Tokens = "own"
+    encoder: HistoryEncoder, digest: str, dataset: Dataset, folder: Path, tokens: Tokens = "own"
 ) -> CompressedHistories:
     """Return what a folder keeps for a dataset's users.
 
@@ -277,10 +292,10 @@ def open_memory(
     row, starts = _rows_of(arrays, user_keys(dataset)), dataset.offsets[:-1]
     ends = np.where(row >= 0, arrays["ends"][row], 0)
     limit = np.minimum(starts + ends, dataset.offsets[1:])
-    first = np.maximum(limit - model.window.old.length, starts)
+    first = np.maximum(limit - encoder.window.old.length, starts)
     old = dataset.histories(np.arange(dataset.num_users), first, limit)
     same = (starts + ends == limit) & (checksums(old) == arrays["checks"][row])
-    times = arrays["times"] if model.options.time_bias else None
+    times = arrays["times"] if encoder.timed else None
     return CompressedHistories(
-        model.window, dataset.items, starts, arrays["memory"], times, np.where(same, row, -1), ends, tokens
+        encoder.window, dataset.items, starts, arrays["memory"], times, np.where(same, row, -1), ends, tokens
     )

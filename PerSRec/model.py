@@ -1,264 +1,32 @@
-"""HSTU and SASRec over histories whose old events reach the recent ones through learned tokens.
+"""Item vectors by id, and what reads histories of them. Shapes: N items, R items that are asked for, D width."""
 
-Shapes: B users, T events of all, K tokens, E rows of events and tokens, Q rows that ask, D width, N items.
-Source: HSTU, Zhai et al. (2024), https://arxiv.org/abs/2402.17152; user tokens, https://arxiv.org/abs/2601.03479.
-Deviations: histories are ragged, so nothing is computed for padding and nothing attends to it; HSTU's sums are divided
-by the number of places, not of queries, so that a history's old part can be computed apart from its recent one.
-"""
-
-from collections.abc import Sequence
-from typing import NamedTuple
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from PerSRec.blocks import BlockEncoder
+from PerSRec.encoder import HistoryEncoder
 from PerSRec.options import ModelOptions
-from seqrec.nn.dropout import Dropout
 from seqrec.nn.item_table import GivenVectors, ItemTable
-from seqrec.nn.pointwise import NUM_BUCKETS, Bias, pointwise_attention, time_buckets
-from seqrec.nn.segments import Rows, Segments, Window, attend_segments
+from seqrec.nn.segments import Window
 
 
-class Relations(NamedTuple):
-    """How far apart the rows of one rectangle are."""
+def build_encoder(options: ModelOptions, window: Window) -> HistoryEncoder:
+    """Return what reads histories: HSTU's blocks, SASRec's, or those of a language model."""
+    if options.model != "llama":
+        return BlockEncoder(options, window)
+    from PerSRec.language_model import build_language_model
 
-    distances: Tensor | None
-    """(n, L, C) int64 places between queries and the tokens before their segment."""
-    buckets: Tensor | None
-    """(n, L, M) uint8 buckets of the time between queries and keys."""
-
-
-class View(NamedTuple):
-    """What a block reads: segments, and how far apart their rows are, by rectangle."""
-
-    segments: Segments
-    relations: Sequence[Relations]
-
-
-def with_memory(x: Tensor, memory: Tensor | None, which: int) -> Tensor:
-    """Return the (E, D) keys (0) or values (1) of rows, and after them those that a block's memory holds, if any."""
-    return x if memory is None else torch.cat([x, memory[:, which].flatten(0, 1)])
-
-
-class HSTUBlock(nn.Module):
-    """Gated attention without a softmax, and a residual."""
-
-    def __init__(self, options: ModelOptions, window: Window) -> None:
-        super().__init__()
-        width = options.hidden_units
-        self.num_heads, self.normaliser = options.n_heads, float(window.num_places)
-        self.gate_query = nn.Linear(width, 2 * width, bias=False)
-        self.key_value = nn.Linear(width, 2 * width, bias=False)
-        self.out = nn.Linear(width, width)
-        self.dropout = Dropout(options.dropout_rate)
-        relative = options.enable_relative_attention_bias
-        self.position_bias = nn.Parameter(torch.empty(window.num_places).normal_(std=0.02)) if relative else None
-        self.time_bias = nn.Parameter(torch.empty(NUM_BUCKETS + 1).normal_(std=0.02)) if options.time_bias else None
-        for part in (self.gate_query, self.key_value):
-            nn.init.normal_(part.weight, std=0.02)
-        nn.init.xavier_uniform_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, x: Tensor, view: View, memory: Tensor | None = None) -> Tensor:
-        """Return the (Q, D) of rows that ask, in the order of their segments, from (E, D).
-
-        Args:
-            x: (E, D).
-            view: Which rows see which.
-            memory: (B, 2, K, D) keys and values of tokens that are not among the rows.
-        """
-        asked = x[view.segments.queries]
-        gate, query = F.silu(self.gate_query(_normed(asked))).chunk(2, dim=-1)
-        key, value = (with_memory(part, memory, which) for which, part in enumerate(self.keys_values(x)))
-        mixed = _normed(self._attend(query, key, value, view))
-        out: Tensor = asked + self.out(self.dropout(gate * mixed))
-        return out
-
-    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the keys and values of (..., D) rows."""
-        key, value = F.silu(self.key_value(_normed(x))).chunk(2, dim=-1)
-        return key, value
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, view: View) -> Tensor:
-        segments = view.segments
-        asked, seen = segments.query_layout, segments.key_layout
-        packed = zip(
-            asked.pack(query),
-            seen.pack(key[segments.keys]),
-            seen.pack(value[segments.keys]),
-            view.relations,
-            strict=True,
-        )
-        out = []
-        for q, k, v, (distances, buckets) in packed:
-            bias = None
-            if self.position_bias is not None:
-                bias = Bias(self.position_bias, distances, self.time_bias, buckets)
-            q, k, v = (part.unflatten(2, (self.num_heads, -1)) for part in (q, k, v))
-            mixed = pointwise_attention(q, k, v, causal=segments.is_causal, normaliser=self.normaliser, bias=bias)
-            out.append(mixed.flatten(2))
-        return asked.unpack(out)
-
-
-def _normed(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
-
-
-class SASRecBlock(nn.Module):
-    """Attention and a feed-forward network, each followed by its residual and norm."""
-
-    def __init__(self, options: ModelOptions) -> None:
-        super().__init__()
-        width, rate = options.hidden_units, options.dropout_rate
-        self.num_heads = options.n_heads
-        self.attention_dropout = rate if options.attn_dropout_prob is None else options.attn_dropout_prob
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.attention_out = nn.Linear(width, width)
-        self.attention_norm = nn.LayerNorm(width, eps=1e-12)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(width, options.inner_size * width),
-            nn.GELU(),
-            nn.Linear(options.inner_size * width, width),
-            Dropout(rate),
-        )
-        self.feed_forward_norm = nn.LayerNorm(width, eps=1e-12)
-        self.dropout = Dropout(rate)
-        for part in self.modules():
-            if isinstance(part, nn.Linear):
-                nn.init.normal_(part.weight, std=0.02)
-                nn.init.zeros_(part.bias)
-
-    def forward(self, x: Tensor, view: View, memory: Tensor | None = None) -> Tensor:
-        """Return the (Q, D) of rows that ask; for the arguments see `HSTUBlock.forward`."""
-        asked = x[view.segments.queries]
-        key, value = (with_memory(part, memory, which) for which, part in enumerate(self.keys_values(x)))
-        rate = self.attention_dropout if self.training else 0.0
-        mixed = attend_segments(self.query(asked), key, value, view.segments, num_heads=self.num_heads, dropout=rate)
-        asked = self.attention_norm(asked + self.dropout(self.attention_out(mixed)))
-        out: Tensor = self.feed_forward_norm(asked + self.feed_forward(asked))
-        return out
-
-    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the keys and values of (..., D) rows."""
-        key, value = self.key_value(x).chunk(2, dim=-1)
-        return key, value
+    return build_language_model(options, window)
 
 
 class HistoryModel(nn.Module):
-    """Item table, user tokens, places and blocks."""
+    """An item table and an encoder of histories."""
 
-    def __init__(
-        self, num_items: int, window: Window, options: ModelOptions, given: GivenVectors | None = None
-    ) -> None:
-        """Start from random item vectors, or from given ones.
-
-        Args:
-            num_items: N.
-            window: Slots of a history and its tokens.
-            options: The architecture.
-            given: Given item vectors.
-        """
+    def __init__(self, num_items: int, encoder: HistoryEncoder, given: GivenVectors | None = None) -> None:
+        """Start from random item vectors, or from given ones."""
         super().__init__()
-        self.window, self.options = window, options
-        width = options.hidden_units
-        self.item_embedding = ItemTable(num_items, width, 0.02, given)
-        self.places = nn.Embedding(window.num_places, width)
-        K = window.num_tokens
-        self.tokens = nn.Parameter(torch.empty(K, width).normal_(std=0.02)) if K else None
-        self.dropout = Dropout(options.dropout_rate)
-        self.norm = nn.LayerNorm(width, eps=1e-12) if options.model == "sasrec" else None
-        self.blocks = nn.ModuleList(
-            SASRecBlock(options) if options.model == "sasrec" else HSTUBlock(options, window)
-            for _ in range(options.n_layers)
-        )
-        nn.init.normal_(self.places.weight, std=0.02)
+        self.encoder = encoder
+        self.item_embedding = ItemTable(num_items, encoder.width, 0.02, given)
 
     def item_vectors(self, table: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
         """Return the item vectors for scoring: `table`, (R, D), if given, else all, (N+1, D)."""
         return self.item_embedding.vectors() if table is None else table
-
-    def forward(
-        self,
-        vectors: Tensor,
-        rows: Rows,
-        seconds: Tensor | None = None,
-        newest: Segments | None = None,
-        memory: Tensor | None = None,
-    ) -> Tensor:
-        """Return each event's vector that predicts the next event.
-
-        Args:
-            vectors: (T, D) of the events' items.
-            rows: Where events and tokens stand.
-            seconds: (E,) times of the rows, those of a memory too, under `time_bias`.
-            newest: Of the newest events, if these alone are asked.
-            memory: (B, blocks, 2, K, D) of `compress`, if the tokens are not among the rows.
-
-        Returns:
-            (T, D), or (B, D) for the newest events.
-        """
-        x = self._enter(vectors, rows)
-        view = self._view(rows.segments, rows.places, seconds)
-        kept = [None] * len(self.blocks) if memory is None else memory.unbind(1)
-        for block, own in zip(self.blocks[:-1], kept[:-1], strict=True):
-            x = self._in_order(rows, block(x, view, own))
-        if newest is not None:
-            last: Tensor = self.blocks[-1](x, self._view(newest, rows.places, seconds), kept[-1])
-            return last
-        return self._in_order(rows, self.blocks[-1](x, view, kept[-1]))[rows.events]
-
-    def compress(self, vectors: Tensor, rows: Rows, seconds: Tensor | None = None) -> Tensor:
-        """Return what the blocks make of users' tokens, (B, blocks, 2, K, D): their keys and values.
-
-        Args:
-            vectors: (T, D) of the old events' items.
-            rows: Where these and the tokens stand in the old part of the window.
-            seconds: (E,) times of the rows, under `time_bias`.
-        """
-        x, kept = self._enter(vectors, rows), []
-        view = self._view(rows.segments, rows.places, seconds)
-        for number, block in enumerate(self.blocks):
-            assert isinstance(block, HSTUBlock | SASRecBlock)
-            kept.append(torch.stack(block.keys_values(x[rows.tokens]), dim=1))
-            if number < len(self.blocks) - 1:
-                x = self._in_order(rows, block(x, view))
-        return torch.stack(kept, dim=1)
-
-    @staticmethod
-    def _in_order(rows: Rows, asked: Tensor) -> Tensor:
-        """Return (E, D) rows from those of segments."""
-        return torch.empty_like(asked).index_copy(0, rows.segments.queries, asked)
-
-    def _enter(self, vectors: Tensor, rows: Rows) -> Tensor:
-        """Return what the first block reads, (E, D)."""
-        x = vectors if self.tokens is None else torch.cat([vectors, self.tokens])[rows.source]
-        places = self.places(rows.places[: len(x)])
-        if self.norm is None:
-            entered: Tensor = self.dropout(torch.add(places, x, alpha=self.options.hidden_units**0.5))
-            return entered
-        entered = self.dropout(self.norm(x + places))
-        return entered
-
-    def _view(self, segments: Segments, places: Tensor, seconds: Tensor | None) -> View:
-        """Return how far apart the rows of each rectangle are, where blocks depend on it."""
-        rectangles = len(segments.key_layout.rectangles)
-        if self.options.model == "sasrec" or not self.options.enable_relative_attention_bias:
-            return View(segments, [Relations(None, None)] * rectangles)
-        asked, seen = (
-            layout.pack(places[index])
-            for layout, index in ((segments.query_layout, segments.queries), (segments.key_layout, segments.keys))
-        )
-        found = []
-        for q, k in zip(asked, seen, strict=True):
-            C = k.shape[1] - q.shape[1]
-            found.append((q[:, :, None] - k[:, None, :C]).clamp_(min=0) if C else None)
-        if seconds is None:
-            return View(segments, [Relations(distances, None) for distances in found])
-        times = zip(
-            segments.query_layout.pack(seconds[segments.queries]),
-            segments.key_layout.pack(seconds[segments.keys]),
-            strict=True,
-        )
-        return View(segments, [Relations(d, time_buckets(*t)) for d, t in zip(found, times, strict=True)])

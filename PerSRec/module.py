@@ -1,7 +1,10 @@
-"""What PerSRec reads of a history and learns from a batch, as a Lightning module."""
+"""What PerSRec reads of a history and learns from a batch, as Lightning modules: over ids, and over texts."""
 
+import hashlib
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,83 +12,205 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from PerSRec.data import Inputs, TrainBatch, TrainDataset, make_inputs
+from PerSRec.data import HistoryDataset, Inputs, TextBatch, TrainBatch, make_inputs, make_reader
+from PerSRec.encoder import HistoryEncoder
 from PerSRec.memory import CompressedHistories, MixedInputs, open_memory
-from PerSRec.model import HistoryModel
+from PerSRec.model import HistoryModel, build_encoder
 from PerSRec.options import Config
 from seqrec.data.dataset import Dataset, Histories
+from seqrec.data.discovery import open_dataset
+from seqrec.data.splits import Split
+from seqrec.items.language_model import ReadTexts, build_items
+from seqrec.items.vectors import ItemVectors
 from seqrec.nn.item_table import GivenVectors
+from seqrec.nn.segments import Window
 from seqrec.text.encoding import weights_sha256
-from seqrec.training.id_model import IdModule
+from seqrec.training import id_model, text_module
+from seqrec.training.batches import BatchModule
+from seqrec.training.item_batches import ItemReader
+from seqrec.training.module import NextItemModule, Recommender, TrainedOn
 
 log = logging.getLogger(__name__)
 
 
-class PerSRecModule(IdModule):
+class HistoryModule(NextItemModule):
     """Every event of a training sequence predicts the next; in use, the newest one does."""
 
     family = "PerSRec"
-    config: Config
+    config: Any
+    model: Any
     memory: CompressedHistories | None = None
     """Where old events are read from, if they are compressed."""
 
+    @property
+    def encoder(self) -> HistoryEncoder:
+        """What reads histories."""
+        encoder: HistoryEncoder = self.model.encoder
+        return encoder
+
+    def embed(self, items: Tensor) -> Tensor:
+        """Return the (T, D) vectors of items outside training."""
+        raise NotImplementedError
+
+    def digest(self) -> str:
+        """Return a hash of all that turns old events into what a memory keeps."""
+        raise NotImplementedError
+
+    def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs | MixedInputs:
+        """Return the latest events of some histories, or the recent ones where the old ones are compressed."""
+        if self.memory is not None:
+            return self.memory.make_inputs(histories, rows)
+        return make_inputs(histories, rows, self.config.history.window, self.encoder.timed)
+
+    def use_memory(self, folder: Path, dataset: Dataset) -> None:
+        """Read the old events of a dataset's users from what a folder keeps of them."""
+        self.memory = open_memory(self.encoder, self.digest(), dataset, folder)
+        log.info("old events of %s of %s users are compressed", *(f"{n:,}" for n in self.memory.num_users))
+
+    def count_events(self, histories: Histories) -> NDArray[np.int64]:
+        """Return (n,) number of events read of each history."""
+        window: Window = self.config.history.window
+        return np.minimum(histories.lengths, window.length if self.memory is None else window.num_recent)
+
+    def read_histories(self, inputs: Inputs | MixedInputs) -> Tensor:
+        """Return the newest event's output of each history, (B, D)."""
+        if isinstance(inputs, Inputs):
+            hidden: Tensor = self.encoder(self.embed(inputs.items), inputs.rows, inputs.seconds, inputs.newest)
+            return hidden[inputs.order]
+        found = []
+        if (recalled := inputs.recalled) is not None:
+            vectors = self.embed(recalled.items)
+            found.append(self.encoder(vectors, recalled.rows, recalled.seconds, recalled.newest, recalled.kept))
+        if inputs.whole is not None:
+            found.append(self.read_histories(inputs.whole))
+        return torch.cat(found)[inputs.order]
+
+    def make_temperature(self) -> nn.Parameter | None:
+        """Return the logarithm of a temperature that is learned, if it is."""
+        temp = self.config.objective.temp
+        return nn.Parameter(torch.tensor(temp).log()) if self.config.learn_temp and temp is not None else None
+
+    @staticmethod
+    def over_learned(hidden: Tensor, log_temp: Tensor) -> Tensor:
+        """Normalise and divide by a learned temperature, which is at least 0.01."""
+        return F.normalize(hidden, dim=1) / log_temp.exp().clamp(min=0.01)
+
+
+class PerSRecModule(HistoryModule, id_model.IdModule):
+    """Items by id."""
+
+    config: Config
+
     def __init__(self, config: Config, num_items: int, given: GivenVectors | None) -> None:
         super().__init__(config, num_items, given)
-        temp = config.objective.temp
-        self.log_temp = nn.Parameter(torch.tensor(temp).log()) if config.learn_temp and temp is not None else None
+        self.log_temp = self.make_temperature()
 
     @classmethod
-    def training_data(cls, config: Config, train: Histories, num_items: int) -> TrainDataset:
+    def training_data(cls, config: Config, train: Histories, num_items: int) -> HistoryDataset:
         """Return the training histories in batches of inputs, targets and negatives."""
-        options, timed = config.history, config.model.time_bias
-        return TrainDataset(train, num_items, options, config.objective, config.training.seed, timed)
+        return HistoryDataset(make_reader(config, train, num_items), config.history.window, config.model.time_bias)
 
     def build_model(self, num_items: int, given: GivenVectors | None) -> HistoryModel:
         """Return the model for a catalogue."""
-        return HistoryModel(num_items, self.config.history.window, self.config.model, given)
+        return HistoryModel(num_items, build_encoder(self.config.model, self.config.history.window), given)
 
     @property
     def maxlen(self) -> int:
         """Most recent events that the model reads."""
         return self.config.history.maxlen
 
-    def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs | MixedInputs:
-        """Return the latest events of some histories, or the recent ones where the old ones are compressed."""
-        if self.memory is not None:
-            return self.memory.make_inputs(histories, rows)
-        return make_inputs(histories, rows, self.config.history.window, self.config.model.time_bias)
+    def embed(self, items: Tensor) -> Tensor:
+        """Return the (T, D) vectors of items."""
+        vectors: Tensor = self.model.item_embedding(items)
+        return vectors
 
-    def use_memory(self, folder: Path, dataset: Dataset) -> None:
-        """Read the old events of a dataset's users from what a folder keeps of them."""
-        self.memory = open_memory(self.model, weights_sha256(self), dataset, folder)
-        log.info("old events of %s of %s users are compressed", *(f"{n:,}" for n in self.memory.num_users))
-
-    def count_events(self, histories: Histories) -> NDArray[np.int64]:
-        """Return (n,) number of events read of each history."""
-        maxlen = self.maxlen if self.memory is None else self.config.history.window.num_recent
-        return np.minimum(histories.lengths, maxlen)
+    def digest(self) -> str:
+        """Return a hash of the weights."""
+        return weights_sha256(self)
 
     def predict(self, batch: TrainBatch, items: Tensor, table: Tensor) -> Tensor:
         """Return the output of every event, (T, D)."""
-        hidden: Tensor = self.model(F.embedding(items, table), batch.rows, batch.seconds)
+        hidden: Tensor = self.encoder(F.embedding(items, table), batch.rows, batch.seconds)
         return hidden
 
     def read(self, inputs: Inputs | MixedInputs) -> Tensor:
         """Return the newest event's output of each history, (B, D)."""
-        if isinstance(inputs, Inputs):
-            vectors = self.model.item_embedding(inputs.items)
-            hidden: Tensor = self.model(vectors, inputs.rows, inputs.seconds, inputs.newest)
-            return hidden[inputs.order]
-        found = []
-        if (recalled := inputs.recalled) is not None:
-            vectors = self.model.item_embedding(recalled.items)
-            found.append(self.model(vectors, recalled.rows, recalled.seconds, recalled.newest, recalled.kept))
-        if inputs.whole is not None:
-            found.append(self.read(inputs.whole))
-        return torch.cat(found)[inputs.order]
+        return self.read_histories(inputs)
 
     def _scaled(self, hidden: Tensor) -> Tensor:
-        """Normalise and divide by the temperature, which may be learned and is at least 0.01."""
-        if self.log_temp is None:
-            return super()._scaled(hidden)
-        return F.normalize(hidden, dim=1) / self.log_temp.exp().clamp(min=0.01)
+        return super()._scaled(hidden) if self.log_temp is None else self.over_learned(hidden, self.log_temp)
+
+
+class HLLMModule(HistoryModule, text_module.TextModule):
+    """Items by what a language model makes of their texts."""
+
+    config: Config
+
+    def __init__(self, config: Config, dataset: Dataset) -> None:
+        super().__init__(config, dataset)
+        self.log_temp = self.make_temperature()
+
+    def build_items(self, dataset: Dataset) -> tuple[ItemVectors, ReadTexts | None]:
+        """Return what makes the items' vectors, and what reads the texts for it, if it reads any."""
+        config, prompt = self.config, self.config.prompt
+        options = replace(config.items, pooling_method="last") if prompt.use_prompt else config.items
+        return build_items(options, prompt, config.cache, dataset, self.width)
+
+    def build_encoder(self) -> HistoryEncoder:
+        """Return what reads histories."""
+        return build_encoder(self.config.model, self.config.history.window)
+
+    def training_data(self, train: Histories, num_items: int) -> HistoryDataset:
+        """Return the training histories in batches of inputs, items, targets and negatives."""
+        config = self.config
+        read_items = ItemReader(train, num_items, config.objective, True, self.read_texts, not self.takes_pooled)
+        reader = make_reader(config, train, num_items)
+        return HistoryDataset(reader, config.history.window, config.model.time_bias, read_items)
+
+    def embed(self, items: Tensor) -> Tensor:
+        """Return the (T, D) vectors of items, all of which are encoded the first time."""
+        return F.embedding(items, self.encoded())
+
+    def digest(self) -> str:
+        """Return a hash of the weights and of all items' vectors."""
+        table = self.encoded().cpu().numpy()
+        return hashlib.sha256(weights_sha256(self).encode() + np.ascontiguousarray(table).data).hexdigest()
+
+    def predict(self, batch: TextBatch, vectors: Tensor) -> Tensor:
+        """Return the output of every event, (T, D)."""
+        hidden: Tensor = self.encoder(vectors, batch.rows, batch.seconds)
+        return hidden
+
+    def read(self, inputs: Inputs | MixedInputs) -> Tensor:
+        """Return the newest event's output of each history, (B, D)."""
+        return self.read_histories(inputs)
+
+    def _scaled(self, hidden: Tensor) -> Tensor:
+        return super()._scaled(hidden) if self.log_temp is None else self.over_learned(hidden, self.log_temp)
+
+
+def train(config: Config) -> None:
+    """Run one PerSRec."""
+    if config.input_type == "id":
+        id_model.train_id_model(PerSRecModule, config)
+        return
+    dataset = open_dataset(config.dataset, config.data_path)
+    name = f"{config.model.model}-{text_module.name_items(config)}"
+    text_module.train_text_model(HLLMModule, config, dataset, config.protocol.hold_out(dataset), name)
+
+
+def batches_of(module: PerSRecModule | HLLMModule, dataset: Dataset, split: Split) -> BatchModule:
+    """Return a run's batches of training and evaluation."""
+    if isinstance(module, HLLMModule):
+        return text_module.make_batches(module, dataset, split)
+    train = module.training_data(module.config, split.train, dataset.num_items)
+    return id_model.make_batches(module, module.config, dataset, split, train)
+
+
+def restore_trained(
+    config: Config, dataset: Dataset, state: dict[str, Tensor], trained: TrainedOn | None = None
+) -> Recommender:
+    """Return a trained model for use, see `restore_id_model` and `restore_text_model`."""
+    if config.input_type == "text":
+        return text_module.restore_text_model(HLLMModule, config, dataset, state, trained)
+    return id_model.restore_id_model(PerSRecModule, config, dataset, state, trained)

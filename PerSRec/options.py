@@ -8,6 +8,15 @@ import tyro
 
 from seqrec.basics.checks import require_at_least, require_at_most
 from seqrec.basics.errors import UserError
+from seqrec.data.vectors import NONE
+from seqrec.items.options import (
+    InputType,
+    ItemOptions,
+    LearningOptions,
+    PreInferenceOptions,
+    PromptOptions,
+    check_items,
+)
 from seqrec.nn.losses import LossOptions
 from seqrec.nn.segments import Group, Window
 from seqrec.training.id_options import IdModelConfig
@@ -92,8 +101,14 @@ class HistoryOptions:
 class ModelOptions:
     """The architecture."""
 
-    model: Literal["hstu", "sasrec"] = "hstu"
-    """Blocks: hstu (gated, attention without a softmax) or sasrec (a post-norm transformer)."""
+    model: Literal["hstu", "sasrec", "llama"] = "hstu"
+    """Blocks: hstu (gated, attention without a softmax), sasrec (a post-norm transformer) or llama (a new Llama, or the
+    language model of --user_pretrain_dir)."""
+    user_pretrain_dir: str | None = None
+    """Language model whose blocks read the items' vectors, a name as for --plm_name: it decides width, blocks and
+    heads. For --model llama."""
+    user_llm_init: bool = True
+    """Start from its weights; otherwise it gives the architecture alone."""
     hidden_units: Annotated[int, tyro.conf.arg(aliases=["--hstu_embedding_size", "--embedding_size"])] = 64
     """Width D."""
     n_layers: int = 2
@@ -103,9 +118,9 @@ class ModelOptions:
     dropout_rate: Annotated[float, tyro.conf.arg(aliases=["--hidden_dropout_prob"])] = 0.2
     """Dropout rate of embeddings and of what a block adds."""
     attn_dropout_prob: float | None = None
-    """Dropout rate of sasrec's attention weights; by default --dropout_rate."""
+    """Dropout rate of attention weights: in sasrec by default --dropout_rate, in llama 0."""
     inner_size: int = 4
-    """Inner width of sasrec's feed-forward networks, in widths D."""
+    """Inner width of the feed-forward networks of sasrec and llama, in widths D."""
     enable_relative_attention_bias: bool = True
     """Let hstu's attention depend on how many places lie between events, and with --time_bias on how much time."""
     time_bias: bool = False
@@ -122,15 +137,36 @@ class ModelOptions:
             if rate is not None and not 0 <= rate < 1:
                 raise UserError(f"--{name} must lie in [0, 1), got {rate}")
         if self.model == "hstu" and (self.attn_dropout_prob is not None or self.inner_size != 4):
-            raise UserError("--attn_dropout_prob and --inner_size are for --model sasrec, hstu has neither")
+            raise UserError("--attn_dropout_prob and --inner_size are for --model sasrec and llama, hstu has neither")
         if self.time_bias and not (self.model == "hstu" and self.enable_relative_attention_bias):
             raise UserError("--time_bias is a part of hstu's relative bias: it is for --model hstu with that bias")
+        if self.user_pretrain_dir is None:
+            if not self.user_llm_init:
+                raise UserError("--no_user_llm_init is for the language model of --user_pretrain_dir: give it too")
+            return
+        if self.model != "llama":
+            raise UserError(f"--user_pretrain_dir is for --model llama, not {self.model}")
+        given = self.hidden_units, self.n_layers, self.n_heads, self.inner_size
+        if given != (64, 2, 2, 4):
+            raise UserError(
+                "--user_pretrain_dir decides width, blocks and heads: drop --hidden_units, --n_layers, --n_heads and "
+                "--inner_size"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config(IdModelConfig):
-    """One PerSRec run: data, history and user tokens, architecture, loss, training and evaluation."""
+    """One PerSRec run: data, items, history and user tokens, architecture, loss, training and evaluation."""
 
+    input_type: InputType = "id"
+    """Items as ids with a vector each, or as texts: over texts, --model llama is HLLM."""
+    items: ItemOptions = field(default_factory=ItemOptions)
+    item_emb_token_n: Literal[0, 1] | None = None
+    """A learned token after an item's text, whose last state is the item's vector (1), or none (0): then
+    --pooling_method says what is. It is read by the blocks that are trained. By default 1 where some are and
+    --pooling_method is not given."""
+    cache: PreInferenceOptions = field(default_factory=PreInferenceOptions)
+    learning: LearningOptions = field(default_factory=LearningOptions)
     history: HistoryOptions = field(default_factory=HistoryOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     objective: LossOptions = field(default_factory=lambda: LossOptions(temp=0.05))
@@ -139,6 +175,7 @@ class Config(IdModelConfig):
 
     def __post_init__(self) -> None:
         IdModelConfig.__post_init__(self)
+        check_items(self.input_type, self.items, self.prompt, self.cache, self.learning)
         if self.history.number_of_user_tokens and self.model.n_layers < 2:
             raise UserError(
                 "--number_of_user_tokens needs --n_layers 2 or more: recent events read in one block what tokens took "
@@ -146,3 +183,26 @@ class Config(IdModelConfig):
             )
         if self.learn_temp and self.objective.temp is None:
             raise UserError("--learn_temp starts from --temp: give it too")
+        if self.input_type == "id":
+            if self.learning != LearningOptions():
+                raise UserError("--item_refresh, --offset_lr and --start_from are for --input_type text, not id")
+            return
+        if self.init_type != NONE or self.item_lr is not None:
+            raise UserError("--init_type and --item_lr are for --input_type id, whose items have vectors of their own")
+        if self.item_emb_token_n and self.items.pooling_method not in (None, "last"):
+            raise UserError(
+                f"--item_emb_token_n 1 makes the token's state the vector, --pooling_method "
+                f"{self.items.pooling_method} another: give one of the two"
+            )
+        if self.item_emb_token_n and not self.items.plm_last_n_unfreeze:
+            raise UserError("--item_emb_token_n 1 is read by blocks that are trained: give --plm_last_n_unfreeze")
+
+    @property
+    def prompt(self) -> PromptOptions:
+        """The learned token after an item's text."""
+        has_token = bool(self.item_emb_token_n)
+        if self.item_emb_token_n is None:
+            has_token = self.items.plm_last_n_unfreeze != 0 and self.items.pooling_method is None
+        if not has_token or self.input_type == "id":
+            return PromptOptions()
+        return PromptOptions(use_prompt=True, pre_seq_len=0, post_seq_len=0, last_query_len=1)

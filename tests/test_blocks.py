@@ -51,7 +51,7 @@ def library_model(folder: Path) -> torch.nn.Module:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_in_a_chain_are_the_whole_model_to_the_bit(folders: dict[str, Path], kind: str) -> None:
-    architecture = Architecture(folders[kind])
+    architecture = Architecture.read(folders[kind])
     weights = architecture.weight_files()
     ids, plan = batch()
     reading, words = TextReading(plan), ids[plan.token_order]
@@ -79,7 +79,7 @@ def test_blocks_in_a_chain_are_the_whole_model_to_the_bit(folders: dict[str, Pat
 
 @torch.no_grad()
 def test_the_embeddings_alone_are_what_the_first_block_reads(folders: dict[str, Path]) -> None:
-    architecture = Architecture(folders["opt"])
+    architecture = Architecture.read(folders["opt"])
     weights = architecture.weight_files()
     ids, plan = batch()
     found = unsorted(Blocks(architecture, 0, 0).load(weights)(ids[plan.token_order], TextReading(plan)), plan)
@@ -91,7 +91,7 @@ def test_the_embeddings_alone_are_what_the_first_block_reads(folders: dict[str, 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_tensor_is_the_checkpoint_s(folders: dict[str, Path], kind: str) -> None:
-    architecture = Architecture(folders[kind])
+    architecture = Architecture.read(folders[kind])
     weights = architecture.weight_files()
     whole = library_model(folders[kind]).state_dict()
     found: set[str] = set()
@@ -123,22 +123,24 @@ def test_shards_old_files_and_old_names_are_read(tmp_path: Path, folders: dict[s
     for kind, folder in (("llama", shards), ("bert", old)):
         results = []
         for place in (folders[kind], folder):
-            architecture = Architecture(place)
+            architecture = Architecture.read(place)
             blocks = Blocks(architecture, 0, BLOCKS).load(architecture.weight_files())
             with torch.no_grad():
                 results.append(blocks(ids[plan.token_order], TextReading(plan)))
         assert torch.equal(*results)
-    assert Architecture(shards).weight_files().sha256() != Architecture(folders["llama"]).weight_files().sha256()
+    assert (
+        Architecture.read(shards).weight_files().sha256() != Architecture.read(folders["llama"]).weight_files().sha256()
+    )
 
 
 def test_other_models_and_damaged_ones_are_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     with pytest.raises(UserError, match=r"of type 'gpt2', expected one of bert, llama, .*--plm_name"):
-        Architecture(tmp_path)
+        Architecture.read(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json can't be read"):
-        Architecture(tmp_path)
-    architecture = Architecture(folders["bert"])
+        Architecture.read(tmp_path)
+    architecture = Architecture.read(folders["bert"])
     for first, last in ((1, 1), (2, 1), (0, BLOCKS + 1), (-1, 2)):
         with pytest.raises(UserError, match=f"are no range of the model's {BLOCKS}"):
             Blocks(architecture, first, last)
@@ -147,14 +149,14 @@ def test_other_models_and_damaged_ones_are_refused(tmp_path: Path, folders: dict
     lost = "encoder.layer.1.output.dense.bias"
     safetensors.torch.save_file({name: t for name, t in state.items() if name != lost}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=rf"its weights lack 1: {lost}"):
-        Blocks(architecture, 0, BLOCKS).load(Architecture(tmp_path).weight_files())
-    Blocks(architecture, 2, BLOCKS).load(Architecture(tmp_path).weight_files())  # which it does not need
+        Blocks(architecture, 0, BLOCKS).load(Architecture.read(tmp_path).weight_files())
+    Blocks(architecture, 2, BLOCKS).load(Architecture.read(tmp_path).weight_files())  # which it does not need
     safetensors.torch.save_file(state | {lost: torch.zeros(3)}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=rf"{lost} have other shapes than config\.json says"):
-        Blocks(architecture, 0, BLOCKS).load(Architecture(tmp_path).weight_files())
+        Blocks(architecture, 0, BLOCKS).load(Architecture.read(tmp_path).weight_files())
     (tmp_path / "model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(UserError, match=r"can't be read"):
-        Architecture(tmp_path).weight_files()
+        Architecture.read(tmp_path).weight_files()
 
 
 @torch.no_grad()
@@ -163,7 +165,7 @@ def test_prompts_are_the_library_s_past_keys_and_a_second_pass(folders: dict[str
     """Prefix: keys and values that are there already. Suffix and last query: a second pass that reads both."""
     from transformers import DynamicCache
 
-    architecture = Architecture(folders[kind])
+    architecture = Architecture.read(folders[kind])
     P, Q, K = 4, 2, 2
     heads, width = architecture.kv_shape
     draw = torch.Generator().manual_seed(2)
@@ -202,7 +204,7 @@ def test_prompts_are_the_library_s_past_keys_and_a_second_pass(folders: dict[str
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_a_prefix_is_seen_by_every_token_of_an_encoder(folders: dict[str, Path], kind: str) -> None:
     """Against attention by hand: a block whose keys and values have the prefix before the text's own."""
-    architecture = Architecture(folders[kind])
+    architecture = Architecture.read(folders[kind])
     heads, width = architecture.kv_shape
     blocks = Blocks(architecture, 0, BLOCKS).load(architecture.weight_files())
     ids, plan = batch()
@@ -245,7 +247,7 @@ def test_a_text_may_not_exceed_a_window(tmp_path: Path) -> None:
     folder = write_model(tmp_path, "mistral")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"sliding_window": 8}))
-    architecture = Architecture(folder)
+    architecture = Architecture.read(folder)
     blocks = Blocks(architecture, 0, BLOCKS).load(architecture.weight_files())
     ids, plan = batch()
     with pytest.raises(UserError, match="attends to 8 tokens, and is given 12: shorten --tokenized_len"):

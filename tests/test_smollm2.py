@@ -28,7 +28,7 @@ def test_it_completes_a_sentence_and_its_blocks_are_the_library_s() -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     output = model(input_ids=ids[None], output_hidden_states=True)
     assert tokenizer.decode(int(output.logits[0, -1].argmax())) == " Paris"
-    architecture = Architecture(folder)
+    architecture = Architecture.read(folder)
     assert (architecture.num_blocks, architecture.width, architecture.kv_shape) == (30, 576, (3, 64))
     plan = plan_batch(torch.tensor([len(ids)]), torch.device("cpu"))
     found = Blocks(architecture, 0, 2).load(architecture.weight_files())(ids, TextReading(plan))

@@ -49,13 +49,13 @@ def tokens_of(folder: Path, texts: Dataset) -> TextTokens:
 
 
 def part_of(folder: Path, cache: Path, tokens: TextTokens, blocks: int, options: StatesOptions = WHOLE) -> FrozenPart:
-    return FrozenPart(cache, Architecture(folder), tokens, blocks, options)
+    return FrozenPart(cache, Architecture.read(folder), tokens, blocks, options)
 
 
 @torch.no_grad()
 def by_hand(folder: Path, tokens: TextTokens, blocks: int) -> NDArray[Any]:
     """Return the states of all tokens, item by item."""
-    architecture = Architecture(folder)
+    architecture = Architecture.read(folder)
     model = Blocks(architecture, 0, blocks).load(architecture.weight_files())
     rows = []
     for item in range(1, tokens.num_items + 1):

@@ -184,7 +184,7 @@ def measure_blocks(config: BlocksMemory) -> str:
         tokens = np.random.default_rng(config.seed).integers(0, 1000, 16 * config.num_items).astype(np.int32)
         texts = TextTokens(tokens, np.concatenate(([0], np.arange(config.num_items + 1) * 16)))
         options = StatesOptions(block_by_block=True)
-        architecture, start = Architecture(folder), time.perf_counter()
+        architecture, start = Architecture.read(folder), time.perf_counter()
         count = architecture.num_blocks
         vectors = FrozenPart(Path(scratch) / "cache", architecture, texts, count, options).vectors("mean")
         seconds = time.perf_counter() - start

@@ -42,6 +42,7 @@ class PaddedItems(nn.Module):
         super().__init__()
         assert ours.upper is not None and ours.pooling == "mean"
         architecture = ours.upper.architecture
+        assert architecture.folder is not None
         self.model = AutoModel.from_pretrained(architecture.folder, dtype=torch.float32)
         layers = self.model.get_submodule(architecture.family.layers)
         trained = {id(p) for block in layers[ours.trained_from :] for p in block.parameters()}

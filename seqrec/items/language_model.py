@@ -55,7 +55,7 @@ def open_language_model(options: ItemOptions, dataset: Dataset) -> LanguageModel
         UserError: If a flag does not fit it, or the dataset has no text.
     """
     folder = find_backbone(options.plm_name)
-    architecture = Architecture(folder)
+    architecture = Architecture.read(folder)
     N, n = architecture.num_blocks, options.plm_last_n_unfreeze
     if n >= N:
         raise UserError(
@@ -118,9 +118,10 @@ def build_items(
         vectors = plm.frozen_part(cache).vectors(plm.pooling)
         return PooledVectors(torch.from_numpy(vectors), projection), None
     prompts, longest = None, options.tokenized_len
+    split = max(frozen, 0) if not prompt.use_prompt or (prompt.is_queries and frozen < N) else 0
     if prompt.use_prompt:
         prompt = prompt.resolve(plm.pooling, architecture.is_causal)
-        prompts = Prompts(architecture, prompt)
+        prompts = Prompts(architecture, prompt, split)
         longest += prompt.lengths[0] + prompt.lengths[2]
     if architecture.longest is not None and longest > architecture.longest:
         raise UserError(
@@ -129,7 +130,6 @@ def build_items(
     weights, has_pooler = architecture.weight_files(), plm.pooling == "pooler"
     lower = upper = None
     read_texts: ReadTexts = plm.tokens.read
-    split = 0 if prompts is not None or frozen < 0 else frozen
     if split < N:
         upper = Blocks(architecture, split, N, has_pooler).load(weights)
     if cache.pre_inference:

@@ -82,7 +82,7 @@ class PromptOptions:
     """Keys and values after the text, read by the last query alone; 10 if not given, where there is a last query."""
     last_query_len: int | None = None
     """Tokens after the text, of which the last is what --pooling_method last reads; 1 if not given, where it is read.
-    For decoders."""
+    For decoders. Without prefix and suffix they enter before the first block that is trained."""
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "prompt_hidden_size")
@@ -97,14 +97,19 @@ class PromptOptions:
         """(P, Q, K), once `resolve` has set them."""
         return self.pre_seq_len or 0, self.post_seq_len or 0, self.last_query_len or 0
 
+    @property
+    def is_queries(self) -> bool:
+        """Whether it is a last query alone, which the blocks that are trained read, and those below them do not."""
+        return self.use_prompt and self.pre_seq_len == 0 and self.post_seq_len == 0
+
     def resolve(self, pooling: TextPooling, is_causal: bool) -> "PromptOptions":
         """Return the options with all lengths set, for a kind of model.
 
         Raises:
             UserError: If a part would be read by nothing.
         """
-        reads_query = is_causal and pooling in ("last", "mean_last")
-        if not is_causal and (self.post_seq_len or self.last_query_len):
+        reads_query = pooling in ("last", "mean_last") and (is_causal or self.is_queries)
+        if not is_causal and (self.post_seq_len or (self.last_query_len and not self.is_queries)):
             raise UserError(
                 "--post_seq_len and --last_query_len are for decoders, where only a last token sees all: this "
                 "language model is an encoder, leave them out"
@@ -194,7 +199,7 @@ def check_items(
             raise UserError("--item_offset is added to the vector of a text, which --input_type id has not")
         if learning.export_name is not None:
             raise UserError("--export_name writes a language model's vectors: it is for --input_type text")
-    if cache.pre_inference and prompt.use_prompt:
+    if cache.pre_inference and prompt.use_prompt and not (prompt.is_queries and items.plm_last_n_unfreeze):
         raise UserError(
             "--use_prompt changes every block's output, so --pre_inference has nothing to keep: drop one of the two"
         )

@@ -38,12 +38,14 @@ class PromptEncoder(nn.Module):
 class Prompts(nn.Module):
     """Prefix, suffix and query vectors of one prompt."""
 
-    def __init__(self, architecture: Architecture, options: PromptOptions) -> None:
+    def __init__(self, architecture: Architecture, options: PromptOptions, first_block: int = 0) -> None:
+        """Make the parts that the options ask for; queries enter before the first of the blocks that read them."""
         super().__init__()
         P, Q, K = options.lengths
         self.prefix = PromptEncoder(P, architecture, options) if P else None
         self.suffix = PromptEncoder(Q, architecture, options) if Q else None
-        self.queries = nn.Parameter(torch.empty(K, architecture.word_width)) if K else None
+        width = architecture.width if first_block else architecture.word_width
+        self.queries = nn.Parameter(torch.empty(K, width)) if K else None
         self.num_queries = K
 
     def extras(self) -> dict[int, Extra]:

@@ -122,7 +122,7 @@ class TextVectors(ItemVectors):
             lower: Frozen blocks, run without gradients; None if texts are given as their cached states.
             upper: Blocks above them that gradients go through, if there are any.
             trained_from: First block that is trained; -1 trains the embeddings too, the number of blocks nothing.
-            prompts: In all blocks of `upper`, which is then the whole model.
+            prompts: In all blocks of `upper`: it is the whole model, unless they are queries alone.
             pooling: From tokens to a text.
             projection: To the width of the recommender.
         """
@@ -155,20 +155,23 @@ class TextVectors(ItemVectors):
 
     def pool(self, texts: Texts) -> Tensor:
         """Return the pooled states of texts, (R, H), or (R, 2 H) with `mean_last`."""
-        values, lengths, num_queries = texts.values, texts.offsets.diff(), 0
+        lengths, num_queries = texts.offsets.diff(), 0
+        plan = plan_batch(lengths, texts.values.device)
+        states = texts.values[plan.token_order]
+        if self.lower is not None:
+            with torch.no_grad():
+                states = self.lower(states, TextReading(plan))
         extras: dict[int, Extra] = {}
         if self.prompts is not None:
             extras = self.prompts.extras()
             if self.prompts.queries is not None:
                 assert self.upper is not None
-                words = self.upper.word_embeddings(values)
-                values, num_queries = _append(words, lengths, self.prompts.queries), self.prompts.num_queries
-        plan = plan_batch(lengths + num_queries, values.device)
+                own = states if states.dim() == 2 else self.upper.word_embeddings(states)
+                num_queries = self.prompts.num_queries
+                longer = _append(own[plan.token_order.argsort()], lengths, self.prompts.queries)
+                plan = plan_batch(lengths + num_queries, longer.device)
+                states = longer[plan.token_order]
         reading = TextReading(plan, extras, num_queries)
-        states = values[plan.token_order]
-        if self.lower is not None:
-            with torch.no_grad():
-                states = self.lower(states, reading)
         if self.upper is not None:
             states = self.upper(states, reading)
         last = self.upper if self.upper is not None else self.lower

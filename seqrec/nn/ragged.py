@@ -243,6 +243,11 @@ def mix(
     return torch.bmm(drop_weights(scores.softmax(-1), dropout), v).view(n, H, L, E)
 
 
+def repeat_heads(x: Tensor, heads: int) -> Tensor:
+    """Return (n, H, L, E) keys or values from (n, G, L, E): each of G heads serves H / G heads of queries."""
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
+
+
 @lru_cache(maxsize=64)
 def _triangle(length: int) -> Tensor:
     """Return (L, L): 0 where a token is seen, -inf where it comes later."""

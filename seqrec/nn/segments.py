@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqrec.basics.errors import UserError
-from seqrec.nn.ragged import Layout, cut_by_length, make_layout, mix
+from seqrec.nn.ragged import Layout, cut_by_length, make_layout, mix, repeat_heads
 
 
 class Group(NamedTuple):
@@ -237,32 +237,32 @@ def _after(tokens: NDArray[np.int64], own: NDArray[np.int64], lengths: NDArray[n
 
 
 def attend_segments(
-    query: Tensor, key: Tensor, value: Tensor, segments: Segments, *, num_heads: int, dropout: float = 0.0
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, *, dropout: float = 0.0, scale: float | None = None
 ) -> Tensor:
-    """Return scaled dot-product attention within each segment, (Q, D).
+    """Return scaled dot-product attention within each segment, (Q, H, W).
 
     Args:
-        query: (Q, D) of the rows that ask, in their order.
-        key: (E, D) of all rows.
-        value: (E, D).
+        query: (Q, H, W) of the rows that ask, in their order; H heads of width W.
+        key: (E, G, W) of all rows; each of G heads serves H / G heads of queries.
+        value: (E, G, W).
         segments: Which rows see which.
-        num_heads: Divisor of D.
         dropout: Share of attention weights dropped.
+        scale: Factor of the products; W**-0.5 if not given.
     """
-    asked, seen = segments.query_layout, segments.key_layout
+    asked, seen, heads = segments.query_layout, segments.key_layout, query.shape[1]
     packed = zip(
         asked.pack(query), seen.pack(key[segments.keys]), seen.pack(value[segments.keys]), seen.rectangles, strict=True
     )
     out = []
     for q, k, v, rectangle in packed:
-        q, k, v = (x.unflatten(2, (num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (repeat_heads(x.transpose(1, 2), heads) for x in (q, k, v))
         L, M = q.shape[2], k.shape[2]
         triangle = segments.is_causal and L == M
         mask = rectangle.mask
         if segments.is_causal:
             # Padding stands to the right of every row, so the causal mask hides it.
             mask = None if triangle else _staircase(L, M, q.device)
-        out.append(mix(q, k, v, mask, triangle, dropout).transpose(1, 2).flatten(2))
+        out.append(mix(q, k, v, mask, triangle, dropout, scale).transpose(1, 2))
     return asked.unpack(out)
 
 

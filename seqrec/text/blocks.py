@@ -117,9 +117,15 @@ def _attend(
 
 
 class Architecture:
-    """A model's configuration, and what is read from it."""
+    """A model's configuration, what is read from it, and the folder of its weights, if it has any."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, config: Any, folder: Path | None = None) -> None:
+        """Take a configuration of `transformers`, of one of `FAMILIES`."""
+        self.config, self.folder = config, folder
+        self.family = FAMILIES[config.model_type]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Architecture":
         """Read the configuration of a folder.
 
         Raises:
@@ -127,19 +133,18 @@ class Architecture:
         """
         from transformers import AutoConfig
 
-        self.folder = folder
         try:
-            self.config = AutoConfig.from_pretrained(folder)
+            config = AutoConfig.from_pretrained(folder)
         except Exception as error:  # its readers raise errors of every kind for a damaged file
             said = " ".join(str(error).split())[:160] or type(error).__name__
             raise UserError(f"{folder}/config.json can't be read ({said}): download the model again") from error
-        kind = self.config.model_type
-        if kind not in FAMILIES or getattr(self.config, "is_encoder_decoder", False):
+        kind = config.model_type
+        if kind not in FAMILIES or getattr(config, "is_encoder_decoder", False):
             raise UserError(
                 f"{folder} is a model of type {kind!r}, expected one of {', '.join(sorted(FAMILIES))}: give another "
                 "--plm_name"
             )
-        self.family = FAMILIES[kind]
+        return cls(config, folder)
 
     @property
     def is_causal(self) -> bool:
@@ -181,6 +186,7 @@ class Architecture:
 
     def weight_files(self) -> WeightFiles:
         """Return the folder's weights."""
+        assert self.folder is not None
         return WeightFiles(self.folder, PREFIXES)
 
 
@@ -260,6 +266,19 @@ class Blocks(nn.Module):
         parts = [*self.architecture.family.first_stage, _path_of_words(self.model)]
         there = [self.model.get_submodule(path) for path in parts if _has(self.model, path)]
         return [parameter for part in there for parameter in part.parameters()]
+
+    def drop_words(self) -> "Blocks":
+        """Give up the table of word embeddings, where vectors come in place of words, and return itself."""
+        _replace(self.model, _path_of_words(self.model), None)
+        return self
+
+    def draw(self) -> "Blocks":
+        """Draw weights as the library does for a new model, and return itself, in training mode."""
+        from transformers import AutoModel
+
+        drawn = AutoModel.from_config(self.architecture.config).state_dict()
+        self.model.load_state_dict({name: drawn[name] for name in self.model.state_dict()}, assign=True)
+        return self.train()
 
     def load(self, weights: WeightFiles, dtype: torch.dtype = torch.float32) -> "Blocks":
         """Read the weights of the range from files, and return itself, in evaluation mode.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from seqrec.nn.ragged import Layout, Plan, Rectangle, mix
+from seqrec.nn.ragged import Layout, Plan, Rectangle, mix, repeat_heads
 
 
 class Reading(ABC):
@@ -43,11 +43,6 @@ class Reading(ABC):
             scale: Factor of the products; E**-0.5 if not given.
             dropout: Share of attention weights dropped.
         """
-
-
-def repeat_heads(x: Tensor, heads: int) -> Tensor:
-    """Return (n, H, L, E) keys or values from (n, G, L, E): each of G heads serves H / G heads of queries."""
-    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
 class Extra(NamedTuple):

@@ -25,6 +25,7 @@ from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.splits import Split
 from seqrec.data.vectors import Producer, embedding_path, needs_saving, save_embeddings
 from seqrec.items.language_model import ReadTexts, build_items
+from seqrec.items.options import Head
 from seqrec.items.recommender import TextRecommender
 from seqrec.items.vectors import ItemVectors, TextVectors, numbered
 from seqrec.nn.losses import catalogue_loss
@@ -65,27 +66,34 @@ class TextModule(NextItemModule, ABC):
         """
         super().__init__(config.protocol.metric_ks)
         self.config = config
+        encoder = self.build_encoder()
+        self.width = int(encoder.width)
         items, self.read_texts = self.build_items(dataset)
         if config.learning.item_offset:
             items.add_offsets(self.width)
-        self.model = self.build_model(items)
+        self.model = TextRecommender(items, encoder, self.width, self.head, self.deviation)
         self._table: Tensor | None = None
         self._pooled: Tensor | None = None
         self._pooled_at: int | None = None
 
-    @property
     @abstractmethod
-    def width(self) -> int:
-        """D."""
+    def build_encoder(self) -> Any:
+        """Return what reads histories of item vectors, with their `width`."""
+
+    @property
+    def head(self) -> Head:
+        """What scores are taken with."""
+        return "tied"
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the initial weights of projection, prompts and head."""
+        return 0.02
 
     def build_items(self, dataset: Dataset) -> tuple[ItemVectors, ReadTexts | None]:
         """Return what makes the items' vectors, and what reads the texts for it, if it reads any."""
         config = self.config
         return build_items(config.items, config.prompt, config.cache, dataset, self.width)
-
-    @abstractmethod
-    def build_model(self, items: ItemVectors) -> TextRecommender:
-        """Return the model over item vectors."""
 
     @abstractmethod
     def training_data(self, train: Histories, num_items: int) -> Any:
@@ -104,8 +112,8 @@ class TextModule(NextItemModule, ABC):
         """Return (n,) number of events read of each history."""
 
     @abstractmethod
-    def read(self, inputs: Any, table: Tensor) -> Tensor:
-        """Return the vector that predicts the next item of each history, (B, d), from (N + 1, d) item vectors."""
+    def read(self, inputs: Any) -> Tensor:
+        """Return the vector that predicts the next item of each history, (B, d)."""
 
     # Training
 
@@ -215,10 +223,14 @@ class TextModule(NextItemModule, ABC):
 
     def user_vectors(self, inputs: Any) -> Tensor:
         """Return the user vectors, (B, d), or (B, d + 1): scores are their dot products with the item vectors."""
+        return self._scaled(self.model.with_bias(self.read(inputs)))
+
+    def encoded(self) -> Tensor:
+        """Return the vectors of all items, (N + 1, d), computed once after a change of the weights."""
         if self._table is None:
             with whole_weights(self):
                 self._table = self.encode_items()
-        return self._scaled(self.model.with_bias(self.read(inputs, self._table.to(self.device))))
+        return self._table.to(self.device)
 
     # Checkpoints
 

@@ -105,7 +105,7 @@ def test_construction_leaves_the_language_model_and_a_step_changes_what_it_train
 ) -> None:
     config = config_of(models[kind], objective=SAMPLED, **MODES[mode])
     module = module_of(config, texts)
-    weights = Architecture(models[kind]).weight_files()
+    weights = Architecture.read(models[kind]).weight_files()
     before = copy.deepcopy(plm_state(module))
     for name, tensor in weights.read(before, torch.float32).items():
         assert torch.equal(before[name], tensor), name

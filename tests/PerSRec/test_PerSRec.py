@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from PerSRec.data import TrainDataset, cut_histories, make_inputs
-from PerSRec.model import HistoryModel
+from PerSRec.blocks import BlockEncoder
+from PerSRec.data import HistoryDataset, TrainBatch, cut_histories, make_inputs, make_reader
+from PerSRec.language_model import LanguageModelEncoder
+from PerSRec.model import HistoryModel, build_encoder
 from PerSRec.options import Config, HistoryOptions, ModelOptions
 from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey
@@ -61,7 +63,9 @@ def test_the_rule_is_the_published_table() -> None:
 def model_of(window: Window, **options: Any) -> HistoryModel:
     """Return a model in which nothing is 0 or 1 by chance."""
     torch.manual_seed(0)
-    model = HistoryModel(30, window, ModelOptions(**{"hidden_units": 8, "n_layers": 3, **options})).eval()
+    model = HistoryModel(
+        30, build_encoder(ModelOptions(**{"hidden_units": 8, "n_layers": 3, **options}), window)
+    ).eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.4)
     return model.requires_grad_(False)
@@ -71,12 +75,15 @@ MODELS: list[dict[str, Any]] = [
     {"model": "hstu", "time_bias": True},
     {"model": "hstu", "enable_relative_attention_bias": False},
     {"model": "sasrec"},
+    {"model": "llama"},
 ]
+NAMES = ["hstu", "hstu without bias", "sasrec", "llama"]
 
 
 def by_the_equations(model: HistoryModel, items: list[int], seconds: Tensor) -> tuple[Tensor, Tensor]:
     """Return the outputs of one history's rows, (E, D), and which rows are events, with a dense mask."""
-    window, options = model.window, model.options
+    encoder = model.encoder
+    window = encoder.window
     n, S, K = len(items), window.length, window.num_tokens
     slots = torch.full((S + K,), -1)
     is_token = torch.zeros(S + K, dtype=torch.bool)
@@ -84,23 +91,27 @@ def by_the_equations(model: HistoryModel, items: list[int], seconds: Tensor) -> 
     slots[~is_token] = torch.arange(S)
     places = torch.arange(S + K)[is_token | (slots >= S - n)]
     event = ~is_token[places]
-    x = torch.zeros(len(places), options.hidden_units)
+    x = torch.zeros(len(places), encoder.width)
     x[event] = model.item_embedding.weight[items]
-    if model.tokens is not None:
-        x[~event] = model.tokens
+    if encoder.tokens is not None:
+        x[~event] = encoder.tokens
     times, latest = torch.zeros(len(places), dtype=torch.int64), seconds[0]
     number = iter(seconds)
     for row, is_event in enumerate(event):
         latest = next(number) if is_event else latest
         times[row] = latest
     mask = sees(window)[places][:, places].float()
+    if isinstance(encoder, LanguageModelEncoder):
+        return by_the_library(encoder, x, places, mask), event
+    assert isinstance(encoder, BlockEncoder)
+    options = encoder.options
     H = options.n_heads
     if options.model == "sasrec":
-        assert model.norm is not None
-        x = model.norm(x + model.places.weight[places])
+        assert encoder.norm is not None
+        x = encoder.norm(x + encoder.places.weight[places])
     else:
-        x = x * options.hidden_units**0.5 + model.places.weight[places]
-    for block in model.blocks:
+        x = x * options.hidden_units**0.5 + encoder.places.weight[places]
+    for block in encoder.blocks:
         b: Any = block
         if options.model == "sasrec":
             q, (k, v) = b.query(x), b.key_value(x).chunk(2, dim=1)
@@ -124,6 +135,17 @@ def by_the_equations(model: HistoryModel, items: list[int], seconds: Tensor) -> 
     return x, event
 
 
+def by_the_library(encoder: LanguageModelEncoder, x: Tensor, places: Tensor, mask: Tensor) -> Tensor:
+    """Return the (E, D) states that the library's own model has under a dense mask."""
+    from transformers import LlamaModel
+
+    model = LlamaModel._from_config(encoder.blocks.architecture.config, attn_implementation="eager").eval()
+    model.load_state_dict(encoder.blocks.model.state_dict(), strict=False)
+    hidden = (1 - mask) * torch.finfo(torch.float32).min
+    states: Tensor = model(inputs_embeds=x[None], position_ids=places[None], attention_mask=hidden[None, None])[0][0]
+    return states
+
+
 def timed(lists: list[list[int]]) -> Histories:
     """Return histories with times, some of them equal."""
     histories = as_histories(lists)
@@ -132,16 +154,16 @@ def timed(lists: list[list[int]]) -> Histories:
 
 
 @pytest.mark.parametrize("window", [NONE, ONE, TWO], ids=["no tokens", "one group", "two groups"])
-@pytest.mark.parametrize("options", MODELS, ids=["hstu", "hstu without bias", "sasrec"])
+@pytest.mark.parametrize("options", MODELS, ids=NAMES)
 def test_outputs_are_the_equations(window: Window, options: dict[str, Any]) -> None:
     model, lists = model_of(window, **options), random_lists(LENGTHS)
     histories = timed(lists)
     inputs = make_inputs(histories, np.arange(len(lists)), window, timed=True)
     seconds = inputs.seconds if options.get("time_bias") else None
     vectors = model.item_embedding(inputs.items)
-    newest = model(vectors, inputs.rows, seconds, inputs.newest)[inputs.order]
+    newest = model.encoder(vectors, inputs.rows, seconds, inputs.newest)[inputs.order]
     lengths = np.minimum(LENGTHS, 9)
-    every = model(vectors, inputs.rows, seconds).split(np.sort(lengths)[::-1].tolist())
+    every = model.encoder(vectors, inputs.rows, seconds).split(np.sort(lengths)[::-1].tolist())
     for user, history in enumerate(lists):
         times = torch.from_numpy(histories.gather_times(np.array([user]), 9))
         expected, event = by_the_equations(model, history[-9:], times)
@@ -149,7 +171,7 @@ def test_outputs_are_the_equations(window: Window, options: dict[str, Any]) -> N
         assert torch.allclose(newest[user], expected[-1], atol=1e-5)
 
 
-@pytest.mark.parametrize("options", MODELS, ids=["hstu", "hstu without bias", "sasrec"])
+@pytest.mark.parametrize("options", MODELS, ids=NAMES)
 def test_what_is_old_reaches_what_is_recent_through_tokens_alone(options: dict[str, Any]) -> None:
     model = model_of(ONE, **options)
     histories = timed(random_lists([9]))
@@ -161,24 +183,23 @@ def test_what_is_old_reaches_what_is_recent_through_tokens_alone(options: dict[s
         given = vectors.clone()
         if changed is not None:
             given[changed] *= -3.0  # a norm would undo an added constant
-        found: Tensor = model(given, inputs.rows, seconds)
+        found: Tensor = model.encoder(given, inputs.rows, seconds)
         return found
 
     before = outputs()
     for place in range(9):
         differs = ~torch.isclose(outputs(place), before, atol=1e-7).all(1)
         assert differs.tolist() == [event >= place for event in range(9)]
-    for block in model.blocks:  # tokens whose values are 0 carry nothing
-        b: Any = block
-        width = model.options.hidden_units
-        b.key_value.weight[-width:] = 0
-        if options["model"] == "sasrec":
-            b.key_value.bias[-width:] = 0
+    for name, parameter in model.encoder.named_parameters():  # tokens whose values are 0 carry nothing
+        if "key_value" in name:
+            parameter[-model.encoder.width :] = 0
+        elif "v_proj" in name:
+            parameter.zero_()
     before = outputs()
     assert torch.equal(outputs(2)[5:], before[5:]) and not torch.equal(outputs(2)[2:5], before[2:5])
 
 
-@pytest.mark.parametrize("options", MODELS, ids=["hstu", "hstu without bias", "sasrec"])
+@pytest.mark.parametrize("options", MODELS, ids=NAMES)
 def test_a_history_does_not_depend_on_its_batch(options: dict[str, Any]) -> None:
     model, lists = model_of(ONE, **options), random_lists(LENGTHS)
     histories = timed(lists)
@@ -186,7 +207,7 @@ def test_a_history_does_not_depend_on_its_batch(options: dict[str, Any]) -> None
 
     def newest(rows: list[int]) -> Tensor:
         inputs = make_inputs(histories, np.array(rows), ONE, timed=is_timed)
-        found: Tensor = model(model.item_embedding(inputs.items), inputs.rows, inputs.seconds, inputs.newest)
+        found: Tensor = model.encoder(model.item_embedding(inputs.items), inputs.rows, inputs.seconds, inputs.newest)
         return found[inputs.order]
 
     together = newest(list(range(len(lists))))
@@ -215,8 +236,9 @@ def test_long_histories_are_cut_from_their_end() -> None:
 def test_targets_are_the_next_items_across_the_tokens() -> None:
     lists = [list(range(1, 9)), [4, 9]]
     options = HistoryOptions(maxlen=6, number_of_user_tokens=2, pretrain_item_num=4)
-    data = TrainDataset(as_histories(lists), 30, options, LossOptions(temp=0.05), seed=0)
+    data = HistoryDataset(make_reader(Config(history=options), as_histories(lists), 30), options.window, timed=False)
     batch = data[BatchKey(np.arange(2), 0, 0)]
+    assert isinstance(batch, TrainBatch)
     assert list(zip(batch.items.tolist(), batch.targets.tolist(), strict=True)) == [
         *((2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (4, 9)),
     ]
@@ -270,7 +292,7 @@ def test_tokens_need_two_blocks() -> None:
 
 def test_a_dataset_without_times_is_refused() -> None:
     with pytest.raises(UserError, match="has no timestamps, only order: train without --time_bias"):
-        TrainDataset(as_histories([[1, 2, 3]]), 30, HistoryOptions(), LossOptions(), seed=0, timed=True)
+        make_reader(Config(model=ModelOptions(time_bias=True)), as_histories([[1, 2, 3]]), 30)
     with pytest.raises(UserError, match="it is for --model hstu with that bias"):
         ModelOptions(model="sasrec", time_bias=True)
 

@@ -42,7 +42,7 @@ def module_of(model: str, history: HistoryOptions = TWO_GROUPS, layers: int = 2)
 
 @pytest.mark.parametrize("layers", [2, 3])
 @pytest.mark.parametrize("history", [ONE_GROUP, TWO_GROUPS], ids=["one group", "two groups"])
-@pytest.mark.parametrize("model", ["hstu", "sasrec"])
+@pytest.mark.parametrize("model", ["hstu", "sasrec", "llama"])
 def test_a_memory_stands_for_old_events(
     model: str, history: HistoryOptions, layers: int, dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -50,8 +50,8 @@ def test_a_memory_stands_for_old_events(
     rows = np.array([3, 8, 0, 6, 1, 2, 7])
     expected = module.user_vectors(module.make_inputs(histories, rows))
     digest = weights_sha256(module)
-    make_memory(module.model, digest, dataset, histories, tmp_path / "memory")
-    module.memory = open_memory(module.model, digest, dataset, tmp_path / "memory")
+    make_memory(module.encoder, module.embed, digest, dataset, histories, tmp_path / "memory")
+    module.memory = open_memory(module.encoder, digest, dataset, tmp_path / "memory")
     assert torch.allclose(module.user_vectors(module.make_inputs(histories, rows)), expected, atol=1e-5)
     assert (module.memory.num_recalled, module.memory.num_whole) == (len(rows), 0)
     module.memory.tokens = "other"
@@ -62,8 +62,8 @@ def test_a_memory_stands_for_old_events(
 def test_users_without_a_memory_are_read_whole(dataset: Dataset, tmp_path: Path) -> None:
     module, histories = module_of("sasrec"), dataset.whole_histories()
     digest, folder = weights_sha256(module), tmp_path / "memory"
-    make_memory(module.model, digest, dataset, histories.select(np.array([0, 2, 6])), folder)
-    memory = open_memory(module.model, digest, dataset, folder)
+    make_memory(module.encoder, module.embed, digest, dataset, histories.select(np.array([0, 2, 6])), folder)
+    memory = open_memory(module.encoder, digest, dataset, folder)
     assert memory.num_users == (3, 9)
     rows = np.arange(9)
     expected = module.user_vectors(module.make_inputs(histories, rows))
@@ -81,23 +81,23 @@ def test_only_what_changed_is_computed_again(dataset: Dataset, tmp_path: Path) -
     module, folder = module_of("hstu"), tmp_path / "memory"
     digest = weights_sha256(module)
     histories = dataset.whole_histories()
-    assert make_memory(module.model, digest, dataset, histories, folder)[1] == 9
-    assert make_memory(module.model, digest, dataset, histories, folder)[1] == 0
+    assert make_memory(module.encoder, module.embed, digest, dataset, histories, folder)[1] == 9
+    assert make_memory(module.encoder, module.embed, digest, dataset, histories, folder)[1] == 0
     lists = random_lists(LENGTHS)
     lists[2] = [*lists[2], 5]  # a new event of a user with old ones
     lists[1] = [*lists[1], 6]  # and of one without
     times = [[1000 * place * (user + 1) for place in range(len(items))] for user, items in enumerate(lists)]
     grown = load_dataset(write_dataset(tmp_path / "grown", lists, 30, timestamps=times))
-    memory = open_memory(module.model, digest, grown, folder)
+    memory = open_memory(module.encoder, digest, grown, folder)
     assert memory.num_users == (9, 9)  # all the same: the new events are recent ones
-    found, computed = make_memory(module.model, digest, grown, grown.whole_histories(), folder)
+    found, computed = make_memory(module.encoder, module.embed, digest, grown, grown.whole_histories(), folder)
     assert computed == 1
-    again = make_memory(module.model, digest, grown, grown.whole_histories(), tmp_path / "fresh")[0]
+    again = make_memory(module.encoder, module.embed, digest, grown, grown.whole_histories(), tmp_path / "fresh")[0]
     for name in ("memory", "times", "ends", "checks", "users"):
         np.testing.assert_allclose(np.load(found / f"{name}.npy"), np.load(again / f"{name}.npy"), atol=1e-6)
     lists[6][-5] = lists[6][-5] % 30 + 1  # an old event is another one
     other = load_dataset(write_dataset(tmp_path / "other", lists, 30, timestamps=times))
-    assert open_memory(module.model, digest, other, folder).num_users == (8, 9)
+    assert open_memory(module.encoder, digest, other, folder).num_users == (8, 9)
 
 
 def test_a_checksum_tells_events_and_their_order_apart() -> None:
@@ -108,13 +108,13 @@ def test_a_checksum_tells_events_and_their_order_apart() -> None:
 def test_another_models_memory_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     module, folder = module_of("hstu"), tmp_path / "memory"
     with pytest.raises(MissingFileError, match=r"holds no compressed histories: run PerSRec/compress\.sh first"):
-        open_memory(module.model, "a", dataset, folder)
-    make_memory(module.model, "a", dataset, dataset.whole_histories(), folder)
+        open_memory(module.encoder, "a", dataset, folder)
+    make_memory(module.encoder, module.embed, "a", dataset, dataset.whole_histories(), folder)
     with pytest.raises(UserError, match="was compressed with other weights"):
-        open_memory(module.model, "b", dataset, folder)
+        open_memory(module.encoder, "b", dataset, folder)
     (folder / "latest.json").write_text(json.dumps({"arrays": "../elsewhere", "model": "a"}))
     with pytest.raises(UserError, match=r"which are not there: run PerSRec/compress\.sh again"):
-        open_memory(module.model, "a", dataset, folder)
+        open_memory(module.encoder, "a", dataset, folder)
 
 
 def test_the_commands_compress_test_and_recommend(tiny_path: Path, tmp_path: Path) -> None:
