@@ -290,7 +290,8 @@ def name_items(config: Any) -> str:
     options, n = config.items, config.items.plm_last_n_unfreeze
     name = options.plm_name.strip("/").rpartition("/")[2]
     trained = {0: "frozen", -1: "all"}.get(n, f"last{n}")
-    also = {"prompt": config.prompt.use_prompt, "offset": config.learning.item_offset}
+    prompt = "token" if config.prompt.is_queries else "prompt"
+    also = {prompt: config.prompt.use_prompt, "offset": config.learning.item_offset}
     return "-".join([name, "lora" if options.lora_r else trained, *(part for part, there in also.items() if there)])
 
 
