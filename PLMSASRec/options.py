@@ -93,9 +93,9 @@ class Config:
     weight_decay: float = 0.1
     """Decoupled weight decay of all of these but biases and norms."""
     schedule: Schedule = "constant"
-    """Learning rate schedule: constant, or linear (to zero at --num_epochs)."""
-    warmup_steps: int = 0
-    """Warm-up steps of the learning rates; at most half of all steps."""
+    """Learning rate schedule: constant, or linear or cosine (to zero at --num_epochs)."""
+    warmup_steps: float = 0
+    """Warm-up steps of the learning rates, or, below 1, their share of all steps; at most half of these."""
     items: ItemOptions = field(default_factory=ItemOptions)
     prompt: PromptOptions = field(default_factory=PromptOptions)
     cache: PreInferenceOptions = field(default_factory=PreInferenceOptions)

@@ -41,10 +41,10 @@ def main(config: Config) -> None:
     import logging
     import time
 
-    from PerSRec.finetune import load_with_tokens
+    from PerSRec.finetune import load_trained
     from PerSRec.memory import make_memory
 
-    dataset, module = load_with_tokens(config.run, config.data_path)
+    dataset, module = load_trained(config.run, config.data_path)
     module.to(find_device(config.device))
     split = module.config.protocol.hold_out(dataset)
     held_out = {"valid": split.valid, "test": split.test, "all": dataset.whole_histories()}

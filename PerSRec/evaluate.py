@@ -39,7 +39,7 @@ def main(config: Config) -> None:
 
     import numpy as np
 
-    from PerSRec.finetune import load_with_tokens
+    from PerSRec.finetune import load_trained
     from PerSRec.memory import open_memory
     from PerSRec.module import batches_of
     from seqrec.comparison.intervals import compare_means
@@ -48,7 +48,7 @@ def main(config: Config) -> None:
     from seqrec.training.trainer import test
 
     log = logging.getLogger(__name__)
-    dataset, module = load_with_tokens(config.run, config.data_path)
+    dataset, module = load_trained(config.run, config.data_path, config.from_cache)
     if config.from_cache:
         folder = config.memory or config.run / "memory"
         module.memory = open_memory(module.encoder, module.digest(), dataset, folder, config.tokens)

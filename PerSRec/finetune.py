@@ -36,18 +36,22 @@ def restore(
     return restore_trained(config, dataset, state, trained)
 
 
-def load_with_tokens(run: Path, data_path: Path | None = None) -> tuple[Dataset, PerSRecModule | HLLMModule]:
-    """Return a run's dataset and its model, which has user tokens.
+def load_trained(
+    run: Path, data_path: Path | None = None, needs_tokens: bool = True
+) -> tuple[Dataset, PerSRecModule | HLLMModule]:
+    """Return a run's dataset and its model.
 
     Raises:
-        UserError: If it has none.
+        UserError: If it is of another family, or has no user tokens where it needs them.
     """
     from PerSRec.module import HLLMModule, PerSRecModule
     from seqrec.training.restore import load_run
 
     dataset, recommender = load_run(run, data_path)
     module = recommender.module
-    if not isinstance(module, PerSRecModule | HLLMModule) or module.encoder.tokens is None:
+    if not isinstance(module, PerSRecModule | HLLMModule):
+        raise UserError(f"{run} is no run of PerSRec: give one of runs/PerSRec/")
+    if needs_tokens and module.encoder.tokens is None:
         raise UserError(f"{run} has no user tokens: train PerSRec with --number_of_user_tokens K first")
     return dataset, module
 

@@ -74,7 +74,7 @@ def open_language_model(options: ItemOptions, dataset: Dataset) -> LanguageModel
         raise UserError(
             "--pooling_method cls reads the first token, which in a decoder sees no other: give mean or last"
         )
-    tokens = load_texts(dataset, tokenizer, options.tokenized_len)
+    tokens = load_texts(dataset, tokenizer, options.tokenized_len, options.item_prompt, options.name_attributes)
     return LanguageModel(architecture, tokens, pooling, -1 if n == -1 else N - n, _states_folder(dataset))
 
 

@@ -24,6 +24,10 @@ class ItemOptions(LoraOptions):
     Llama, Mistral, Qwen)."""
     tokenized_len: int = 30
     """Maximum number of tokens of an item's text, special ones included."""
+    item_prompt: str = ""
+    """What a language model reads before every item's text."""
+    name_attributes: bool = False
+    """Put an attribute's name before its text, as in `title: ...`."""
     pooling_method: TextPooling | None = None
     """A text's vector: mean, last, mean_last (both, fused), cls (first token) or pooler (of a BERT). By default what a
     sentence encoder was trained for, cls for other encoders, mean for decoders."""

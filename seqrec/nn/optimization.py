@@ -1,6 +1,7 @@
 """Weight decay by kind of parameter, and learning rate schedules."""
 
 import logging
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,13 +12,14 @@ if TYPE_CHECKING:  # Lightning takes seconds, and a command's --help reads Sched
     import pytorch_lightning as lightning
 
 log = logging.getLogger(__name__)
-Schedule = Literal["constant", "linear"]
+Schedule = Literal["constant", "linear", "cosine"]
+"""What follows the warm-up: nothing, or a fall to zero at the last epoch, along a line or half a cosine."""
 
 
 def schedule_rate(
     optimizer: torch.optim.Optimizer,
     module: "lightning.LightningModule",
-    warmup_steps: int,
+    warmup_steps: float,
     schedule: Schedule = "linear",
     first_epochs: Sequence[int] | None = None,
 ) -> dict[str, Any]:
@@ -26,15 +28,16 @@ def schedule_rate(
     Args:
         optimizer: With one or more groups of parameters.
         module: In a Trainer.
-        warmup_steps: Steps of linear warm-up.
+        warmup_steps: Steps of linear warm-up, or, below 1, their share of all steps.
         schedule: What follows.
         first_epochs: Epoch, from 0, in which each group starts to learn; 0 for all if not given.
     """
     total = int(module.trainer.estimated_stepping_batches)
-    if warmup_steps > total // 2:
-        log.warning("--warmup_steps %d is more than half of the %d steps: rates rise for half", warmup_steps, total)
+    warmup = int(warmup_steps if warmup_steps >= 1 else warmup_steps * total)
+    if warmup > total // 2:
+        log.warning("--warmup_steps %s is more than half of the %d steps: rates rise for half", warmup_steps, total)
     per_epoch = total // (module.trainer.max_epochs or 1)
-    factor = learning_rate_factor(warmup_steps, total, schedule)
+    factor = learning_rate_factor(warmup, total, schedule)
 
     def begin(first: int) -> Callable[[int], float]:
         return lambda step: 0.0 if step < first else factor(step)
@@ -67,7 +70,7 @@ def can_fuse(module: "lightning.LightningModule") -> bool:
 
 
 def learning_rate_factor(warmup: int, total: int, schedule: Schedule = "linear") -> Callable[[int], float]:
-    """Return the rate's factor by step: a linear rise to 1 at `warmup`, then constant or a linear fall to 0 at `total`.
+    """Return the rate's factor by step: a linear rise to 1 at `warmup`, then constant or a fall to 0 at `total`.
 
     Args:
         warmup: Steps; at most half of all.
@@ -79,6 +82,9 @@ def learning_rate_factor(warmup: int, total: int, schedule: Schedule = "linear")
     def factor(step: int) -> float:
         if step < warmup:
             return step / warmup
-        return 1.0 if schedule == "constant" else max(0.0, (total - step) / max(1, total - warmup))
+        if schedule == "constant":
+            return 1.0
+        left = max(0.0, (total - step) / max(1, total - warmup))
+        return left if schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
 
     return factor

@@ -73,13 +73,17 @@ class TextTokens:
         return digest.hexdigest()
 
 
-def load_texts(dataset: Dataset, tokenizer: Any, max_tokens: int) -> TextTokens:
+def load_texts(
+    dataset: Dataset, tokenizer: Any, max_tokens: int, prompt: str = "", name_attributes: bool = False
+) -> TextTokens:
     """Return the texts of a prepared dataset's items in tokens, memory-mapped; make them if they are missing.
 
     Args:
         dataset: With at least one text attribute.
         tokenizer: A Hugging Face tokenizer.
         max_tokens: Tokens of a text, special ones included.
+        prompt: Stands before every text.
+        name_attributes: Whether an attribute's name stands before its text.
 
     Raises:
         UserError: If the dataset has no text, or special tokens leave no room for it.
@@ -95,10 +99,15 @@ def load_texts(dataset: Dataset, tokenizer: Any, max_tokens: int) -> TextTokens:
         "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         "max_tokens": max_tokens,
         "format": "one text",
+        **({"prompt": prompt} if prompt else {}),
+        **({"names": True} if name_attributes else {}),
     }
-    texts = table.select(
-        pl.concat_str([pl.col(a).fill_null("") for a in dataset.attributes], separator=" ").str.strip_chars()
-    ).to_series()
+    parts = [pl.col(name).fill_null("") for name in dataset.attributes]
+    if name_attributes:
+        names = zip(dataset.attributes, parts, strict=True)
+        parts = [pl.when(part != "").then(pl.lit(f"{name}: ") + part).otherwise(pl.lit("")) for name, part in names]
+    bare = table.select(pl.concat_str(parts, separator=" ").str.strip_chars()).to_series()
+    texts = bare if not prompt else pl.select(pl.lit(prompt) + bare).to_series()
 
     def make_part(part: int) -> dict[str, NDArray[Any]]:
         pieces = tokenizer(
@@ -115,7 +124,7 @@ def load_texts(dataset: Dataset, tokenizer: Any, max_tokens: int) -> TextTokens:
 
     cache = CachedArrays(token_folder(dataset), key, max(1, -(-len(table) // CHUNK)))
     arrays = cache.load(make_part, f"tokenising {dataset.name}")
-    if empty := int((texts == "").sum()):
+    if empty := int((bare == "").sum()):
         log.warning("%d of %d items have no text: their vectors are all the same", empty, len(table))
     offsets = np.zeros(len(table) + 2, dtype=np.int64)
     np.cumsum(arrays["lengths"], out=offsets[2:])

@@ -48,9 +48,9 @@ class IdModelConfig:
     """Learning rate of the item table; by default --lr, for given vectors a tenth: the full rate quickly erases
     them."""
     schedule: Schedule = "constant"
-    """Learning rate schedule: constant, or linear (to zero at --num_epochs)."""
-    warmup_steps: int = 0
-    """Warm-up steps of the learning rates; at most half of all steps."""
+    """Learning rate schedule: constant, or linear or cosine (to zero at --num_epochs)."""
+    warmup_steps: float = 0
+    """Warm-up steps of the learning rates, or, below 1, their share of all steps; at most half of these."""
     weight_decay: float = 0.0
     """Decoupled weight decay of all weights but biases and norms."""
     table: TableOptions = field(default_factory=TableOptions)
