@@ -1,8 +1,9 @@
 """Turn raw data into a prepared dataset: `python scripts/prepare.py SOURCE --input ... --name ...`.
 
-Sources: demo, atomic, recformer, amazon, movielens, mind, hm, bilibili, sequences, histories, table, pickle; corpus,
-which joins prepared datasets; and cold, which keeps some items of one for the test. `SOURCE --help` lists the options
-of one. The dataset is written to data/NAME, whole or not at all, and its card is printed.
+Sources: demo, atomic, recformer, amazon, movielens, mind, hm, bilibili, hllm, merrec, ebnerd, books, sequences,
+histories, table, pickle; corpus, which joins prepared datasets; and cold, which keeps some items of one for the test.
+`SOURCE --help` lists the options of one. The dataset is written to data/NAME, whole or not at all, and its card is
+printed.
 """
 
 from typing import Annotated
@@ -16,11 +17,15 @@ from seqrec.data.preparation import prepare
 from seqrec.data.sources.amazon import Amazon
 from seqrec.data.sources.atomic import Atomic
 from seqrec.data.sources.bilibili import Bilibili
+from seqrec.data.sources.books import Books
 from seqrec.data.sources.cold import Cold
 from seqrec.data.sources.corpus import Corpus
 from seqrec.data.sources.demo import Demo
+from seqrec.data.sources.ebnerd import EbNerd
 from seqrec.data.sources.histories import HistoryFiles
+from seqrec.data.sources.hllm import Hllm
 from seqrec.data.sources.hm import HM
+from seqrec.data.sources.merrec import MerRec
 from seqrec.data.sources.mind import Mind
 from seqrec.data.sources.movielens import MovieLens
 from seqrec.data.sources.pickled import Pickled
@@ -37,6 +42,10 @@ Source = (
     | Annotated[Mind, subcommand(Mind.kind)]
     | Annotated[HM, subcommand(HM.kind)]
     | Annotated[Bilibili, subcommand(Bilibili.kind)]
+    | Annotated[Hllm, subcommand(Hllm.kind)]
+    | Annotated[MerRec, subcommand(MerRec.kind)]
+    | Annotated[EbNerd, subcommand(EbNerd.kind)]
+    | Annotated[Books, subcommand(Books.kind)]
     | Annotated[Sequences, subcommand(Sequences.kind)]
     | Annotated[HistoryFiles, subcommand(HistoryFiles.kind)]
     | Annotated[TableFile, subcommand(TableFile.kind)]
