@@ -58,7 +58,11 @@ def test_faulty_lists_are_refused(tmp_path: Path) -> None:
 
 
 def test_merrec_has_the_finest_category_and_the_first_texts(tmp_path: Path) -> None:
-    shape = {"c0_name": ["Women", "Men"], "c1_name": ["Shoes", None], "c2_name": ["Boots", " "]}
+    shape: dict[str, Sequence[object]] = {
+        "c0_name": ["Women", "Men"],
+        "c1_name": ["Shoes", None],
+        "c2_name": ["Boots", " "],
+    }
     write_parquet(
         tmp_path / "raw/1.parquet",
         user_id=[1, 1], product_id=[10, 11], item_id=[100, 101], stime=["2023-05-02 10:00:00", "2023-05-01 10:00:00"],

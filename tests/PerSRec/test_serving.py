@@ -9,7 +9,7 @@ import torch
 
 from PerSRec.data import make_inputs
 from PerSRec.options import HistoryOptions
-from scripts.benchmarks.serving import USERS, Config, answer, count, formula, main, make_module, make_sides
+from scripts.benchmarks.persrec import USERS, Config, answer, count, formula, main, make_module, make_sides
 
 SMALL = Config(old=12, recent=4, tokens=2, hidden_units=8, n_layers=3, n_heads=2, num_items=50)
 

@@ -1,7 +1,7 @@
 """Time requests that read old events from a memory, beside requests that read whole histories.
 
-    python scripts/benchmarks/serving.py
-    python scripts/benchmarks/serving.py --model llama --batches 1
+    python scripts/benchmarks/persrec.py
+    python scripts/benchmarks/persrec.py --model llama --batches 1
 
 Models and histories are random: neither time nor the number of operations depends on what they hold. A request is
 everything from a user's events to the user's vector, and with `ranking` also the scores of all items and the best ten.
