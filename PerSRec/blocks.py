@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from PerSRec.encoder import HistoryEncoder, in_order
 from PerSRec.options import ModelOptions
@@ -180,11 +181,18 @@ class BlockEncoder(HistoryEncoder):
         view = self._view(rows.segments, rows.places, seconds)
         kept = [None] * len(self.blocks) if memory is None else memory.unbind(1)
         for block, own in zip(self.blocks[:-1], kept[:-1], strict=True):
-            x = in_order(rows, block(x, view, own))
+            x = in_order(rows, self._run(block, x, view, own))
         if newest is not None:
-            last: Tensor = self.blocks[-1](x, self._view(newest, rows.places, seconds), kept[-1])
-            return last
-        return in_order(rows, self.blocks[-1](x, view, kept[-1]))[rows.events]
+            return self._run(self.blocks[-1], x, self._view(newest, rows.places, seconds), kept[-1])
+        return in_order(rows, self._run(self.blocks[-1], x, view, kept[-1]))[rows.events]
+
+    def _run(self, block: nn.Module, x: Tensor, view: View, memory: Tensor | None) -> Tensor:
+        """Return what a block makes of (E, D), which for the gradients is computed again where the options say so."""
+        if self.options.gradient_checkpointing and self.training:
+            again: Tensor = checkpoint(block, x, view, memory, use_reentrant=False)
+            return again
+        out: Tensor = block(x, view, memory)
+        return out
 
     def compress(self, vectors: Tensor, rows: Rows, seconds: Tensor | None = None) -> Tensor:
         """Return the keys and values of users' tokens in each block, (B, blocks, 2, K, D), see `HistoryEncoder`."""

@@ -116,7 +116,7 @@ def build_language_model(options: ModelOptions, window: Window) -> LanguageModel
             )
         )
         drawn = Blocks(architecture, 0, architecture.num_blocks).drop_words().draw()
-        return LanguageModelEncoder(drawn, window, options.dropout_rate)
+        return LanguageModelEncoder(_kept(drawn, options), window, options.dropout_rate)
     architecture = Architecture.read(find_backbone(options.user_pretrain_dir))
     if architecture.longest is not None and architecture.longest < window.num_places:
         raise UserError(
@@ -129,4 +129,8 @@ def build_language_model(options: ModelOptions, window: Window) -> LanguageModel
         architecture.config.attention_dropout = rate
     blocks = Blocks(architecture, 0, architecture.num_blocks).drop_words()
     loaded = blocks.load(architecture.weight_files()) if options.user_llm_init else blocks.draw()
-    return LanguageModelEncoder(loaded, window, options.dropout_rate)
+    return LanguageModelEncoder(_kept(loaded, options), window, options.dropout_rate)
+
+
+def _kept(blocks: Blocks, options: ModelOptions) -> Blocks:
+    return blocks.recompute() if options.gradient_checkpointing else blocks

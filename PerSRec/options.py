@@ -125,6 +125,9 @@ class ModelOptions:
     """Let hstu's attention depend on how many places lie between events, and with --time_bias on how much time."""
     time_bias: bool = False
     """Let hstu's attention depend on the time between events; needs timestamps."""
+    gradient_checkpointing: bool = False
+    """Keep of each block that reads histories its input alone, and compute it again for the gradients: less memory,
+    more time."""
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "hidden_units", "n_layers", "n_heads", "inner_size")

@@ -68,6 +68,7 @@ SWITCHES = {
     "suppress_history": "filter_seen",
     "auto_resume": "resume",
     "enable_relative_attention_bias": "enable_relative_attention_bias",
+    "gradient_checkpointing": "gradient_checkpointing",
 }
 """By the published key: the flag that its True and False are for."""
 WIDTHS = ("item_embedding_size", "hstu_embedding_size", "embedding_size", "item_embed_dim", "hidden_size")
@@ -87,7 +88,6 @@ ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
     "predict_with_full_item_seq": ((None, True), "evaluate.py --from_cache --tokens zero leaves out old items"),
     "loss_on_all_items": ((None, True), "every item of a training sequence is predicted"),
     "item_dropout": ((None, 0), "--dropout_rate drops parts of the vectors of items"),
-    "gradient_checkpointing": ((None, False), "a smaller train_batch_size takes less memory"),
     "debug": ((None, False), "--valid_users N and --epochs 1 make a short run"),
     "layer_norm_eps": ((1e-12,), "it is fixed"),
     "initializer_range": ((0.02,), "it is fixed"),
@@ -255,7 +255,7 @@ def _width_flags(settings: Settings, model: str) -> list[str]:
 
 def _text_flags(settings: Settings) -> list[str]:
     """Return what is read of items that are texts; their language model is trained as a whole, at the common rate."""
-    flags = ["--name_attributes"]
+    flags = ["--name_attributes"] + ["--plm_gradient_checkpointing"] * bool(settings.get("gradient_checkpointing"))
     for key, flag in OF_TEXTS.items():
         if settings.get(key) is not None:
             flags += [f"--{flag}", str(settings[key])]

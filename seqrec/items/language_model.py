@@ -132,6 +132,8 @@ def build_items(
     read_texts: ReadTexts = plm.tokens.read
     if split < N:
         upper = Blocks(architecture, split, N, has_pooler).load(weights)
+        if options.plm_gradient_checkpointing:
+            upper.recompute()
     if cache.pre_inference:
         read_texts = plm.frozen_part(cache).states().read
     elif split > 0:

@@ -7,13 +7,14 @@ A model cut in two computes what the whole one does, to the bit.
 Shapes: T tokens of a batch, B texts, D width, H heads of queries, G heads of keys and values, E width of a head.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from seqrec.basics.errors import UserError
 from seqrec.text.reading import Reading
@@ -267,6 +268,12 @@ class Blocks(nn.Module):
         there = [self.model.get_submodule(path) for path in parts if _has(self.model, path)]
         return [parameter for part in there for parameter in part.parameters()]
 
+    def recompute(self) -> "Blocks":
+        """Keep of each block in training its input alone, compute it again for the gradients, and return itself."""
+        for _, layer in self.layers:
+            layer.forward = _recomputed(layer)
+        return self
+
     def drop_words(self) -> "Blocks":
         """Give up the table of word embeddings, where vectors come in place of words, and return itself."""
         _replace(self.model, _path_of_words(self.model), None)
@@ -318,6 +325,27 @@ class Blocks(nn.Module):
         pooler = self.model.pooler
         pooled: Tensor = pooler(first_tokens[:, None].to(pooler.dense.weight.dtype))
         return pooled.to(first_tokens.dtype)
+
+
+def _recomputed(layer: nn.Module) -> Callable[..., Any]:
+    """Return a block's forward that runs a second time in the backward, under the reading of the first."""
+    own = layer.forward
+
+    def forward(*args: Any, **options: Any) -> Any:
+        if not (layer.training and torch.is_grad_enabled()):
+            return own(*args, **options)
+        reading = _reading.get()
+
+        def run(*given: Any, **also: Any) -> Any:
+            token = _reading.set(reading)
+            try:
+                return own(*given, **also)
+            finally:
+                _reading.reset(token)
+
+        return checkpoint(run, *args, use_reentrant=False, **options)
+
+    return forward
 
 
 def _make_buffers(model: nn.Module, config: Any) -> None:

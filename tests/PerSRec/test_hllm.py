@@ -1,5 +1,6 @@
 """HLLM: items by one language model, histories by another; whole runs, memories, new items."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ from PerSRec.language_model import build_language_model
 from PerSRec.module import HLLMModule
 from PerSRec.options import Config, HistoryOptions, ModelOptions
 from seqrec.basics.errors import UserError
+from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset, load_dataset
+from seqrec.data.splits import leave_one_out
 from seqrec.items.options import ItemOptions, LearningOptions, PreInferenceOptions
 from seqrec.items.vectors import TextVectors
 from seqrec.nn.losses import LossOptions
 from seqrec.nn.segments import Window
 from seqrec.text.blocks import Architecture
 from seqrec.training.restore import load_run
+from seqrec.training.text_module import make_batches
 from tests import forked
 from tests.histories import as_histories
 from tests.interrupted import Command, assert_same_run, kill_at_random_moments
@@ -207,3 +211,39 @@ def test_a_history_does_not_depend_on_its_batch(texts_path: Path, tmp_path: Path
     together = vectors([0, 1, 2, 3])
     for row in range(4):
         torch.testing.assert_close(vectors([row])[0], together[row], rtol=0, atol=1e-5)
+
+
+class Kept(torch.autograd.graph.saved_tensors_hooks):
+    """Counts the numbers that are kept for the gradients."""
+
+    def __init__(self) -> None:
+        self.numbers = 0
+        super().__init__(self.keep, lambda x: x)
+
+    def keep(self, x: Tensor) -> Tensor:
+        self.numbers += x.numel()
+        return x
+
+
+@pytest.mark.parametrize("model", ["hstu", "sasrec", "llama"])
+def test_what_is_computed_again_has_the_gradients_of_what_is_kept(model: str, texts_path: Path, tmp_path: Path) -> None:
+    dataset, folder = load_dataset(texts_path), write_model(tmp_path / "bert", "bert")
+    gradients = []
+    for again in (False, True):
+        config = config_of(folder, plm_last_n_unfreeze=2, plm_gradient_checkpointing=again)
+        options = ModelOptions(model=model, hidden_units=8, gradient_checkpointing=again)  # type: ignore[arg-type]
+        module = module_of(replace(config, model=options), dataset)
+        fill_new(module)
+        module.log = lambda *_, **__: None  # type: ignore[method-assign]
+        data = make_batches(module, dataset, leave_one_out(dataset)).train
+        module.train()
+        torch.manual_seed(0)
+        with Kept() as kept:
+            loss = module.training_step(data[BatchKey(np.arange(30), 0, 0)])
+        loss.backward()
+        found = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+        gradients.append((found, kept.numbers))
+    (kept_all, numbers), (computed, fewer) = gradients
+    assert kept_all.keys() == computed.keys() and fewer < numbers / 2
+    for name, gradient in kept_all.items():
+        torch.testing.assert_close(computed[name], gradient, rtol=1e-5, atol=1e-6)
