@@ -34,7 +34,8 @@ class ItemOptions(LoraOptions):
     plm_last_n_unfreeze: int = 0
     """Last blocks to train: 0 trains none, -1 all blocks and the embeddings."""
     plm_gradient_checkpointing: bool = False
-    """Keep of the trained blocks their inputs alone, and compute them again for the gradients: less memory, more time."""
+    """Keep of the trained blocks their inputs alone, and compute them again for the gradients: less memory, more
+    time."""
     plm_lr: float = 1e-5
     """Learning rate of the language model's own weights."""
     plm_lr_layer_decay: float = 0.8

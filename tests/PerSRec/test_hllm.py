@@ -238,7 +238,8 @@ def test_what_is_computed_again_has_the_gradients_of_what_is_kept(model: str, te
         data = make_batches(module, dataset, leave_one_out(dataset)).train
         module.train()
         torch.manual_seed(0)
-        with Kept() as kept:
+        kept = Kept()
+        with kept:
             loss = module.training_step(data[BatchKey(np.arange(30), 0, 0)])
         loss.backward()
         found = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
