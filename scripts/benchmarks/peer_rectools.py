@@ -1,4 +1,4 @@
-"""Trains RecTools' SASRec or BERT4Rec and ranks all users; speed.py runs it with .venv-peers/rectools.
+"""Trains RecTools' SASRec, BERT4Rec or HSTU and ranks all users; speed.py runs it with .venv-peers/rectools.
 
 python scripts/benchmarks/peer_rectools.py SETTINGS.json
 
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from rectools import Columns
 from rectools.dataset import Dataset
-from rectools.models import BERT4RecModel, SASRecModel
+from rectools.models import BERT4RecModel, HSTUModel, SASRecModel
 
 
 class EpochTimer(lightning.Callback):
@@ -68,7 +68,7 @@ def ndcg(top: pd.DataFrame, users: NDArray[np.int64], targets: NDArray[np.int64]
     return float((1 / np.log2(1 + found[Columns.Rank])).sum()) / len(users)
 
 
-def make_model(settings: dict[str, Any]) -> BERT4RecModel | SASRecModel:
+def make_model(settings: dict[str, Any]) -> BERT4RecModel | HSTUModel | SASRecModel:
     """Return RecTools' model of those settings, with its own trainer and a clock."""
 
     def make_trainer() -> lightning.Trainer:
@@ -84,8 +84,13 @@ def make_model(settings: dict[str, Any]) -> BERT4RecModel | SASRecModel:
             callbacks=[EpochTimer()],
         )
 
-    bert = settings["model"] == "Bert4Rec"
-    return (BERT4RecModel if bert else SASRecModel)(
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "SASRec": (SASRecModel, {}),
+        "Bert4Rec": (BERT4RecModel, {"mask_prob": settings.get("mask_prob")}),
+        "PerSRec": (HSTUModel, {"relative_time_attention": False}),
+    }
+    kind, own = kinds[settings["model"]]
+    model: BERT4RecModel | HSTUModel | SASRecModel = kind(
         n_blocks=settings["num_blocks"],
         n_heads=settings["num_heads"],
         n_factors=settings["hidden_units"],
@@ -97,8 +102,9 @@ def make_model(settings: dict[str, Any]) -> BERT4RecModel | SASRecModel:
         use_pos_emb=True,
         recommend_torch_device="cpu",
         get_trainer_func=make_trainer,
-        **({"mask_prob": settings["mask_prob"]} if bert else {}),
+        **own,
     )
+    return model
 
 
 def main(settings: dict[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
     python scripts/benchmarks/speed.py sasrec --dataset amazon-scientific
     python scripts/benchmarks/speed.py bert4rec --dataset amazon-scientific
+    python scripts/benchmarks/speed.py hstu --dataset amazon-scientific
     python scripts/benchmarks/speed.py recformer --dataset amazon-scientific
     python scripts/benchmarks/speed.py plmsasrec --dataset amazon-scientific
 
-The first two run beside RecTools and, with --peers, RecBole; scripts/benchmarks/setup_peer.sh installs them. The third
-runs beside `transformers`' Longformer with the same weights; the fourth beside `transformers`' encoding of every
-position of every row, and with a frozen language model's output in a cache beside running it.
+The first three run beside RecTools and, with --peers, RecBole, which has no HSTU; scripts/benchmarks/setup_peer.sh
+installs them. `recformer` runs beside `transformers`' Longformer with the same weights; `plmsasrec` beside
+`transformers`' encoding of every position of every row, and with a frozen language model's output in a cache beside
+running it.
 
 A ratio is the peer's median time over ours; in brackets the smallest and the largest of any pair of measurements.
 With --quality_epochs the ID models also train on, for the time that each takes to the peer's best validation score.
@@ -43,6 +45,7 @@ from scripts.benchmarks.sides import (
 )
 from seqrec.basics.checks import list_flags, require_above, require_at_least
 from seqrec.basics.command import run_command
+from seqrec.basics.errors import UserError
 from seqrec.basics.files import write_atomically, write_json
 from seqrec.basics.formatting import size
 from seqrec.basics.paths import ROOT
@@ -121,6 +124,11 @@ class IdBenchmark(Common):
         """Settings that every side takes, with their values."""
         return {name: getattr(self, name) for name in self.names}
 
+    @property
+    def flags(self) -> dict[str, Any]:
+        """Flags of our side."""
+        return self.shared
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SASRecBenchmark(IdBenchmark):
@@ -140,6 +148,27 @@ class Bert4RecBenchmark(IdBenchmark):
 
     family = "Bert4Rec"
     names = (*IdBenchmark.names, "mask_prob")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HSTUBenchmark(IdBenchmark):
+    """Preparing, an epoch of HSTU with the full softmax and a bias by place, and ranking, against RecTools' HSTU."""
+
+    family = "PerSRec"
+
+    def __post_init__(self) -> None:
+        super(HSTUBenchmark, self).__post_init__()
+        if "recbole" in self.peers:
+            raise UserError("--peers recbole has no HSTU: leave it out")
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """Flags of our side; scores are dot products, as the peer's are."""
+        renamed = {"num_blocks": "n_layers", "num_heads": "n_heads"}
+        return {renamed.get(name, name): value for name, value in self.shared.items()} | {
+            "model": "hstu",
+            "temp": "None",
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +239,7 @@ def run_ours(
     """
     with tempfile.TemporaryDirectory() as folder:
         num_epochs, eval_every = (validate, 1) if validate else (config.epochs + 1, config.epochs + 1)
-        flags = config.shared | {"data_path": dataset.path, "runs_dir": folder, "run_name": "benchmark"}
+        flags = config.flags | {"data_path": dataset.path, "runs_dir": folder, "run_name": "benchmark"}
         flags |= {"num_epochs": num_epochs, "eval_every": eval_every, "patience": num_epochs, "accelerator": "cpu"}
         arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
         command: list[str | Path] = ["bash", ROOT / config.family / "finetune.sh", "--no-progress-bar", *arguments]
@@ -382,6 +411,7 @@ def main(config: IdBenchmark | RecformerBenchmark | PlmBenchmark) -> None:
 Command = (
     Annotated[SASRecBenchmark, tyro.conf.subcommand("sasrec")]
     | Annotated[Bert4RecBenchmark, tyro.conf.subcommand("bert4rec")]
+    | Annotated[HSTUBenchmark, tyro.conf.subcommand("hstu")]
     | Annotated[RecformerBenchmark, tyro.conf.subcommand("recformer")]
     | Annotated[PlmBenchmark, tyro.conf.subcommand("plmsasrec")]
 )
