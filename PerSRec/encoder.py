@@ -67,7 +67,16 @@ class HistoryEncoder(nn.Module, ABC):
         """
 
     def with_tokens(self, vectors: Tensor, rows: Rows) -> Tensor:
-        """Return (E, D) events and tokens in their order."""
+        """Return (E, D) events and tokens in their order; tokens that are apart have the mean of what they close."""
         if self.tokens is None:
             return vectors
-        return torch.cat([vectors, self.tokens.to(vectors.dtype)])[rows.source]
+        x = torch.cat([vectors, self.tokens.to(vectors.dtype)])[rows.source]
+        if rows.closing is None:
+            return x
+        groups = self.window.groups
+        number = len(rows.tokens) * len(groups)
+        total = vectors.new_zeros(number + 1, self.width).index_add(0, rows.closing, vectors)[:-1]
+        events = torch.bincount(rows.closing, minlength=number + 1)[:-1].clamp(min=1)
+        sizes = torch.tensor([group.size for group in groups], device=x.device)
+        own = (total / events[:, None]).unflatten(0, (-1, len(groups))).repeat_interleave(sizes, dim=1)  # (B, K, D)
+        return x.index_add(0, rows.tokens.flatten(), own.flatten(0, 1))

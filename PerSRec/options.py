@@ -43,6 +43,9 @@ class HistoryOptions:
     """0 inserts all tokens after --pretrain_item_num events; [[offset, k], ...] inserts k after that many events
     each."""
 
+    compressor: Literal["attention", "mean"] = "attention"
+    """How tokens take up old events: by attention in every block, or by the mean of their vectors, once (a control)."""
+
     def __post_init__(self) -> None:
         require_at_least(1, self, "maxlen")
         require_at_most(100_000, self, "maxlen")
@@ -55,11 +58,11 @@ class HistoryOptions:
                 f"--maxlen {self.maxlen}"
             )
         if not self.number_of_user_tokens:
-            given = self.pretrain_item_num, self.recent_item_num, self.insert_method
-            if given != (None, None, "0"):
+            given = self.pretrain_item_num, self.recent_item_num, self.insert_method, self.compressor
+            if given != (None, None, "0", "attention"):
                 raise UserError(
-                    "--pretrain_item_num, --recent_item_num and --insert_method are for --number_of_user_tokens K: "
-                    "give it too"
+                    "--pretrain_item_num, --recent_item_num, --insert_method and --compressor are for "
+                    "--number_of_user_tokens K: give it too"
                 )
             return
         P, R = self.pretrain_item_num, self.recent_item_num
@@ -84,9 +87,10 @@ class HistoryOptions:
         """The slots of a history and its tokens."""
         if not self.number_of_user_tokens:
             return Window(self.maxlen)
+        apart = self.compressor == "mean"
         if self.insert_method in ("0", "None", "none"):
             assert self.pretrain_item_num is not None
-            return Window(self.maxlen, (Group(self.pretrain_item_num, self.number_of_user_tokens),))
+            return Window(self.maxlen, (Group(self.pretrain_item_num, self.number_of_user_tokens),), apart)
         try:
             groups = tuple(Group(*(int(number) for number in pair)) for pair in json.loads(self.insert_method))
         except (ValueError, TypeError) as error:
@@ -94,7 +98,7 @@ class HistoryOptions:
                 f"--insert_method {self.insert_method!r} must be 0 or pairs [[offset, k], ...], such as [[100, 2], "
                 "[150, 2]]"
             ) from error
-        return Window(self.maxlen, groups)
+        return Window(self.maxlen, groups, apart)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,8 @@ class Window:
     length: int
     """S."""
     groups: tuple[Group, ...] = ()
+    apart: bool = False
+    """Whether tokens see no event, but have the mean of the vectors of the segment that they close."""
 
     def __post_init__(self) -> None:
         last = 0
@@ -69,7 +71,7 @@ class Window:
     @property
     def old(self) -> "Window":
         """The slots and tokens before the recent ones."""
-        return Window(self.length - self.num_recent, self.groups)
+        return Window(self.length - self.num_recent, self.groups, self.apart)
 
     @property
     def token_places(self) -> NDArray[np.int64]:
@@ -112,13 +114,16 @@ class Rows(NamedTuple):
     """(B, K) int64 rows of the tokens."""
     segments: Segments
     """All rows ask but those of the memory."""
+    closing: Tensor | None = None
+    """(T,) int64: which of B m groups closes an event's segment, B m where none does; for tokens that are apart."""
 
     def to(self, device: torch.device) -> "Rows":
         """Return the rows on a device."""
         source, places, events, tokens = (
             x.to(device, non_blocking=True) for x in (self.source, self.places, self.events, self.tokens)
         )
-        return Rows(source, places, events, tokens, self.segments.to(device))
+        closing = None if self.closing is None else self.closing.to(device, non_blocking=True)
+        return Rows(source, places, events, tokens, self.segments.to(device), closing)
 
 
 def insert_tokens(lengths: NDArray[np.int64], window: Window) -> Rows:
@@ -143,13 +148,26 @@ def insert_tokens(lengths: NDArray[np.int64], window: Window) -> Rows:
     source, places = np.empty(len(is_event), dtype=np.int64), np.empty(len(is_event), dtype=np.int64)
     source[events], source[tokens] = np.arange(len(events)), len(events) + np.arange(K)
     places[events], places[tokens] = _places(lengths, window), window.token_places
+    closing = None
+    if window.apart:
+        number = B * len(sizes)
+        of_segments = np.append(np.arange(number).reshape(B, -1), np.full((B, 1), number), axis=1)
+        closing = torch.from_numpy(np.repeat(of_segments, inside.flatten()))
+        starts, extent = _beside(starts, starts + inside), _beside(inside, np.broadcast_to([*sizes, 0], inside.shape))
+        before = np.repeat(before, 2)[:-1]
     return Rows(
         torch.from_numpy(source),
         torch.from_numpy(places),
         torch.from_numpy(events),
         torch.from_numpy(tokens),
         _all_segments(starts, extent, before, tokens),
+        closing,
     )
+
+
+def _beside(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (B, 2 m + 1) columns in turns from two of (B, m + 1), without the last of the second."""
+    return np.stack([left, right], axis=2).reshape(len(left), -1)[:, :-1]
 
 
 def recent_events(lengths: NDArray[np.int64], window: Window) -> Rows:

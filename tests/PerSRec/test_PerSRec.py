@@ -200,6 +200,32 @@ def test_what_is_old_reaches_what_is_recent_through_tokens_alone(options: dict[s
 
 
 @pytest.mark.parametrize("options", MODELS, ids=NAMES)
+def test_tokens_that_are_apart_have_the_mean_of_what_they_close(options: dict[str, Any]) -> None:
+    window = Window(9, (Group(3, 1), Group(6, 2)), apart=True)
+    model, lists = model_of(window, **options), random_lists(LENGTHS)
+    histories, encoder = timed(lists), model.encoder
+    inputs = make_inputs(histories, np.arange(len(lists)), window, timed=True)
+    seconds = inputs.seconds if options.get("time_bias") else None
+    vectors = model.item_embedding(inputs.items)
+    found = encoder(vectors, inputs.rows, seconds, inputs.newest)[inputs.order]
+    entered = encoder.with_tokens(vectors, inputs.rows)[inputs.rows.tokens][inputs.order]  # (B, 3, D)
+    assert encoder.tokens is not None
+    for user, history in enumerate(lists):
+        read = history[-9:]
+        table, n = model.item_embedding.weight, len(read)
+        parts = [read[max(0, n - 9 + a) : max(0, n - 9 + b)] for a, b in ((0, 3), (3, 6), (3, 6))]
+        for token, part in enumerate(parts):
+            mean = table[part].mean(0) if part else torch.zeros(encoder.width)
+            assert torch.allclose(entered[user, token], encoder.tokens[token] + mean, atol=1e-6)
+    if seconds is None:  # through the mean alone: in a segment the order of old events is of no account
+        mixed = [[*read[-9:][2::-1], *read[-9:][5:2:-1], *read[-3:]] if len(read) >= 9 else read for read in lists]
+        assert mixed != lists
+        inputs = make_inputs(as_histories(mixed), np.arange(len(lists)), window)
+        again = encoder(model.item_embedding(inputs.items), inputs.rows, None, inputs.newest)[inputs.order]
+        assert torch.allclose(again, found, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", MODELS, ids=NAMES)
 def test_a_history_does_not_depend_on_its_batch(options: dict[str, Any]) -> None:
     model, lists = model_of(ONE, **options), random_lists(LENGTHS)
     histories = timed(lists)

@@ -20,6 +20,7 @@ from tests.histories import as_histories, random_lists
 from tests.interrupted import Command
 
 TWO_GROUPS = HistoryOptions(maxlen=9, number_of_user_tokens=3, pretrain_item_num=6, insert_method="[[3, 1], [6, 2]]")
+APART = HistoryOptions(maxlen=9, number_of_user_tokens=1, pretrain_item_num=6, compressor="mean")
 ONE_GROUP = HistoryOptions(maxlen=9, number_of_user_tokens=2, pretrain_item_num=5)
 LENGTHS = [9, 1, 12, 4, 7, 2, 30, 6, 5]
 
@@ -41,7 +42,7 @@ def module_of(model: str, history: HistoryOptions = TWO_GROUPS, layers: int = 2)
 
 
 @pytest.mark.parametrize("layers", [2, 3])
-@pytest.mark.parametrize("history", [ONE_GROUP, TWO_GROUPS], ids=["one group", "two groups"])
+@pytest.mark.parametrize("history", [ONE_GROUP, TWO_GROUPS, APART], ids=["one group", "two groups", "mean"])
 @pytest.mark.parametrize("model", ["hstu", "sasrec", "llama"])
 def test_a_memory_stands_for_old_events(
     model: str, history: HistoryOptions, layers: int, dataset: Dataset, tmp_path: Path
