@@ -1,9 +1,9 @@
 """Turn raw data into a prepared dataset: `python scripts/prepare.py SOURCE --input ... --name ...`.
 
 Sources: demo, atomic, recformer, amazon, movielens, mind, hm, bilibili, hllm, merrec, ebnerd, books, sequences,
-histories, table, pickle; corpus, which joins prepared datasets; and cold, which keeps some items of one for the test.
-`SOURCE --help` lists the options of one. The dataset is written to data/NAME, whole or not at all, and its card is
-printed.
+histories, table, pickle; corpus, which joins prepared datasets; cold, which keeps some items of one for the test; and
+interests, made-up long histories. `SOURCE --help` lists the options of one. The dataset is written to data/NAME, whole
+or not at all, and its card is printed.
 """
 
 from typing import Annotated
@@ -25,6 +25,7 @@ from seqrec.data.sources.ebnerd import EbNerd
 from seqrec.data.sources.histories import HistoryFiles
 from seqrec.data.sources.hllm import Hllm
 from seqrec.data.sources.hm import HM
+from seqrec.data.sources.interests import Interests
 from seqrec.data.sources.merrec import MerRec
 from seqrec.data.sources.mind import Mind
 from seqrec.data.sources.movielens import MovieLens
@@ -52,6 +53,7 @@ Source = (
     | Annotated[Pickled, subcommand(Pickled.kind)]
     | Annotated[Corpus, subcommand(Corpus.kind)]
     | Annotated[Cold, subcommand(Cold.kind)]
+    | Annotated[Interests, subcommand(Interests.kind)]
 )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -11,6 +12,7 @@ from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.data.sources.books import Books
 from seqrec.data.sources.ebnerd import EbNerd
 from seqrec.data.sources.hllm import Hllm
+from seqrec.data.sources.interests import Interests
 from seqrec.data.sources.merrec import MerRec
 from tests.test_sources import read, where, write
 
@@ -121,3 +123,32 @@ def test_books_of_2014(tmp_path: Path) -> None:
         write(meta, literals + line + "\n")
         with pytest.raises(UserError, match=r"meta_Books\.json, line 4: expected a dictionary with an asin"):
             read(Books(name="y", data_dir=tmp_path / "data", input=tmp_path / "raw"))
+
+
+def test_interests_come_back_as_often_as_asked_and_recent_events_do_not_show_them(tmp_path: Path) -> None:
+    for share in (0.0, 0.5, 1.0):
+        config = Interests(**where(tmp_path), share=share, num_users=800)
+        topics, lasting = config.draw_topics(np.random.default_rng(0))
+        assert topics.shape == (800, 96 + 32 + 2) and len(np.unique(lasting[0])) == 6
+        is_own = (topics[:, :, None] == lasting[:, None]).any(2)
+        assert is_own[:, :96].mean() == pytest.approx(0.7 + 0.3 * 6 / 60, abs=0.01)
+        assert is_own[:, 96:-2].mean() == pytest.approx(share * 4 / 32, abs=0.01)
+        assert [(topics[:, place] == lasting[:, place]).mean() for place in (-2, -1)] == pytest.approx(
+            [share] * 2, abs=0.06
+        )
+        # What came back once does not come back again.
+        earlier = [set(row[96:-1]) for row in topics]
+        assert not any(row[-1] in seen for row, seen, own in zip(topics, earlier, is_own, strict=True) if own[-1])
+
+
+def test_interests_are_a_dataset(tmp_path: Path) -> None:
+    users, _, table = read(Interests(**where(tmp_path), num_users=30, num_topics=12))
+    assert len(users) == 30 and {len(items) for items in users.values()} == {130}
+    assert table["title"][0].startswith("topic ")
+    for wrong, message in (
+        ({"share": 1.5}, r"--share must lie in \[0, 1\]"),
+        ({"num_topics": 8}, "--num_topics 8 must be at least 12"),
+        ({"recent": 4}, "--recent 4 must be at least 12"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Interests(**where(tmp_path), **wrong)
