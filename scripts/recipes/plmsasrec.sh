@@ -26,10 +26,11 @@ offset=("${texts[@]}" --item_offset)
 linear=("${offset[@]}" --schedule linear --sasrec_hidden_dropout 0.3 --sasrec_attention_dropout 0.3)
 runs=runs/PLMSASRec/$name
 for seed in 1 2 3; do
-  plm $name offset-linear $seed "${linear[@]}" --num_epochs 20 --patience 6
+  plm $name offset-linear $seed "${linear[@]}" --num_epochs 20 --patience 6 --export_name linear-seed$seed
   plm $name offset-last1 $seed "${linear[@]}" --schedule constant --num_epochs 1 --batch_size 256 --lr 1e-4 --plm_lr 1e-5 \
     --plm_last_n_unfreeze 1 --start_from $runs/offset-linear-seed$seed
 done
+for seed in 1 2 3; do train "${sasrec[@]}" --dataset $name --init_type plm-linear-seed1 --seed $seed; done
 way() {  # RUN [flags]: one epoch from frozen-offset on
   plm $name "$1" 1 --tokenized_len 64 --temp 0.07 --item_offset --num_epochs 1 --batch_size 256 --lr 3e-4 --plm_lr 3e-5 \
     --start_from $runs/frozen-offset-seed1 "${@:2}"
@@ -45,6 +46,7 @@ plm $name smollm2-last 1 "${offset[@]}" --plm_name smollm2 --pooling_method last
 for seed in 1 2 3; do
   plm $name-cold frozen $seed "${texts[@]}"
   plm $name-cold frozen-offset $seed "${texts[@]}" --item_offset
+  plm $name-cold offset-linear $seed "${linear[@]}" --num_epochs 20 --patience 6
 done
 compare $name
 compare $name-cold
