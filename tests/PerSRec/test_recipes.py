@@ -12,11 +12,13 @@ import tyro
 
 from PerSRec.main import cluster_flags
 from PerSRec.options import Config
-from PerSRec.recipes import parse_value, read_words, translate
+from PerSRec.recipes import OF_TEXTS, READ, RENAMED, SWITCHES, WIDTHS, parse_value, read_words, translate
 from seqrec.basics.errors import MissingFileError, UserError
 from tests import forked
 
 ID = ("--config_file", "overall/ID.yaml", "IDNet/hstu.yaml")
+IN_TEXT = {"use_text", "metrics", "hidden_act", "MAX_ITEM_LIST_LENGTH_TEST"}
+"""Keys with one value that means anything, which the reader of the table needs not to see."""
 LLM = ("--config_file", "overall/LLM_deepspeed.yaml", "HLLM/HLLM.yaml")
 
 
@@ -169,3 +171,11 @@ def test_the_published_lines_run_from_inside_the_folder(tiny_path: Path, tmp_pat
     run = tmp_path / "PerSRec" / tiny_path.name / "here"
     assert "NDCG@20" in json.loads((run / "metrics.json").read_text())["test"]
     assert "own test: +0.0000" in call("--val_only", "True", "--checkpoint_dir", str(run))
+
+
+def test_the_documents_name_every_key_that_is_taken() -> None:
+    text = (forked.ROOT / "docs" / "published-flags.md").read_text(encoding="utf-8")
+    table = text[text.index("## Recipes of HLLM and PerSRec") :]
+    for key, flag in {**RENAMED, **OF_TEXTS, **SWITCHES}.items():
+        assert f"| `{key}` | `--{flag}`" in table
+    assert [key for key in (*WIDTHS, *READ) if f"`{key}`" not in table and key not in IN_TEXT] == []

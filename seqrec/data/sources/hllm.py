@@ -50,7 +50,9 @@ class Hllm(Preparation):
         items = self.items
         if items is None:
             folder = path.absolute().parent.parent / "information"
-            items = next((file for end in (".csv", ".parquet") if (file := folder / f"{path.stem}{end}").is_file()), None)
+            items = next(
+                (file for end in (".csv", ".parquet") if (file := folder / f"{path.stem}{end}").is_file()), None
+            )
             if items is None:
                 return None
         return read_items(existing(items, "--items"), scratch, key, self.attribute_names)

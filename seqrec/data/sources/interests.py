@@ -71,7 +71,8 @@ class Interests(Preparation):
         item = (topics * self.topic_size + rank).flatten()
         user = np.repeat(np.arange(self.num_users), topics.shape[1])
         frame = pl.DataFrame({"user": user, "item": item}).select(
-            pl.format("U{}", pl.col("user").cast(pl.String).str.zfill(6)).alias("user"), pl.format("I{}", "item").alias("item")
+            pl.format("U{}", pl.col("user").cast(pl.String).str.zfill(6)).alias("user"),
+            pl.format("I{}", "item").alias("item"),
         )
         names = pl.DataFrame({"number": np.arange(self.num_topics * self.topic_size)}).select(
             pl.format("I{}", "number").alias("raw_id"),

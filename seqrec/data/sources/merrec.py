@@ -42,7 +42,9 @@ class MerRec(Preparation):
             frame = scan_parquet(path, scratch)
             require_columns(frame, [*EVENT, item, "brand_name", *CATEGORIES], path)
             frames.append(interactions(frame, path, "user_id", item, TimeColumn("stime", "iso")))
-            category = pl.coalesce(pl.when(pl.col(name).str.strip_chars() != "").then(pl.col(name)) for name in CATEGORIES)
+            category = pl.coalesce(
+                pl.when(pl.col(name).str.strip_chars() != "").then(pl.col(name)) for name in CATEGORIES
+            )
             texts.append(frame.select(raw_id=pl.col(item).cast(pl.String), brand="brand_name", category=category))
         firsts = pl.concat(texts).group_by("raw_id", maintain_order=True).first()
         return RawData(pl.concat(frames), firsts.collect(engine="streaming"), origin=str(self.input))
