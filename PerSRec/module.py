@@ -42,6 +42,13 @@ class HistoryModule(NextItemModule):
     memory: CompressedHistories | None = None
     """Where old events are read from, if they are compressed."""
 
+    def __init__(self, config: Config, *given: Any) -> None:
+        """Build the model from the flags, and from what the base of items by id, or by text, is given beside them."""
+        super().__init__(config, *given)  # type: ignore[arg-type]
+        temp = config.objective.temp
+        is_learned = config.learn_temp and temp is not None
+        self.log_temp = nn.Parameter(torch.tensor(temp).log()) if is_learned else None
+
     @property
     def encoder(self) -> HistoryEncoder:
         """What reads histories."""
@@ -72,7 +79,7 @@ class HistoryModule(NextItemModule):
         window: Window = self.config.history.window
         return np.minimum(histories.lengths, window.length if self.memory is None else window.num_recent)
 
-    def read_histories(self, inputs: Inputs | MixedInputs) -> Tensor:
+    def read(self, inputs: Inputs | MixedInputs) -> Tensor:
         """Return the newest event's output of each history, (B, D)."""
         if isinstance(inputs, Inputs):
             hidden: Tensor = self.encoder(self.embed(inputs.items), inputs.rows, inputs.seconds, inputs.newest)
@@ -82,28 +89,21 @@ class HistoryModule(NextItemModule):
             vectors = self.embed(recalled.items)
             found.append(self.encoder(vectors, recalled.rows, recalled.seconds, recalled.newest, recalled.kept))
         if inputs.whole is not None:
-            found.append(self.read_histories(inputs.whole))
+            found.append(self.read(inputs.whole))
         return torch.cat(found)[inputs.order]
 
-    def make_temperature(self) -> nn.Parameter | None:
-        """Return the logarithm of a temperature that is learned, if it is."""
-        temp = self.config.objective.temp
-        return nn.Parameter(torch.tensor(temp).log()) if self.config.learn_temp and temp is not None else None
-
-    @staticmethod
-    def over_learned(hidden: Tensor, log_temp: Tensor) -> Tensor:
-        """Normalise and divide by a learned temperature, which is at least 0.01."""
-        return F.normalize(hidden, dim=1) / log_temp.exp().clamp(min=0.01)
+    def _scaled(self, hidden: Tensor) -> Tensor:
+        """Normalise and divide by the temperature, if there is one; one that is learned is at least 0.01."""
+        if self.log_temp is not None:
+            return F.normalize(hidden, dim=1) / self.log_temp.exp().clamp(min=0.01)
+        scaled: Tensor = super()._scaled(hidden)  # type: ignore[misc]
+        return scaled
 
 
 class PerSRecModule(HistoryModule, id_model.IdModule):
     """Items by id."""
 
     config: Config
-
-    def __init__(self, config: Config, num_items: int, given: GivenVectors | None) -> None:
-        super().__init__(config, num_items, given)
-        self.log_temp = self.make_temperature()
 
     @classmethod
     def training_data(cls, config: Config, train: Histories, num_items: int) -> HistoryDataset:
@@ -133,22 +133,11 @@ class PerSRecModule(HistoryModule, id_model.IdModule):
         hidden: Tensor = self.encoder(F.embedding(items, table), batch.rows, batch.seconds)
         return hidden
 
-    def read(self, inputs: Inputs | MixedInputs) -> Tensor:
-        """Return the newest event's output of each history, (B, D)."""
-        return self.read_histories(inputs)
-
-    def _scaled(self, hidden: Tensor) -> Tensor:
-        return super()._scaled(hidden) if self.log_temp is None else self.over_learned(hidden, self.log_temp)
-
 
 class HLLMModule(HistoryModule, text_module.TextModule):
     """Items by what a language model makes of their texts."""
 
     config: Config
-
-    def __init__(self, config: Config, dataset: Dataset) -> None:
-        super().__init__(config, dataset)
-        self.log_temp = self.make_temperature()
 
     def build_items(self, dataset: Dataset) -> tuple[ItemVectors, ReadTexts | None]:
         """Return what makes the items' vectors, and what reads the texts for it, if it reads any."""
@@ -180,13 +169,6 @@ class HLLMModule(HistoryModule, text_module.TextModule):
         """Return the output of every event, (T, D)."""
         hidden: Tensor = self.encoder(vectors, batch.rows, batch.seconds)
         return hidden
-
-    def read(self, inputs: Inputs | MixedInputs) -> Tensor:
-        """Return the newest event's output of each history, (B, D)."""
-        return self.read_histories(inputs)
-
-    def _scaled(self, hidden: Tensor) -> Tensor:
-        return super()._scaled(hidden) if self.log_temp is None else self.over_learned(hidden, self.log_temp)
 
 
 def train(config: Config) -> None:
