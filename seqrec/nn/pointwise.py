@@ -148,8 +148,8 @@ class _Pointwise(torch.autograd.Function):
 
 def _by_distance(position: Tensor, length: int) -> Tensor:
     """Return the (L, L) biases of neighbouring events, zero after the query."""
-    own = torch.arange(length, device=position.device)
-    return position[(own[:, None] - own).clamp_(min=0)].tril_()
+    line = torch.cat([position[:length].flip(0), position.new_zeros(length - 1)])  # row i is all from length - 1 - i on
+    return line.unfold(0, length, 1).flip(0)
 
 
 def _products(
