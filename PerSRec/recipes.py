@@ -196,12 +196,14 @@ def translate(settings: Settings) -> list[str]:
             value = change(value)
             flags.extend([f"--{flag}", *map(_word, value if flag == "metric_ks" else [value])])
 
+    sizes = () if settings.get("user_pretrain_dir") is None else ("n_layers", "n_heads", "inner_size")  # it has its own
     for key, flag in RENAMED.items():
-        add(key, flag)
+        if key not in sizes:
+            add(key, flag)
     for key, flag in SWITCHES.items():
         if settings.get(key) is not None and not (key.startswith("enable_") and model != "hstu"):
             flags.append(f"--{flag}" if settings[key] else f"--no_{flag}")
-    flags += _width_flags(settings, model)
+    flags += _width_flags(settings, input_type)
     flags += _text_flags(settings) if input_type == "text" else []
     add("stopping_step", "patience", lambda value: value + 1)  # they stop when more than this have failed
     add("scheduler_args.type", "schedule", lambda value: {"cosine": "cosine", "liner": "linear"}.get(value, "constant"))
@@ -242,10 +244,10 @@ def _data_flags(settings: Settings, input_type: str) -> list[str]:
     return ["--data_path", str(path)]
 
 
-def _width_flags(settings: Settings, model: str) -> list[str]:
-    """Return the width, which the published models give items and histories apart."""
-    if settings.get("user_pretrain_dir") is not None:
-        return [] if settings.get("user_llm_init", model == "llama") else ["--no_user_llm_init"]
+def _width_flags(settings: Settings, input_type: str) -> list[str]:
+    """Return the width, which the published models give items and histories apart; or where the weights come from."""
+    if settings.get("user_pretrain_dir") is not None:  # over ids it gives the architecture, unless they say otherwise
+        return [] if settings.get("user_llm_init", input_type == "text") else ["--no_user_llm_init"]
     given = {key: settings[key] for key in WIDTHS if settings.get(key) is not None}
     if len(set(given.values())) > 1:
         told = ", ".join(f"{key} {value}" for key, value in given.items())

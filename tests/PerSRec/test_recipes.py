@@ -72,6 +72,8 @@ def test_the_id_recipe() -> None:
     llama = parse("--config_file", "overall/ID_deepspeed.yaml", "IDNet/llama_id.yaml")
     assert (llama.model.model, llama.schedule, llama.training.strategy) == ("llama", "cosine", "deepspeed_stage_2")
     assert parse("--config_file", "overall/ID.yaml", "IDNet/sasrec.yaml").model.inner_size == 1
+    given = parse("--config_file", "overall/ID.yaml", "IDNet/llama_id.yaml", "--user_pretrain_dir", "smollm2")
+    assert (given.model.user_pretrain_dir, given.model.user_llm_init) == ("smollm2", False)
 
 
 def test_the_text_recipe() -> None:
