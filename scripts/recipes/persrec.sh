@@ -47,4 +47,7 @@ persrec $name hllm-d3 1 "${texts[@]}" --model llama --dropout_rate 0.3 --attn_dr
 persrec $name hllm-d5 1 "${texts[@]}" --model llama --dropout_rate 0.5 --attn_dropout_prob 0.5 --item_offset
 persrec $name hllm-plain 1 "${texts[@]}" --model llama --dropout_rate 0.3 --attn_dropout_prob 0.3
 persrec $name hstu-text 1 "${texts[@]}" --model hstu --dropout_rate 0.3 --item_offset
+persrec $name hllm-last1 1 "${texts[@]}" --model llama --dropout_rate 0.5 --attn_dropout_prob 0.5 --item_offset \
+  --schedule constant --num_epochs 1 --batch_size 256 --lr 1e-4 --plm_lr 1e-5 --plm_last_n_unfreeze 1 --item_emb_token_n 0 \
+  --start_from runs/PerSRec/$name/hllm-d5-seed1
 compare $name --families PerSRec

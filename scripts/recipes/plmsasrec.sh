@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # docs/results.md, "A language model inside the recommender": bash scripts/recipes/plmsasrec.sh FOLDER
-# FOLDER holds amazon-scientific.
+# FOLDER holds amazon-scientific and microlens-50k.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 name=amazon-scientific
@@ -48,5 +48,17 @@ for seed in 1 2 3; do
   plm $name-cold frozen-offset $seed "${texts[@]}" --item_offset
   plm $name-cold offset-linear $seed "${linear[@]}" --num_epochs 20 --patience 6
 done
-compare $name
+compare $name --reference SASRec/longformer
 compare $name-cold
+
+# A larger catalogue, with the budget of larger-catalogues.sh.
+name=microlens-50k
+prepare sequences --input "$data/$name/MicroLens-50k_pairs.tsv" --items "$data/$name/MicroLens-50k_titles.csv" --name $name
+encode --dataset $name --max_token_num 96 --max_attr_length 32 --init_type longformer
+budget=(--dataset $name --seed 1 --batch_size 256 --weight_decay 0.1 --lr 2e-3 --schedule linear --warmup_steps 200
+  --patience 4 --valid_users 10000 --num_epochs 16)
+train SASRec "${budget[@]}" --init_type longformer --dropout_rate 0.5
+train PLMSASRec "${budget[@]}" "${offset[@]}" --run_name frozen-offset-seed1
+train PLMSASRec "${budget[@]}" "${offset[@]}" --run_name offset-fast-seed1 --offset_lr 2e-3 --sasrec_hidden_dropout 0.3 \
+  --sasrec_attention_dropout 0.3
+compare $name --reference SASRec/longformer
