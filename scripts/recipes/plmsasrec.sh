@@ -42,6 +42,8 @@ way lora --pre_inference --plm_last_n_unfreeze 2 --lora_r 8
 way prompt --use_prompt --pre_seq_len 8
 way all --plm_last_n_unfreeze -1
 plm $name smollm2 1 "${offset[@]}" --plm_name smollm2
+plm $name smollm2-last1 1 "${offset[@]}" --plm_name smollm2 --plm_last_n_unfreeze 1 --num_epochs 1 --batch_size 256 --lr 1e-4 \
+  --plm_lr 1e-5 --start_from $runs/smollm2-seed1
 plm $name smollm2-last 1 "${offset[@]}" --plm_name smollm2 --pooling_method last
 for seed in 1 2 3; do
   plm $name-cold frozen $seed "${texts[@]}"
