@@ -14,8 +14,8 @@ from seqrec.data.protocol import EvaluationProtocol
 from seqrec.items.options import (
     Head,
     InputType,
+    ItemLearningOptions,
     ItemOptions,
-    LearningOptions,
     PreInferenceOptions,
     PromptOptions,
     check_items,
@@ -99,7 +99,7 @@ class Config:
     items: ItemOptions = field(default_factory=ItemOptions)
     prompt: PromptOptions = field(default_factory=PromptOptions)
     cache: PreInferenceOptions = field(default_factory=PreInferenceOptions)
-    learning: LearningOptions = field(default_factory=LearningOptions)
+    learning: ItemLearningOptions = field(default_factory=ItemLearningOptions)
     model: SasrecOptions = field(default_factory=SasrecOptions)
     objective: LossOptions = field(default_factory=LossOptions)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(num_epochs=100))

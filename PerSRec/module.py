@@ -26,7 +26,7 @@ from seqrec.nn.item_table import GivenVectors
 from seqrec.nn.segments import Window
 from seqrec.text.encoding import weights_sha256
 from seqrec.training import id_model, text_module
-from seqrec.training.batches import BatchModule
+from seqrec.training.batches import BatchModule, history_batches
 from seqrec.training.item_batches import ItemReader
 from seqrec.training.module import NextItemModule, Recommender, TrainedOn
 
@@ -186,7 +186,7 @@ def batches_of(module: PerSRecModule | HLLMModule, dataset: Dataset, split: Spli
     if isinstance(module, HLLMModule):
         return text_module.make_batches(module, dataset, split)
     train = module.training_data(module.config, split.train, dataset.num_items)
-    return id_model.make_batches(module, module.config, dataset, split, train)
+    return history_batches(module, module.config, dataset, split, train)
 
 
 def restore_trained(

@@ -11,8 +11,8 @@ from seqrec.basics.errors import UserError
 from seqrec.data.vectors import NONE
 from seqrec.items.options import (
     InputType,
+    ItemLearningOptions,
     ItemOptions,
-    LearningOptions,
     PreInferenceOptions,
     PromptOptions,
     check_items,
@@ -173,7 +173,7 @@ class Config(IdModelConfig):
     --pooling_method says what is. It is read by the blocks that are trained. By default 1 where some are and
     --pooling_method is not given."""
     cache: PreInferenceOptions = field(default_factory=PreInferenceOptions)
-    learning: LearningOptions = field(default_factory=LearningOptions)
+    learning: ItemLearningOptions = field(default_factory=ItemLearningOptions)
     history: HistoryOptions = field(default_factory=HistoryOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     objective: LossOptions = field(default_factory=lambda: LossOptions(temp=0.05))
@@ -191,7 +191,7 @@ class Config(IdModelConfig):
         if self.learn_temp and self.objective.temp is None:
             raise UserError("--learn_temp starts from --temp: give it too")
         if self.input_type == "id":
-            if self.learning != LearningOptions():
+            if self.learning != ItemLearningOptions():
                 raise UserError("--item_refresh, --offset_lr and --start_from are for --input_type text, not id")
             return
         if self.init_type != NONE or self.item_lr is not None:

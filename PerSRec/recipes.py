@@ -14,6 +14,7 @@ import yaml  # type: ignore[import-untyped]
 from PerSRec.options import Config
 from seqrec.basics.checks import list_flags
 from seqrec.basics.errors import MissingFileError, UserError
+from seqrec.basics.opening import read_json_object
 
 Settings = dict[str, Any]
 FAMILY = Path(__file__).parent
@@ -210,9 +211,12 @@ def translate(settings: Settings) -> list[str]:
     if model != "hstu":
         add("attn_dropout_prob", "attn_dropout_prob")
     flags += _strategy_flags(settings) + _loss_flags(settings)
-    for key in settings.keys() & OWN - {*RENAMED, *OF_TEXTS, *SWITCHES, *READ, *IDLE}:
+    for key in sorted(settings.keys() & OWN - {*RENAMED, *OF_TEXTS, *SWITCHES, *READ, *IDLE}):
         value = settings[key]
-        flags += [f"--{key}" if value else f"--no_{key}"] if isinstance(value, bool) else [f"--{key}", _word(value)]
+        if isinstance(value, bool):
+            flags.append(f"--{key}" if value else f"--no_{key}")
+        else:
+            flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
     return flags
 
 
@@ -226,20 +230,17 @@ def _data_flags(settings: Settings, input_type: str) -> list[str]:
     places = [place / name for place in (folder, FAMILY / folder)]
     path = next((place for place in places if (place / "manifest.json").is_file()), None)
     if path is None:
-        if raw := [place.with_name(f"{name}{end}") for place in places for end in (".parquet", ".csv")
-                   if place.with_name(f"{name}{end}").is_file()]:  # fmt: skip
-            raise UserError(
-                f"{raw[0]} is not prepared: python scripts/prepare.py table --input {raw[0]} --name {name}, see "
-                "python scripts/prepare.py table --help"
-            )
+        raw = [place.with_name(f"{name}{end}") for place in places for end in (".csv", ".parquet")]
+        if there := next((file for file in raw if file.is_file()), None):
+            raise UserError(f"{there} is not prepared: python scripts/prepare.py hllm --input {there} --name {name}")
         return ["--dataset", name]
     keys = settings.get("text_keys")
     if input_type == "text" and keys is not None:
-        there = json.loads((path / "manifest.json").read_text(encoding="utf-8")).get("attributes", [])
-        if missing := [key for key in keys if key not in there]:
+        fields = read_json_object(path / "manifest.json", "prepare the dataset again", {"attributes": list})
+        if (there := fields["attributes"]) != keys:
             raise UserError(
-                f"{path} has the texts {', '.join(there) or 'of no attribute'}, and text_keys asks for "
-                f"{', '.join(missing)} too: prepare it with these, or give --text_keys '{json.dumps(there)}'"
+                f"{path} has the texts {json.dumps(there)}, and text_keys asks for {json.dumps(keys)}: prepare it with "
+                f"--attributes {','.join(map(str, keys))}, or give --text_keys '{json.dumps(there)}'"
             )
     return ["--data_path", str(path)]
 
@@ -284,11 +285,10 @@ def _loss_flags(settings: Settings) -> list[str]:
     is_fixed = bool(settings.get("fix_temp"))
     flags = [] if "temp" in settings else ["--temp", "0.05" if is_fixed else "0.07"]
     flags += [] if is_fixed or "learn_temp" in settings else ["--learn_temp"]
-    if settings.get("loss") in ("nce", "sampled_softmax"):
-        pool = settings.get("num_negatives")
-        if pool is None:
-            pool = settings.get("train_batch_size", 128) * (settings.get("MAX_ITEM_LIST_LENGTH", 50) + 1)
-        flags += ["--num_negatives", str(pool)]
+    pool = settings.get("num_negatives")
+    if pool is None and settings.get("loss") == "nce":
+        pool = settings.get("train_batch_size", 128) * (settings.get("MAX_ITEM_LIST_LENGTH", 50) + 1)
+    flags += [] if pool is None else ["--num_negatives", str(pool)]
     if settings.get("metrics") is not None:
         odd = [name for name in settings["metrics"] if str(name).lower() not in ("recall", "ndcg", "mrr")]
         if odd:

@@ -166,7 +166,7 @@ class PreInferenceOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LearningOptions:
+class ItemLearningOptions:
     """What of the items learns, from where on, and where to the result goes."""
 
     item_refresh: Literal["epoch", "step"] = "epoch"
@@ -196,7 +196,7 @@ def check_items(
     items: ItemOptions,
     prompt: PromptOptions,
     cache: PreInferenceOptions,
-    learning: LearningOptions,
+    learning: ItemLearningOptions,
 ) -> None:
     """Raise a `UserError` if some of the flags have nothing to act on."""
     if input_type == "id":

@@ -20,6 +20,9 @@ from seqrec.data.splits import Split
 from seqrec.evaluation.candidates import sample_negatives
 from seqrec.evaluation.ranking import seen_pairs
 
+EVAL_EVENTS = 16_384
+"""Events per evaluation batch."""
+
 
 class HeldOut(NamedTuple):
     """One evaluation batch."""
@@ -125,3 +128,27 @@ class BatchModule(lightning.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         """Return the test users, in batches."""
         return self._held_out_loader("test")
+
+
+def history_batches(module: Any, config: Any, dataset: PreparedDataset, split: Split, train: Any) -> BatchModule:
+    """Return a run's batches for a module that reads events.
+
+    Args:
+        module: With `make_inputs` and `count_events`.
+        config: A family's flags, with `batch_size`, `training` and `protocol`.
+        dataset: The catalogue.
+        split: Its views.
+        train: Training batches by `BatchKey`, with (n,) `lengths` of the sequences.
+    """
+    return BatchModule(
+        dataset,
+        split,
+        config.protocol,
+        train,
+        RowSampler(train.lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
+        module.make_inputs,
+        eval_lengths=module.count_events,
+        eval_max_tokens=EVAL_EVENTS,
+        valid_users=config.training.valid_users,
+        num_workers=config.training.dataloader_num_workers,
+    )

@@ -18,15 +18,13 @@ from torch import Tensor, nn
 
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import write_atomically
-from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
-from seqrec.data.splits import Split
 from seqrec.data.vectors import NONE, load_embeddings, name_of, vectors_sha256
 from seqrec.nn.item_table import GivenVectors
 from seqrec.nn.losses import catalogue_loss
 from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
-from seqrec.training.batches import BatchModule
+from seqrec.training.batches import history_batches
 from seqrec.training.folder import RunFolder
 from seqrec.training.id_options import IdModelConfig
 from seqrec.training.module import NextItemModule, Recommender, TrainedOn, share_of_mean
@@ -37,8 +35,6 @@ from seqrec.training.trainer import complete, report, test
 
 TABLE = "model.item_embedding.weight"
 """Name of the item table in a state."""
-EVAL_TOKENS = 16384
-"""Events per evaluation batch."""
 
 
 class IdModule(NextItemModule, ABC):
@@ -189,23 +185,7 @@ def train_id_model(module_class: type[IdModule], config: IdModelConfig) -> None:
     occurring = split.train.item_counts(dataset.num_items) > 0
     given = None if vectors is None else GivenVectors(vectors, occurring, config.table)
     module = module_class(config, dataset.num_items, given)
-    complete(run, module, make_batches(module, config, dataset, split, train))
-
-
-def make_batches(module: IdModule, config: IdModelConfig, dataset: Dataset, split: Split, train: Any) -> BatchModule:
-    """Return a run's batches of training and evaluation."""
-    return BatchModule(
-        dataset,
-        split,
-        config.protocol,
-        train,
-        RowSampler(train.lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
-        module.make_inputs,
-        eval_lengths=module.count_events,
-        eval_max_tokens=EVAL_TOKENS,
-        valid_users=config.training.valid_users,
-        num_workers=config.training.dataloader_num_workers,
-    )
+    complete(run, module, history_batches(module, config, dataset, split, train))
 
 
 def import_id_model(
@@ -243,4 +223,4 @@ def import_id_model(
     with write_atomically(run.folder / "checkpoints" / "best.ckpt") as file:
         torch.save({"state_dict": module.state_dict()}, file)
     record = RunRecord(run.folder, config.training)
-    report(run, module, record, test(module, make_batches(module, config, dataset, split, train), config.training))
+    report(run, module, record, test(module, history_batches(module, config, dataset, split, train), config.training))

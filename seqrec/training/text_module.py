@@ -20,7 +20,6 @@ from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.opening import read_json_object
 from seqrec.basics.progress import progress
 from seqrec.basics.settings import flatten
-from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.splits import Split
 from seqrec.data.vectors import Producer, embedding_path, needs_saving, save_embeddings
@@ -32,7 +31,7 @@ from seqrec.nn.losses import catalogue_loss
 from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
 from seqrec.text.encoding import weights_sha256
 from seqrec.text.lora import drop_frozen
-from seqrec.training.batches import BatchModule
+from seqrec.training.batches import BatchModule, history_batches
 from seqrec.training.checkpoints import load_state
 from seqrec.training.folder import RunFolder, is_first_process
 from seqrec.training.module import NextItemModule, Recommender, TrainedOn, share_of_mean
@@ -44,8 +43,6 @@ UPPER, PROMPTS = "model.items.upper.", "model.items.prompts."
 """Begin the names of the language model's trained blocks, and of prompts, in a state."""
 OFFSETS = "model.items.offsets.weight"
 """Name of the items' offsets in a state."""
-EVAL_EVENTS = 16_384
-"""Events per evaluation batch."""
 ITEMS_AT_A_TIME = 1_024
 """Items encoded at a time outside training."""
 
@@ -269,20 +266,8 @@ def weights_by_block(items: nn.Module) -> dict[int, list[nn.Parameter]]:
 
 def make_batches(module: TextModule, dataset: Dataset, split: Split) -> BatchModule:
     """Return a run's batches of training and evaluation."""
-    config = module.config
-    training = module.training_data(split.train, dataset.num_items)
-    return BatchModule(
-        dataset,
-        split,
-        config.protocol,
-        training,
-        RowSampler(training.lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
-        module.make_inputs,
-        eval_lengths=module.count_events,
-        eval_max_tokens=EVAL_EVENTS,
-        valid_users=config.training.valid_users,
-        num_workers=config.training.dataloader_num_workers,
-    )
+    train = module.training_data(split.train, dataset.num_items)
+    return history_batches(module, module.config, dataset, split, train)
 
 
 def name_items(config: Any) -> str:

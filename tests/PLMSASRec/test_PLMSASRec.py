@@ -25,7 +25,7 @@ from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey, RowSampler
 from seqrec.data.dataset import Dataset, load_dataset
 from seqrec.data.splits import leave_one_out
-from seqrec.items.options import ItemOptions, LearningOptions, PreInferenceOptions, PromptOptions
+from seqrec.items.options import ItemLearningOptions, ItemOptions, PreInferenceOptions, PromptOptions
 from seqrec.items.recommender import TextRecommender
 from seqrec.items.vectors import TextVectors
 from seqrec.nn.losses import Loss, LossOptions
@@ -68,7 +68,7 @@ def config_of(folder: Path, **changes: Any) -> Config:
         "items": ItemOptions,
         "prompt": PromptOptions,
         "cache": PreInferenceOptions,
-        "learning": LearningOptions,
+        "learning": ItemLearningOptions,
     }
     for name, part in groups.items():
         own = {key: changes.pop(key) for key in list(changes) if key in part.__dataclass_fields__}
@@ -416,7 +416,7 @@ def test_flags_that_do_not_fit_one_another(models: dict[str, Path], texts: Datas
     for inner, layers in (((3, 4), 4), ((3, 4), 3), ((3, 4), None)):
         config_of(models["bert"], projection_inner_sizes=inner, projection_n_layers=layers)
     with pytest.raises(UserError, match="--export_name writes a language model's vectors"):
-        Config(input_type="id", learning=LearningOptions(export_name="x"))
+        Config(input_type="id", learning=ItemLearningOptions(export_name="x"))
     with pytest.raises(UserError, match="--max_item_seq_len 3 must be at least 2 and --min_item_seq_len 5"):
         Config(min_item_seq_len=5, max_item_seq_len=3)
 
@@ -452,7 +452,7 @@ def test_names_say_what_differs() -> None:
     for options, name in named:
         assert run_name(Config(items=ItemOptions(**options))) == name
     assert (
-        run_name(Config(learning=LearningOptions(item_offset=True), prompt=PromptOptions(use_prompt=True)))
+        run_name(Config(learning=ItemLearningOptions(item_offset=True), prompt=PromptOptions(use_prompt=True)))
         == "minilm-frozen-prompt-offset"
     )
     assert run_name(Config(input_type="id")) == "id"
@@ -538,14 +538,14 @@ def test_vectors_that_are_there_are_refused_before_training(command: Command, tm
 
     config = Config(
         data_path=command.data,
-        learning=LearningOptions(export_name="tuned"),
+        learning=ItemLearningOptions(export_name="tuned"),
         embedding_dir=command.runs.parent / "embedding",
         training=TrainingConfig(runs_dir=tmp_path),
     )
     with pytest.raises(UserError, match=r"plm-tuned\.npy is there already: give another --export_name, or --overwrite"):
         train_run(config)
     with pytest.raises(UserError, match="--export_name"):
-        LearningOptions(export_name="../x")
+        ItemLearningOptions(export_name="../x")
 
 
 def test_a_run_is_the_same_after_kills(command: Command, tmp_path: Path) -> None:

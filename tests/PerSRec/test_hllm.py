@@ -16,7 +16,7 @@ from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset, load_dataset
 from seqrec.data.splits import leave_one_out
-from seqrec.items.options import ItemOptions, LearningOptions, PreInferenceOptions
+from seqrec.items.options import ItemLearningOptions, ItemOptions, PreInferenceOptions
 from seqrec.items.vectors import TextVectors
 from seqrec.nn.losses import LossOptions
 from seqrec.nn.segments import Window
@@ -132,7 +132,10 @@ def test_a_memory_stands_for_old_events(kind: str, texts_path: Path, tmp_path: P
             {"item_emb_token_n": 1, "items": ItemOptions(plm_last_n_unfreeze=1, pooling_method="mean")},
             "--pooling_method mean another",
         ),
-        ({"input_type": "id", "learning": LearningOptions(start_from=Path("x"))}, "are for --input_type text, not id"),
+        (
+            {"input_type": "id", "learning": ItemLearningOptions(start_from=Path("x"))},
+            "are for --input_type text, not id",
+        ),
     ],
 )
 def test_flags_that_do_not_fit_one_another(changes: dict[str, Any], message: str) -> None:

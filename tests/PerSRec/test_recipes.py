@@ -90,6 +90,23 @@ def test_the_text_recipe() -> None:
     assert (new.model.user_pretrain_dir, new.model.hidden_units, new.model.n_layers) == (None, 96, 3)
 
 
+def test_flags_of_ours_stand_beside_published_keys() -> None:
+    ours = (
+        "--loss",
+        "sampled_softmax",
+        "--num_negatives",
+        "7",
+        "--valid_users",
+        "500",
+        "--gpus",
+        "[0, 2]",
+        "--devices",
+        "2",
+    )
+    config = parse(*ID, *ours)
+    assert (config.objective.num_negatives, config.training.valid_users, config.training.gpus) == (7, 500, (0, 2))
+
+
 def test_user_tokens() -> None:
     tokens = ("--number_of_user_tokens", "4", "--pretrain_item_num", "8", "--insert_method", "[[4, 2], [8, 2]]")
     config = parse(*ID, "--model", "PersonalizedHSTU", *tokens)
@@ -116,6 +133,7 @@ def test_user_tokens() -> None:
         ((*ID, "--MAX_ITEM_LIST_LENGTH_TEST", "50"), "must be MAX_ITEM_LIST_LENGTH 10"),
         ((*ID, "--metrics", '["Recall", "GAUC"]'), "metrics are Recall, NDCG and MRR, got 'GAUC'"),
         ((*ID, "--hidden_act", "relu"), "hidden_act is silu in hstu"),
+        ((*LLM, "--stage", "0"), "stage must be 2 or 3, got 0"),
         ((*LLM, "--stage", "1"), "stage must be 2 or 3, got 1"),
         (("--config_file", "overall/ID.yaml"), "model must be one of"),
     ],
@@ -137,7 +155,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 def test_texts_must_be_those_of_the_dataset(texts_path: Path) -> None:
     where = ("--data_path", str(texts_path.parent), "--dataset", texts_path.name)
-    with pytest.raises(UserError, match="and text_keys asks for tag, description too: prepare it with these"):
+    with pytest.raises(
+        UserError,
+        match=r'asks for \["title", "tag", "description"\]: prepare it with --attributes title,tag,description',
+    ):
         translate(read_words((*LLM, *where)))
     flags = translate(read_words((*LLM, *where, "--text_keys", '["title"]')))
     assert flags[flags.index("--data_path") + 1] == str(texts_path)
@@ -145,7 +166,7 @@ def test_texts_must_be_those_of_the_dataset(texts_path: Path) -> None:
 
 def test_raw_files_are_to_be_prepared(tmp_path: Path) -> None:
     (tmp_path / "Pixel200K.csv").write_text("item_id,user_id,timestamp\n")
-    with pytest.raises(UserError, match=r"Pixel200K\.csv is not prepared: python scripts/prepare\.py table --input"):
+    with pytest.raises(UserError, match=r"Pixel200K\.csv is not prepared: python scripts/prepare\.py hllm --input"):
         translate(read_words((*ID, "--data_path", str(tmp_path))))
 
 

@@ -68,11 +68,10 @@ def explode_lists(frame: pl.LazyFrame, path: Path, names: list[str]) -> pl.LazyF
     for name in names:
         if not isinstance(types[name], pl.List):
             raise UserError(f"{path}: {name!r} is a column of {types[name]}, expected a list for each user")
-    first, *others = names
     lengths = [pl.col(name).list.len().fill_null(0) for name in names]
     uneven = pl.any_horizontal(length != lengths[0] for length in lengths[1:])
     if frame.select(uneven.any()).collect(engine="streaming").item():
         where, row = row_fault(frame, path, uneven, names)
         told = ", ".join(f"{name!r} {len(row[name] or [])}" for name in names)  # type: ignore[arg-type]
         raise UserError(f"{where}: lists of one user must be equally long, these have {told} elements")
-    return frame.filter(lengths[0] > 0).explode([first, *others])
+    return frame.filter(lengths[0] > 0).explode(names)
