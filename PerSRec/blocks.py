@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from PerSRec.encoder import HistoryEncoder, in_order
 from PerSRec.options import ModelOptions
+from seqrec.nn.blocks import CausalBlock, LigrBlock
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.pointwise import NUM_BUCKETS, Bias, pointwise_attention, time_buckets
 from seqrec.nn.segments import Rows, Segments, Window, attend_segments
@@ -35,6 +36,8 @@ class View(NamedTuple):
 
     segments: Segments
     relations: Sequence[Relations]
+    normaliser: float
+    """HSTU's sums are divided by it."""
 
 
 def with_memory(x: Tensor, memory: Tensor | None, which: int) -> Tensor:
@@ -48,7 +51,7 @@ class HSTUBlock(nn.Module):
     def __init__(self, options: ModelOptions, window: Window) -> None:
         super().__init__()
         width = options.hidden_units
-        self.num_heads, self.normaliser = options.n_heads, float(window.num_places)
+        self.num_heads = options.n_heads
         self.gate_query = nn.Linear(width, 2 * width, bias=False)
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width)
@@ -97,7 +100,7 @@ class HSTUBlock(nn.Module):
             if self.position_bias is not None:
                 bias = Bias(self.position_bias, distances, self.time_bias, buckets)
             q, k, v = (part.unflatten(2, (self.num_heads, -1)) for part in (q, k, v))
-            mixed = pointwise_attention(q, k, v, causal=segments.is_causal, normaliser=self.normaliser, bias=bias)
+            mixed = pointwise_attention(q, k, v, causal=segments.is_causal, normaliser=view.normaliser, bias=bias)
             out.append(mixed.flatten(2))
         return asked.unpack(out)
 
@@ -148,6 +151,46 @@ class SASRecBlock(nn.Module):
         return key, value
 
 
+class SharedBlock(nn.Module):
+    """A block of the SASRec folder."""
+
+    def __init__(self, options: ModelOptions) -> None:
+        super().__init__()
+        make_block = CausalBlock if options.block == "sasrec" else LigrBlock
+        self.block = make_block(options.hidden_units, options.n_heads, options.dropout_rate)
+        for part in self.modules():
+            if isinstance(part, nn.Linear):
+                nn.init.xavier_normal_(part.weight)
+
+    def forward(self, x: Tensor, view: View, memory: Tensor | None = None) -> Tensor:
+        """Return the (Q, D) of rows that ask; for the arguments see `HSTUBlock.forward`."""
+        segments, block = view.segments, self.block
+
+        def attend_to(asked: Tensor, events: Tensor) -> Tensor:
+            key, value = (
+                with_memory(part, memory, which) for which, part in enumerate(block.key_value(events).chunk(2, dim=-1))
+            )
+            query, key, value = (part.unflatten(1, (block.num_heads, -1)) for part in (block.query(asked), key, value))
+            rate = block.dropout_rate if self.training else 0.0
+            mixed = attend_segments(query, key, value, segments, dropout=rate)
+            out: Tensor = block.attention_out(mixed.flatten(1))
+            return out
+
+        return block.read(x, segments.queries, attend_to)
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of (..., D) rows."""
+        key, value = self.block.key_value(self.block.source(x)).chunk(2, dim=-1)
+        return key, value
+
+
+def make_block(options: ModelOptions, window: Window) -> HSTUBlock | SASRecBlock | SharedBlock:
+    """Return a block that the flags describe."""
+    if options.model == "hstu":
+        return HSTUBlock(options, window)
+    return SASRecBlock(options) if options.block == "post_norm" else SharedBlock(options)
+
+
 class BlockEncoder(HistoryEncoder):
     """Places, and blocks of HSTU or SASRec."""
 
@@ -156,11 +199,10 @@ class BlockEncoder(HistoryEncoder):
         self.options, self.timed = options, options.time_bias
         self.places = nn.Embedding(window.num_places, self.width)
         self.dropout = Dropout(options.dropout_rate)
-        self.norm = nn.LayerNorm(self.width, eps=1e-12) if options.model == "sasrec" else None
-        self.blocks = nn.ModuleList(
-            SASRecBlock(options) if options.model == "sasrec" else HSTUBlock(options, window)
-            for _ in range(options.n_layers)
-        )
+        is_shared = options.block != "post_norm"
+        self.norm = nn.LayerNorm(self.width, eps=1e-12) if options.model == "sasrec" and not is_shared else None
+        self.last_norm = nn.LayerNorm(self.width, eps=1e-8) if is_shared else nn.Identity()
+        self.blocks = nn.ModuleList(make_block(options, window) for _ in range(options.n_layers))
         nn.init.normal_(self.places.weight, std=0.02)
 
     @property
@@ -178,13 +220,15 @@ class BlockEncoder(HistoryEncoder):
     ) -> Tensor:
         """Return (T, D), or (B, D) for the newest events, see `HistoryEncoder`."""
         x = self._enter(vectors, rows)
-        view = self._view(rows.segments, rows.places, seconds)
+        asking = self.window.num_places if memory is None else self.window.num_recent
+        view = self._view(rows.segments, rows.places, seconds, asking)
         kept = [None] * len(self.blocks) if memory is None else memory.unbind(1)
         for block, own in zip(self.blocks[:-1], kept[:-1], strict=True):
             x = in_order(rows, self._run(block, x, view, own))
         if newest is not None:
-            return self._run(self.blocks[-1], x, self._view(newest, rows.places, seconds), kept[-1])
-        return in_order(rows, self._run(self.blocks[-1], x, view, kept[-1]))[rows.events]
+            view = self._view(newest, rows.places, seconds, asking)
+        asked = self.last_norm(self._run(self.blocks[-1], x, view, kept[-1]))
+        return asked if newest is not None else in_order(rows, asked)[rows.events]
 
     def _run(self, block: nn.Module, x: Tensor, view: View, memory: Tensor | None) -> Tensor:
         """Return what a block makes of (E, D), which for the gradients is computed again where the options say so."""
@@ -197,9 +241,9 @@ class BlockEncoder(HistoryEncoder):
     def compress(self, vectors: Tensor, rows: Rows, seconds: Tensor | None = None) -> Tensor:
         """Return the keys and values of users' tokens in each block, (B, blocks, 2, K, D), see `HistoryEncoder`."""
         x, kept = self._enter(vectors, rows), []
-        view = self._view(rows.segments, rows.places, seconds)
+        view = self._view(rows.segments, rows.places, seconds, self.window.old.num_places)
         for number, block in enumerate(self.blocks):
-            assert isinstance(block, HSTUBlock | SASRecBlock)
+            assert isinstance(block, HSTUBlock | SASRecBlock | SharedBlock)
             kept.append(torch.stack(block.keys_values(x[rows.tokens]), dim=1))
             if number < len(self.blocks) - 1:
                 x = in_order(rows, block(x, view))
@@ -215,11 +259,19 @@ class BlockEncoder(HistoryEncoder):
         entered = self.dropout(self.norm(x + places))
         return entered
 
-    def _view(self, segments: Segments, places: Tensor, seconds: Tensor | None) -> View:
-        """Return how far apart the rows of each rectangle are, where blocks depend on it."""
+    def _view(self, segments: Segments, places: Tensor, seconds: Tensor | None, asking: int) -> View:
+        """Return how far apart the rows of each rectangle are, where blocks depend on it.
+
+        Args:
+            segments: Which rows see which.
+            places: Of all rows.
+            seconds: Their times.
+            asking: Places that ask, by which the published code divides.
+        """
+        normaliser = float(asking if self.options.compat == "published" else self.window.num_places)
         rectangles = len(segments.key_layout.rectangles)
         if self.options.model == "sasrec" or not self.options.enable_relative_attention_bias:
-            return View(segments, [Relations(None, None)] * rectangles)
+            return View(segments, [Relations(None, None)] * rectangles, normaliser)
         asked, seen = (
             layout.pack(places[index])
             for layout, index in ((segments.query_layout, segments.queries), (segments.key_layout, segments.keys))
@@ -229,10 +281,10 @@ class BlockEncoder(HistoryEncoder):
             C = k.shape[1] - q.shape[1]
             found.append((q[:, :, None] - k[:, None, :C]).clamp_(min=0) if C else None)
         if seconds is None:
-            return View(segments, [Relations(distances, None) for distances in found])
+            return View(segments, [Relations(distances, None) for distances in found], normaliser)
         times = zip(
             segments.query_layout.pack(seconds[segments.queries]),
             segments.key_layout.pack(seconds[segments.keys]),
             strict=True,
         )
-        return View(segments, [Relations(d, time_buckets(*t)) for d, t in zip(found, times, strict=True)])
+        return View(segments, [Relations(d, time_buckets(*t)) for d, t in zip(found, times, strict=True)], normaliser)

@@ -18,7 +18,7 @@ from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Histories
 from seqrec.nn.negatives import Negatives
 from seqrec.nn.ragged import longest_first
-from seqrec.nn.segments import Rows, Segments, Window, insert_tokens, newest_events
+from seqrec.nn.segments import Rows, Segments, Window, insert_tokens, newest_events, recent_events
 from seqrec.training.item_batches import ItemBatch, ItemReader
 from seqrec.training.transitions import TransitionReader
 
@@ -40,6 +40,8 @@ class TextBatch(NamedTuple):
     items: ItemBatch
     rows: Rows
     seconds: Tensor | None = None
+    asked: Tensor | None = None
+    """Places of the events that predict, if not all do."""
 
 
 class TrainBatch(NamedTuple):
@@ -52,15 +54,28 @@ class TrainBatch(NamedTuple):
     num_counted: int
     """Targets that count: all, or 0 in a process without a history of its own."""
     seconds: Tensor | None = None
+    asked: Tensor | None = None
+    """Places of the events that predict, if not all do."""
 
 
-def make_inputs(histories: Histories, rows: NDArray[np.int64], window: Window, timed: bool = False) -> Inputs:
-    """Return the latest events of each history and the tokens among them; no history may be empty."""
-    order = longest_first(np.minimum(histories.lengths[rows], window.length))
-    items, offsets = histories.gather(rows[order], window.length)
+def make_inputs(
+    histories: Histories, rows: NDArray[np.int64], window: Window, timed: bool = False, only_recent: bool = False
+) -> Inputs:
+    """Return the latest events of each history and the tokens among them; no history may be empty.
+
+    Args:
+        histories: A view.
+        rows: (B,) histories of it.
+        window: The slots.
+        timed: Whether the model reads times.
+        only_recent: Leave out old events and tokens.
+    """
+    longest = window.num_recent if only_recent else window.length
+    order = longest_first(np.minimum(histories.lengths[rows], longest))
+    items, offsets = histories.gather(rows[order], longest)
     lengths = np.diff(offsets)
-    read = insert_tokens(lengths, window)
-    times = histories.gather_times(rows[order], window.length) if timed else None
+    read = recent_events(lengths, window, remembered=False) if only_recent else insert_tokens(lengths, window)
+    times = histories.gather_times(rows[order], longest) if timed else None
     return Inputs(
         torch.from_numpy(items),
         read,
@@ -80,6 +95,29 @@ def row_times(rows: Rows, lengths: NDArray[np.int64], times: NDArray[np.int64]) 
     is_event[rows.events.numpy()] = 1
     first = np.repeat(np.cumsum(lengths) - lengths, lengths + K)
     return torch.from_numpy(times[np.maximum(np.cumsum(is_event) - 1, first)])
+
+
+def recent_places(lengths: NDArray[np.int64], window: Window) -> NDArray[np.int64]:
+    """Return the places of recent events among the (T,) events of histories of (B,) lengths."""
+    first = np.cumsum(lengths) - np.minimum(lengths, window.num_recent)
+    return np.flatnonzero(np.arange(int(lengths.sum())) >= np.repeat(first, lengths))
+
+
+def closing_events(rows: Rows, window: Window) -> tuple[Tensor, Tensor]:
+    """Return the events that stand right before a group of tokens, and the number of its first token, (n,) int64 both.
+
+    Args:
+        rows: Of training sequences of T events.
+        window: Their slots.
+    """
+    sizes = torch.tensor([group.size for group in window.groups], device=rows.places.device)
+    firsts = sizes.cumsum(0) - sizes
+    at = rows.tokens[:, firsts]
+    before = (at - 1).clamp(min=0)
+    # A row that belongs to another history, or to another group, does not have the place before.
+    is_event = rows.source[before] < len(rows.events)
+    closes = is_event & (rows.places[before] == rows.places[at] - 1)
+    return rows.source[before[closes]], firsts.expand_as(at)[closes]
 
 
 def cut_histories(train: Histories, options: HistoryOptions) -> Histories:
@@ -110,10 +148,10 @@ def make_reader(config: Config, train: Histories, num_items: int) -> TransitionR
 class HistoryDataset(Dataset[TrainBatch | TextBatch]):
     """Training sequences with at least one transition; with `read_items`, their items are to be encoded."""
 
-    def __init__(
-        self, reader: TransitionReader, window: Window, timed: bool, read_items: ItemReader | None = None
-    ) -> None:
-        self.reader, self.window, self.timed, self.read_items = reader, window, timed, read_items
+    def __init__(self, reader: TransitionReader, config: Config, read_items: ItemReader | None = None) -> None:
+        self.reader, self.read_items = reader, read_items
+        self.window, self.timed = config.history.window, config.model.time_bias
+        self.only_recent = not config.history.loss_on_all_items
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -124,8 +162,12 @@ class HistoryDataset(Dataset[TrainBatch | TextBatch]):
         read = self.reader.read(key)
         rows = insert_tokens(read.lengths, self.window)
         seconds = row_times(rows, read.lengths, self.reader.times(read)) if self.timed else None
+        asked = None
+        if self.only_recent:
+            recent = recent_places(read.lengths, self.window)
+            read, asked = read.ask(recent, self.reader.options), torch.from_numpy(recent)
         if self.read_items is not None:
-            return TextBatch(self.read_items(read), rows, seconds)
+            return TextBatch(self.read_items(read), rows, seconds, asked)
         return TrainBatch(
             items=torch.from_numpy(read.events),
             rows=rows,
@@ -133,4 +175,5 @@ class HistoryDataset(Dataset[TrainBatch | TextBatch]):
             negatives=read.negatives,
             num_counted=read.num_counted,
             seconds=seconds,
+            asked=asked,
         )

@@ -25,12 +25,16 @@ class Config:
     """Folder that PerSRec/compress.sh wrote."""
     tokens: Literal["own", "other", "zero"] = "own"
     """Whose tokens a user gets: own, other (those of another user) or zero (none): what they are worth."""
+    predict_with_full_item_seq: bool = True
+    """Read old events and tokens, too; otherwise recent events alone."""
     data_path: Path | None = None
     """Folder of the prepared dataset, if it has moved since the run."""
 
     def __post_init__(self) -> None:
         if not self.from_cache and (self.memory is not None or self.tokens != "own"):
             raise UserError("--memory and --tokens are for --from_cache: give it too")
+        if self.from_cache and not self.predict_with_full_item_seq:
+            raise UserError("--no_predict_with_full_item_seq reads no tokens: drop --from_cache")
 
 
 def main(config: Config) -> None:
@@ -48,7 +52,9 @@ def main(config: Config) -> None:
     from seqrec.training.trainer import test
 
     log = logging.getLogger(__name__)
-    dataset, module = load_trained(config.run, config.data_path, config.from_cache)
+    needs_tokens = config.from_cache or not config.predict_with_full_item_seq
+    dataset, module = load_trained(config.run, config.data_path, needs_tokens)
+    module.only_recent = not config.predict_with_full_item_seq
     if config.from_cache:
         folder = config.memory or config.run / "memory"
         module.memory = open_memory(module.encoder, module.digest(), dataset, folder, config.tokens)

@@ -36,7 +36,8 @@ def main() -> None:
         settings = read_words(words)
         if settings.get("val_only"):
             run = str(Path(str(settings.get("checkpoint_dir", ""))))
-            run_command(evaluate.main, evaluate.Config, [run])
+            whole = settings.get("predict_with_full_item_seq") in (None, True)
+            run_command(evaluate.main, evaluate.Config, [run, *["--no_predict_with_full_item_seq"] * (not whole)])
             return
         flags = translate(settings) + cluster_flags()
     except UserError as error:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from PerSRec.data import HistoryDataset, Inputs, TextBatch, TrainBatch, make_inputs, make_reader
+from PerSRec.data import HistoryDataset, Inputs, TextBatch, TrainBatch, closing_events, make_inputs, make_reader
 from PerSRec.encoder import HistoryEncoder
 from PerSRec.memory import CompressedHistories, MixedInputs, open_memory
 from PerSRec.model import HistoryModel, build_encoder
@@ -41,6 +41,8 @@ class HistoryModule(NextItemModule):
     model: Any
     memory: CompressedHistories | None = None
     """Where old events are read from, if they are compressed."""
+    only_recent: bool = False
+    """Whether recent events are read alone, without old ones and tokens."""
 
     def __init__(self, config: Config, *given: Any) -> None:
         """Build the model from the flags, and from what the base of items by id, or by text, is given beside them."""
@@ -67,7 +69,7 @@ class HistoryModule(NextItemModule):
         """Return the latest events of some histories, or the recent ones where the old ones are compressed."""
         if self.memory is not None:
             return self.memory.make_inputs(histories, rows)
-        return make_inputs(histories, rows, self.config.history.window, self.encoder.timed)
+        return make_inputs(histories, rows, self.config.history.window, self.encoder.timed, self.only_recent)
 
     def use_memory(self, folder: Path, dataset: Dataset) -> None:
         """Read the old events of a dataset's users from what a folder keeps of them."""
@@ -77,7 +79,8 @@ class HistoryModule(NextItemModule):
     def count_events(self, histories: Histories) -> NDArray[np.int64]:
         """Return (n,) number of events read of each history."""
         window: Window = self.config.history.window
-        return np.minimum(histories.lengths, window.length if self.memory is None else window.num_recent)
+        is_whole = self.memory is None and not self.only_recent
+        return np.minimum(histories.lengths, window.length if is_whole else window.num_recent)
 
     def read(self, inputs: Inputs | MixedInputs) -> Tensor:
         """Return the newest event's output of each history, (B, D)."""
@@ -92,12 +95,26 @@ class HistoryModule(NextItemModule):
             found.append(self.read(inputs.whole))
         return torch.cat(found)[inputs.order]
 
+    def choose_classes(self, batch: Any, classes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return classes and targets; under --compat published, the last event before tokens predicts the first one."""
+        tokens = self.encoder.tokens
+        if self.config.model.compat == "fixed" or tokens is None or batch.asked is not None:
+            return classes, targets
+        events, numbers = closing_events(batch.rows, self.encoder.window)
+        targets = targets.index_copy(0, events, len(classes) + numbers)
+        return torch.cat([classes, F.normalize(tokens, dim=1).to(classes.dtype)]), targets
+
     def _scaled(self, hidden: Tensor) -> Tensor:
         """Normalise and divide by the temperature, if there is one; one that is learned is at least 0.01."""
         if self.log_temp is not None:
             return F.normalize(hidden, dim=1) / self.log_temp.exp().clamp(min=0.01)
         scaled: Tensor = super()._scaled(hidden)  # type: ignore[misc]
         return scaled
+
+
+def _num_absent(config: Config) -> int:
+    """Return how many items the catalogue has that never occur."""
+    return int(config.model.compat == "published")
 
 
 class PerSRecModule(HistoryModule, id_model.IdModule):
@@ -108,16 +125,28 @@ class PerSRecModule(HistoryModule, id_model.IdModule):
     @classmethod
     def training_data(cls, config: Config, train: Histories, num_items: int) -> HistoryDataset:
         """Return the training histories in batches of inputs, targets and negatives."""
-        return HistoryDataset(make_reader(config, train, num_items), config.history.window, config.model.time_bias)
+        return HistoryDataset(make_reader(config, train, num_items + _num_absent(config)), config)
 
     def build_model(self, num_items: int, given: GivenVectors | None) -> HistoryModel:
         """Return the model for a catalogue."""
-        return HistoryModel(num_items, build_encoder(self.config.model, self.config.history.window), given)
+        config = self.config
+        encoder = build_encoder(config.model, config.history.window)
+        return HistoryModel(num_items + _num_absent(config), encoder, given)
 
     @property
     def maxlen(self) -> int:
         """Most recent events that the model reads."""
         return self.config.history.maxlen
+
+    def item_vectors(self) -> Tensor:
+        """Return the item vectors for scoring, (N+1, D)."""
+        vectors = super().item_vectors()
+        return vectors[: len(vectors) - _num_absent(self.config)]
+
+    def _start(self, loader: Any) -> None:
+        super()._start(loader)
+        with torch.no_grad():
+            self._catalogue = super().item_vectors().float()  # an item that never occurs is ranked, too
 
     def embed(self, items: Tensor) -> Tensor:
         """Return the (T, D) vectors of items."""
@@ -129,9 +158,9 @@ class PerSRecModule(HistoryModule, id_model.IdModule):
         return weights_sha256(self)
 
     def predict(self, batch: TrainBatch, items: Tensor, table: Tensor) -> Tensor:
-        """Return the output of every event, (T, D)."""
+        """Return the output of every event that is asked, (T, D)."""
         hidden: Tensor = self.encoder(F.embedding(items, table), batch.rows, batch.seconds)
-        return hidden
+        return hidden if batch.asked is None else hidden[batch.asked]
 
 
 class HLLMModule(HistoryModule, text_module.TextModule):
@@ -153,8 +182,7 @@ class HLLMModule(HistoryModule, text_module.TextModule):
         """Return the training histories in batches of inputs, items, targets and negatives."""
         config = self.config
         read_items = ItemReader(train, num_items, config.objective, True, self.read_texts, not self.takes_pooled)
-        reader = make_reader(config, train, num_items)
-        return HistoryDataset(reader, config.history.window, config.model.time_bias, read_items)
+        return HistoryDataset(make_reader(config, train, num_items), config, read_items)
 
     def embed(self, items: Tensor) -> Tensor:
         """Return the (T, D) vectors of items, all of which are encoded the first time."""
@@ -166,9 +194,9 @@ class HLLMModule(HistoryModule, text_module.TextModule):
         return hashlib.sha256(weights_sha256(self).encode() + np.ascontiguousarray(table).data).hexdigest()
 
     def predict(self, batch: TextBatch, vectors: Tensor) -> Tensor:
-        """Return the output of every event, (T, D)."""
+        """Return the output of every event that is asked, (T, D)."""
         hidden: Tensor = self.encoder(vectors, batch.rows, batch.seconds)
-        return hidden
+        return hidden if batch.asked is None else hidden[batch.asked]
 
 
 def train(config: Config) -> None:

@@ -43,6 +43,8 @@ class HistoryOptions:
     """0 inserts all tokens after --pretrain_item_num events; [[offset, k], ...] inserts k after that many events
     each."""
 
+    loss_on_all_items: bool = True
+    """Predict what follows every event of a training sequence; otherwise what follows recent ones alone."""
     compressor: Literal["attention", "mean"] = "attention"
     """How tokens take up old events: by attention in every block, or by the mean of their vectors, once (a control)."""
 
@@ -59,10 +61,10 @@ class HistoryOptions:
             )
         if not self.number_of_user_tokens:
             given = self.pretrain_item_num, self.recent_item_num, self.insert_method, self.compressor
-            if given != (None, None, "0", "attention"):
+            if given != (None, None, "0", "attention") or not self.loss_on_all_items:
                 raise UserError(
-                    "--pretrain_item_num, --recent_item_num, --insert_method and --compressor are for "
-                    "--number_of_user_tokens K: give it too"
+                    "--pretrain_item_num, --recent_item_num, --insert_method, --compressor and --no_loss_on_all_items "
+                    "are for --number_of_user_tokens K: give it too"
                 )
             return
         P, R = self.pretrain_item_num, self.recent_item_num
@@ -125,10 +127,16 @@ class ModelOptions:
     """Dropout rate of attention weights: in sasrec by default --dropout_rate, in llama 0."""
     inner_size: int = 4
     """Inner width of the feed-forward networks of sasrec and llama, in widths D."""
+    block: Literal["post_norm", "sasrec", "ligr"] = "post_norm"
+    """Blocks of --model sasrec: post_norm (GELU, --inner_size), or those of the SASRec folder, sasrec and ligr."""
     enable_relative_attention_bias: bool = True
     """Let hstu's attention depend on how many places lie between events, and with --time_bias on how much time."""
     time_bias: bool = False
     """Let hstu's attention depend on the time between events; needs timestamps."""
+    compat: Literal["fixed", "published"] = "fixed"
+    """published keeps flaws of the published code, to compare with it: hstu's sums are divided by the number of places
+    that ask, so kept tokens do not give what whole histories give; the last event before tokens predicts the first of
+    them; and ids have one item more, which never occurs."""
     gradient_checkpointing: bool = False
     """Keep of each block that reads histories its input alone, and compute it again for the gradients: less memory,
     more time."""
@@ -145,6 +153,11 @@ class ModelOptions:
                 raise UserError(f"--{name} must lie in [0, 1), got {rate}")
         if self.model == "hstu" and (self.attn_dropout_prob is not None or self.inner_size != 4):
             raise UserError("--attn_dropout_prob and --inner_size are for --model sasrec and llama, hstu has neither")
+        if self.block != "post_norm":
+            if self.model != "sasrec":
+                raise UserError(f"--block {self.block} is for --model sasrec, not {self.model}")
+            if self.attn_dropout_prob is not None or self.inner_size != 4:
+                raise UserError(f"--attn_dropout_prob and --inner_size are for --block post_norm, not {self.block}")
         if self.time_bias and not (self.model == "hstu" and self.enable_relative_attention_bias):
             raise UserError("--time_bias is a part of hstu's relative bias: it is for --model hstu with that bias")
         if self.user_pretrain_dir is None:
@@ -188,6 +201,11 @@ class Config(IdModelConfig):
                 "--number_of_user_tokens needs --n_layers 2 or more: recent events read in one block what tokens took "
                 "from old ones in the block before"
             )
+        if self.model.compat == "published":
+            if self.objective.loss != "nce" or self.objective.temp is None:
+                raise UserError("--compat published is for --loss nce and --temp, the loss of the published code")
+            if self.init_type != NONE:
+                raise UserError("--compat published has an item without a vector: drop --init_type")
         if self.learn_temp and self.objective.temp is None:
             raise UserError("--learn_temp starts from --temp: give it too")
         if self.input_type == "id":

@@ -35,6 +35,30 @@ def test_leave_one_out_by_hand(dataset: Dataset) -> None:
     assert split.test.targets.tolist() == [4, 1]
 
 
+@pytest.mark.parametrize(
+    ("last", "begin", "end", "train", "valid", "test"),
+    [
+        (4, 0, None, [1, 2, 3, 4, 5, 6], 7, 9),  # the 4th from the end, and the 2nd
+        (2, 0, 8, [1, 2, 3, 4, 5, 6], 7, 8),  # the end is exclusive
+        (2, -6, -2, [5, 6], 7, 8),
+        (2, 3, 0, [4, 5, 6, 7, 8], 9, 10),  # 0 stands for no end
+        (3, -99, 99, [1, 2, 3, 4, 5, 6, 7], 8, 10),
+    ],
+)
+def test_a_window_of_events_is_used_and_its_last_ones_held_out(
+    tmp_path: Path, last: int, begin: int, end: int | None, train: list[int], valid: int, test: int
+) -> None:
+    events = list(range(1, 11))
+    used = events[begin : end or None]
+    assert (used[: len(used) - last], used[-last], used[-(last // 2)]) == (train, valid, test)
+    shop = load_dataset(write_dataset(tmp_path / "shop", [events, [5, 6], [7]], 10))
+    split = leave_one_out(shop, last, begin, end)
+    assert contents(split.train)[0] == train
+    assert contents(split.valid) == {0: train}
+    assert contents(split.test) == {0: used[: used.index(test)]}
+    assert (split.valid.targets.tolist(), split.test.targets.tolist()) == ([valid], [test])
+
+
 def test_global_time_split_by_hand(tmp_path: Path) -> None:
     # Ten moments 0..9. T2 is the 0.75 quantile, the higher of its neighbours: of 10 sorted values the one at 6.75 -> 7.
     # T1 is that quantile of the 7 moments before: at 4.5 -> 5. Train < 5 <= validation < 7 <= test.

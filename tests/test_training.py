@@ -26,7 +26,7 @@ from seqrec.comparison.results import read_run
 from seqrec.comparison.tables import compare_runs
 from seqrec.data.batches import BatchKey, RowSampler
 from seqrec.data.dataset import Dataset, load_dataset
-from seqrec.data.protocol import EvaluationProtocol
+from seqrec.data.protocol import WINDOW, EvaluationProtocol
 from seqrec.data.splits import leave_one_out
 from seqrec.training.batches import BatchModule
 from seqrec.training.checkpoint_io import AtomicCheckpointIO
@@ -480,11 +480,20 @@ def test_a_protocol_says_all_that_decides_it(tiny: Dataset) -> None:
     assert plain.record == {"split": "leave_one_out", "sample_size": -1, "filter_seen": True}
     assert EvaluationProtocol(candidate_seed=1, sample_size=9).record != EvaluationProtocol(sample_size=9).record
     assert (timed.record["split_quantile"], timed.record["time_target"]) == (0.8, "first")
-    assert [EvaluationProtocol.of(protocol.record) for protocol in (plain, timed)] == [plain, timed]
+    window = EvaluationProtocol(last_k_eval_test=4, item_start_position=-9, item_end_position=-1)
+    assert [window.record[name] for name in WINDOW] == [4, -9, -1]
+    protocols = [plain, timed, window]
+    assert [EvaluationProtocol.of(protocol.record) for protocol in protocols] == protocols
     assert np.array_equal(plain.hold_out(tiny).test.targets, leave_one_out(tiny).test.targets)
     with pytest.raises(ValueError, match="has no timestamps"):
         timed.hold_out(tiny)
     with pytest.raises(ValueError, match="are for --split global_time"):
         EvaluationProtocol(time_target="first")
+    with pytest.raises(ValueError, match="are for --split leave_one_out"):
+        EvaluationProtocol(split="users", item_start_position=3)
+    with pytest.raises(ValueError, match="--last_k_eval_test must be at least 2, got 1"):
+        EvaluationProtocol(last_k_eval_test=1)
+    with pytest.raises(ValueError, match=r"no user .* has more than 2 events from 999 to the end"):
+        EvaluationProtocol(item_start_position=999).hold_out(tiny)
     with pytest.raises(ValueError, match=r"--split_quantile must lie in \(0, 1\), got 1"):
         EvaluationProtocol(split="global_time", split_quantile=1)

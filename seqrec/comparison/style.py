@@ -10,8 +10,12 @@ OTHER_COLOURS = ("#cc79a7", "#56b4e9", "#d55e00")
 def describe_protocol(table: ResultTable) -> str:
     """Return in one sentence what was ranked against what, for whom."""
     protocol = table.protocol
+    k: int = protocol.get("last_k_eval_test", 2)
+    begin, end = protocol.get("item_start_position", 0), protocol.get("item_end_position")
+    used = f", of items {begin}:{'' if end is None else end}," if (begin, end) != (0, None) else ""
+    last = "the last item" if k < 4 else f"item {k // 2} from the end"
     split = {
-        "leave_one_out": "the last item of every user with at least three",
+        "leave_one_out": f"{last} of every user with at least {'three' if k == 2 else k + 1}{used}",
         "users": "the last item of a tenth of the users, of whom nothing was trained on,",
         "global_time": "each item of every user's after one moment in time, in turn,"
         if protocol.get("time_target") == "successive"

@@ -12,6 +12,8 @@ from seqrec.data.splits import Split, SplitName, TimeTarget, global_time_split, 
 CANDIDATE_SEED = 98765
 KS = (1, 5, 10, 20, 50)
 """Cutoffs of NDCG@k and Recall@k."""
+WINDOW = {"last_k_eval_test": 2, "item_start_position": 0, "item_end_position": None}
+"""Options of what leave_one_out uses and holds out, recorded where they are not these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,14 @@ class EvaluationProtocol:
     time_target: TimeTarget = "last"
     """Target of a user under global_time: last, first or random event after the moment, or successive (each in turn;
     the user counts with the mean)."""
+    last_k_eval_test: int = 2
+    """Under leave_one_out, the validation target is this event from the end, the test target the one at half of it:
+    with 2, the last one. What comes before the former trains."""
+    item_start_position: int = 0
+    """Under leave_one_out, first of each user's events that are used, from 0; a negative number counts from the
+    end."""
+    item_end_position: int | None = None
+    """Under leave_one_out, the event before which the used ones end, in the same way; 0 or none uses all."""
     sample_size: int = -1
     """Negatives sampled per user to rank against; -1 ranks the whole catalogue."""
     candidates: Path | None = None
@@ -56,11 +66,24 @@ class EvaluationProtocol:
             raise UserError(f"--split_quantile must lie in (0, 1), got {self.split_quantile}")
         if self.split != "global_time" and (self.split_quantile, self.time_target) != (0.9, "last"):
             raise UserError("--split_quantile and --time_target are for --split global_time")
+        if self.last_k_eval_test < 2:
+            raise UserError(f"--last_k_eval_test must be at least 2, got {self.last_k_eval_test}")
+        if self.split != "leave_one_out" and self._window != tuple(WINDOW.values()):
+            raise UserError(
+                "--last_k_eval_test, --item_start_position and --item_end_position are for --split leave_one_out"
+            )
 
     def hold_out(self, dataset: PreparedDataset) -> Split:
         """Return the split of a dataset."""
         if self.split == "leave_one_out":
-            return leave_one_out(dataset)
+            found = leave_one_out(dataset, *self._window)
+            if not len(found.test) and self._window != tuple(WINDOW.values()):
+                raise UserError(
+                    f"no user of {dataset.path} has more than {self.last_k_eval_test} events from "
+                    f"{self.item_start_position} to {self.item_end_position or 'the end'}: change "
+                    "--item_start_position, --item_end_position or --last_k_eval_test"
+                )
+            return found
         if self.split == "users":
             return users_apart(dataset)
         return global_time_split(dataset, self.split_quantile, self.time_target)
@@ -71,11 +94,17 @@ class EvaluationProtocol:
         return self.time_target == "successive"
 
     @property
+    def _window(self) -> tuple[int, int, int | None]:
+        return self.last_k_eval_test, self.item_start_position, self.item_end_position or None
+
+    @property
     def record(self) -> dict[str, Any]:
         """Return everything that decides a run's ranks, as the run records it."""
         time = {"split_quantile": self.split_quantile, "time_target": self.time_target}
+        window = dict(zip(WINDOW, self._window, strict=True))
         return {
             "split": self.split,
+            **(window if self._window != tuple(WINDOW.values()) else {}),
             **(time if self.split == "global_time" else {}),
             "sample_size": self.sample_size,
             "filter_seen": self.filter_seen,
@@ -93,5 +122,5 @@ class EvaluationProtocol:
     @classmethod
     def of(cls, record: dict[str, Any]) -> "EvaluationProtocol":
         """Rebuild the protocol from a run's saved record."""
-        names = ("split", "split_quantile", "time_target", "sample_size", "filter_seen", "candidate_seed")
+        names = ("split", "split_quantile", "time_target", "sample_size", "filter_seen", "candidate_seed", *WINDOW)
         return cls(**{name: record[name] for name in names if name in record})

@@ -26,17 +26,32 @@ class Split:
     test: Histories
 
 
-def leave_one_out(dataset: Dataset) -> Split:
+def leave_one_out(dataset: Dataset, last: int = 2, begin: int = 0, end: int | None = None) -> Split:
     """Return the split whose test target is a user's last event and validation target the one before.
 
     The rest trains; a user with fewer than 3 events only trains.
+
+    Args:
+        dataset: Any.
+        last: k >= 2. The k-th event from the end is the validation target, the k // 2-th the test target; what lies
+            before the former trains, and a user with k events or fewer only trains.
+        begin: First of each user's events that there are, as in `events[begin:end]`: negative numbers count from the
+            end.
+        end: The event after the last one; None or 0 for none.
     """
-    starts, ends = dataset.offsets[:-1], dataset.offsets[1:]
+    lengths = np.diff(dataset.offsets)
+
+    def place(bound: int) -> NDArray[np.int64]:
+        inside: NDArray[np.int64] = np.clip(lengths + bound if bound < 0 else bound, 0, lengths)
+        return dataset.offsets[:-1] + inside
+
+    starts = place(begin)
+    ends = np.maximum(place(end), starts) if end else dataset.offsets[1:]
     users = np.arange(dataset.num_users)
-    held_out = ends - starts >= 3
-    train = dataset.histories(users, starts, np.where(held_out, ends - 2, ends))
-    valid = dataset.histories(users, starts, ends - 2).select(held_out)
-    test = dataset.histories(users, starts, ends - 1).select(held_out)
+    held_out = ends - starts > last
+    train = dataset.histories(users, starts, np.where(held_out, ends - last, ends))
+    valid = dataset.histories(users, starts, ends - last).select(held_out)
+    test = dataset.histories(users, starts, ends - last // 2).select(held_out)
     return Split("leave_one_out", train.select(train.lengths > 0), valid, test)
 
 

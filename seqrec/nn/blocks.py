@@ -1,5 +1,7 @@
 """Layers that models over item ids share. Shapes: T events of a batch of histories, Q asked events, D width."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -13,6 +15,8 @@ from seqrec.nn.rotation import Rotation, rotate
 
 Rotations = tuple[Rotation, Rotation]
 """Rotations of queries and of keys."""
+Attention = Callable[[Tensor, Tensor], Tensor]
+"""Maps (Q, D) asked events and the (T, D) events whose keys and values they may read to (Q, D)."""
 
 
 def check_sizes(sizes: Any, least_length: int) -> None:
@@ -99,10 +103,19 @@ class CausalBlock(AttentionBlock):
 
     def forward(self, x: Tensor, layout: Layout, last: Layout | None = None, turns: Rotations | None = None) -> Tensor:
         """Return (T, D), or (B, D) where `last` asks for the last event of each history alone."""
-        normed = self.attention_norm(x if last is None else x[layout.last])
-        x = self.feed_forward_norm(normed + self.attention(normed, x, layout, last, causal=True, turns=turns))
+        attend_to = partial(self.attention, layout=layout, asked_layout=last, causal=True, turns=turns)
+        return self.read(x, None if last is None else layout.last, attend_to)
+
+    def read(self, x: Tensor, rows: Tensor | None, attend_to: Attention) -> Tensor:
+        """Return what the block makes of some (Q,) rows of (T, D), or of all, under any attention."""
+        normed = self.attention_norm(x if rows is None else x[rows])
+        x = self.feed_forward_norm(normed + attend_to(normed, x))
         out: Tensor = x + self.feed_forward(x)
         return out
+
+    def source(self, x: Tensor) -> Tensor:
+        """Return where keys and values come from, (T, D)."""
+        return x
 
 
 class LigrBlock(AttentionBlock):
@@ -120,13 +133,22 @@ class LigrBlock(AttentionBlock):
 
     def forward(self, x: Tensor, layout: Layout, last: Layout | None = None, turns: Rotations | None = None) -> Tensor:
         """Return (T, D), or (B, D) where `last` asks for the last event of each history alone."""
-        events = asked = self.attention_norm(x)
-        if last is not None:
-            x, asked = x[layout.last], events[layout.last]
-        mixed = self.attention(asked, events, layout, last, causal=True, turns=turns)
-        x = x + self.attention_gate(x).sigmoid() * self.dropout(mixed)
+        attend_to = partial(self.attention, layout=layout, asked_layout=last, causal=True, turns=turns)
+        return self.read(x, None if last is None else layout.last, attend_to)
+
+    def read(self, x: Tensor, rows: Tensor | None, attend_to: Attention) -> Tensor:
+        """Return what the block makes of some (Q,) rows of (T, D), or of all, under any attention."""
+        events = asked = self.source(x)
+        if rows is not None:
+            x, asked = x[rows], events[rows]
+        x = x + self.attention_gate(x).sigmoid() * self.dropout(attend_to(asked, events))
         gate, inner = self.feed_forward_in(self.feed_forward_norm(x)).chunk(2, dim=1)
         out: Tensor = x + self.feed_forward_gate(x).sigmoid() * self.dropout(
             self.feed_forward_out(self.dropout(F.silu(gate) * inner))
         )
         return out
+
+    def source(self, x: Tensor) -> Tensor:
+        """Return where keys and values come from, (T, D)."""
+        normed: Tensor = self.attention_norm(x)
+        return normed

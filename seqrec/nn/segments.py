@@ -170,16 +170,18 @@ def _beside(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int
     return np.stack([left, right], axis=2).reshape(len(left), -1)[:, :-1]
 
 
-def recent_events(lengths: NDArray[np.int64], window: Window) -> Rows:
-    """Return the rows of recent events whose users' tokens are in a memory.
+def recent_events(lengths: NDArray[np.int64], window: Window, remembered: bool = True) -> Rows:
+    """Return the rows of recent events whose users' tokens are in a memory, or that are read without any.
 
     Args:
         lengths: (B,) recent events of each history, 1 to those of the window, descending.
         window: The slots of whole histories.
+        remembered: Whether there are tokens in a memory.
     """
-    B, K, T = len(lengths), window.num_tokens, int(lengths.sum())
+    K = window.num_tokens if remembered else 0
+    B, T = len(lengths), int(lengths.sum())
     tokens = T + np.arange(B * K).reshape(B, K)
-    places = np.concatenate([_places(lengths, window), np.tile(window.token_places, B)])
+    places = np.concatenate([_places(lengths, window), np.tile(window.token_places[:K], B)])
     own, bounds = np.arange(T), cut_by_length(lengths)
     segments = Segments(
         torch.from_numpy(own),

@@ -25,8 +25,8 @@ class ItemBatch(NamedTuple):
     events: Tensor
     """(E,) int64 places in `rows`."""
     targets: Tensor
-    """(E,) int64: items; where the classes are items' own vectors, places in `rows`, for the full softmax in `classes`,
-    from 1."""
+    """(E,) int64, or fewer if not all events are asked: items; where the classes are items' own vectors, places in
+    `rows`, for the full softmax in `classes`, from 1."""
     negatives: Tensor
     """(K,), or (E,) for `bce`; like the targets."""
     log_chance: Tensor
@@ -72,7 +72,7 @@ class ItemReader:
             places, targets = np.searchsorted(rows, events), np.searchsorted(classes, targets) + 1
         elif self.is_tied:
             rows, found = np.unique(np.concatenate([events, targets, others]), return_inverse=True)
-            places, targets, others = np.split(found, [len(events), 2 * len(events)])
+            places, targets, others = np.split(found, [len(events), len(events) + len(targets)])
         else:
             rows, places = np.unique(events, return_inverse=True)
         return ItemBatch(

@@ -62,6 +62,16 @@ class NextItemModule(lightning.LightningModule):
         """Return (N+1, D), row i for item i; computed once per evaluation."""
         raise NotImplementedError
 
+    def choose_classes(self, batch: Any, classes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the loss of a training batch tells apart, (R, D), and the (T,) targets' rows: by default these.
+
+        Args:
+            batch: The batch.
+            classes: (R, D) item vectors.
+            targets: (T,) int64 rows of them.
+        """
+        return classes, targets
+
     def use_memory(self, folder: Path, dataset: PreparedDataset) -> None:
         """Read the old events of a dataset's users from what a folder keeps of them.
 

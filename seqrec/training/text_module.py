@@ -132,7 +132,8 @@ class TextModule(NextItemModule, ABC):
             rows, places = torch.cat([targets, negatives]).unique(return_inverse=True)
             targets, negatives = places.split([len(targets), len(negatives)])
             classes = model.class_vectors(None, rows)
-        hidden, classes = self._scaled(model.with_bias(hidden)), self._normed(classes)
+        hidden = self._scaled(model.with_bias(hidden))
+        classes, targets = self.choose_classes(batch, self._normed(classes), targets)
         num_items = model.items.num_items
         loss = catalogue_loss(objective, hidden, classes, targets, negatives, items.log_chance, num_items)
         loss, total = share_of_mean(loss, items.num_counted)

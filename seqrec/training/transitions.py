@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from seqrec.basics.errors import UserError
@@ -40,6 +41,15 @@ class Transitions(NamedTuple):
     negatives: Negatives
     num_counted: int
     """Targets that count: all, or 0 in a process without a history of its own."""
+
+    def ask(self, events: NDArray[np.int64], options: LossOptions) -> "Transitions":
+        """Return the transitions with the targets of some events alone, given by their places."""
+        negatives = self.negatives
+        if options.loss == "bce":  # one for each target
+            negatives = negatives._replace(items=negatives.items[torch.from_numpy(events)])
+        return self._replace(
+            targets=self.targets[events], negatives=negatives, num_counted=len(events) if self.num_counted else 0
+        )
 
 
 class TransitionReader:

@@ -1,5 +1,6 @@
 """PerSRec: the equations with their mask, compression, cut histories, losses, learning, resuming."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,22 +8,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from PerSRec.blocks import BlockEncoder
 from PerSRec.data import HistoryDataset, TrainBatch, cut_histories, make_inputs, make_reader
-from PerSRec.language_model import LanguageModelEncoder
-from PerSRec.model import HistoryModel, build_encoder
+from PerSRec.module import PerSRecModule
 from PerSRec.options import Config, HistoryOptions, ModelOptions
+from SASRec.data import make_inputs as sasrec_inputs
+from SASRec.model import SASRec, SASRecConfig
 from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Histories
-from seqrec.nn.losses import LossOptions
+from seqrec.nn.losses import LossOptions, catalogue_loss
 from seqrec.nn.segments import Group, Window
 from seqrec.training.checkpoints import load_state
 from tests.histories import as_histories, random_lists
 from tests.id_family_runs import IdFamilyRuns
 from tests.interrupted import Command
+from tests.PerSRec.equations import by_the_equations, model_of, sees
 from tests.recommending import assert_recommends_as_it_was_tested
 
 FLAGS = (
@@ -31,24 +33,6 @@ FLAGS = (
 )
 NONE, ONE, TWO = Window(9), Window(9, (Group(5, 2),)), Window(9, (Group(3, 1), Group(6, 2)))
 LENGTHS = [9, 1, 12, 4, 7, 2, 9, 6, 5]
-
-
-def sees(window: Window) -> Tensor:
-    """Return which place sees which, (S+K, S+K) bool, place by place from the rule."""
-    segment: list[
-        tuple[int, bool]
-    ] = []  # of each place: the segment that it lies in or closes, and whether it is a token
-    groups = [*window.groups, Group(window.length, 0)]
-    for slot in range(window.length):
-        number = sum(offset <= slot for offset, _ in window.groups)
-        segment.append((number, False))
-        if slot + 1 == groups[number].offset:
-            segment += [(number, True)] * groups[number].size
-    mask = torch.zeros(len(segment), len(segment), dtype=torch.bool)
-    for q, (own, _) in enumerate(segment):
-        for k, (other, is_token) in enumerate(segment[: q + 1]):
-            mask[q, k] = other == own or is_token
-    return mask
 
 
 def test_the_rule_is_the_published_table() -> None:
@@ -60,90 +44,15 @@ def test_the_rule_is_the_published_table() -> None:
     assert torch.equal(sees(Window(8, (Group(3, 1), Group(6, 1)))), expected)
 
 
-def model_of(window: Window, **options: Any) -> HistoryModel:
-    """Return a model in which nothing is 0 or 1 by chance."""
-    torch.manual_seed(0)
-    model = HistoryModel(
-        30, build_encoder(ModelOptions(**{"hidden_units": 8, "n_layers": 3, **options}), window)
-    ).eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.4)
-    return model.requires_grad_(False)
-
-
 MODELS: list[dict[str, Any]] = [
     {"model": "hstu", "time_bias": True},
     {"model": "hstu", "enable_relative_attention_bias": False},
     {"model": "sasrec"},
+    {"model": "sasrec", "block": "sasrec"},
+    {"model": "sasrec", "block": "ligr"},
     {"model": "llama"},
 ]
-NAMES = ["hstu", "hstu without bias", "sasrec", "llama"]
-
-
-def by_the_equations(model: HistoryModel, items: list[int], seconds: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the outputs of one history's rows, (E, D), and which rows are events, with a dense mask."""
-    encoder = model.encoder
-    window = encoder.window
-    n, S, K = len(items), window.length, window.num_tokens
-    slots = torch.full((S + K,), -1)
-    is_token = torch.zeros(S + K, dtype=torch.bool)
-    is_token[window.token_places] = True
-    slots[~is_token] = torch.arange(S)
-    places = torch.arange(S + K)[is_token | (slots >= S - n)]
-    event = ~is_token[places]
-    x = torch.zeros(len(places), encoder.width)
-    x[event] = model.item_embedding.weight[items]
-    if encoder.tokens is not None:
-        x[~event] = encoder.tokens
-    times, latest = torch.zeros(len(places), dtype=torch.int64), seconds[0]
-    number = iter(seconds)
-    for row, is_event in enumerate(event):
-        latest = next(number) if is_event else latest
-        times[row] = latest
-    mask = sees(window)[places][:, places].float()
-    if isinstance(encoder, LanguageModelEncoder):
-        return by_the_library(encoder, x, places, mask), event
-    assert isinstance(encoder, BlockEncoder)
-    options = encoder.options
-    H = options.n_heads
-    if options.model == "sasrec":
-        assert encoder.norm is not None
-        x = encoder.norm(x + encoder.places.weight[places])
-    else:
-        x = x * options.hidden_units**0.5 + encoder.places.weight[places]
-    for block in encoder.blocks:
-        b: Any = block
-        if options.model == "sasrec":
-            q, (k, v) = b.query(x), b.key_value(x).chunk(2, dim=1)
-            q, k, v = (part.unflatten(1, (H, -1)).transpose(0, 1) for part in (q, k, v))
-            mixed = F.scaled_dot_product_attention(q, k, v, mask.bool()).transpose(0, 1).flatten(1)
-            x = b.attention_norm(x + b.attention_out(mixed))
-            x = b.feed_forward_norm(x + b.feed_forward(x))
-            continue
-        normed = F.layer_norm(x, x.shape[1:], eps=1e-6)
-        made = F.silu(torch.cat([b.gate_query(normed), b.key_value(normed)], dim=1)).chunk(4, dim=1)
-        u, q, k, v = (part.unflatten(1, (H, -1)).transpose(0, 1) for part in made)
-        scores = q @ k.transpose(1, 2)
-        if options.enable_relative_attention_bias:
-            scores = scores + b.position_bias[(places[:, None] - places).clamp(min=0)]
-        if options.time_bias:
-            apart = (times[:, None] - times).abs().clamp(min=1)
-            scores = scores + b.time_bias[(apart.float().log() / 0.301).long().clamp(max=128)]
-        mixed = (F.silu(scores) * mask @ v / (S + K)).transpose(0, 1).flatten(1)
-        mixed = F.layer_norm(mixed, mixed.shape[1:], eps=1e-6)
-        x = x + b.out(u.transpose(0, 1).flatten(1) * mixed)
-    return x, event
-
-
-def by_the_library(encoder: LanguageModelEncoder, x: Tensor, places: Tensor, mask: Tensor) -> Tensor:
-    """Return the (E, D) states that the library's own model has under a dense mask."""
-    from transformers import LlamaModel
-
-    model = LlamaModel._from_config(encoder.blocks.architecture.config, attn_implementation="eager").eval()
-    model.load_state_dict(encoder.blocks.model.state_dict(), strict=False)
-    hidden = (1 - mask) * torch.finfo(torch.float32).min
-    states: Tensor = model(inputs_embeds=x[None], position_ids=places[None], attention_mask=hidden[None, None])[0][0]
-    return states
+NAMES = ["hstu", "hstu without bias", "sasrec", "SASRec's blocks", "ligr blocks", "llama"]
 
 
 def timed(lists: list[list[int]]) -> Histories:
@@ -225,6 +134,36 @@ def test_tokens_that_are_apart_have_the_mean_of_what_they_close(options: dict[st
         assert torch.allclose(again, found, atol=1e-5)
 
 
+@pytest.mark.parametrize("block", ["sasrec", "ligr"])
+def test_without_tokens_the_blocks_are_those_of_SASRec(block: Any) -> None:  # noqa: N802
+    model, lists = model_of(NONE, model="sasrec", block=block), random_lists(LENGTHS)
+    original = SASRec(30, SASRecConfig(hidden_units=8, num_blocks=3, num_heads=2, maxlen=9, block=block)).eval()
+    names = {"encoder.places.": "position_embedding.", "encoder.": "", ".block.": "."}
+    state = {}
+    for name, tensor in model.state_dict().items():
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        state[name] = tensor
+    original.load_state_dict(state)
+    histories, rows = as_histories(lists), np.arange(len(lists))
+    inputs, read = make_inputs(histories, rows, NONE), sasrec_inputs(histories, rows, 9)
+    found = model.encoder(model.item_embedding(inputs.items), inputs.rows, None, inputs.newest)[inputs.order]
+    expected = original(read.items, read.positions, read.layout, read.last)[read.order]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", MODELS, ids=NAMES)
+def test_recent_events_are_read_alone(options: dict[str, Any]) -> None:
+    model, lists = model_of(TWO, **options), random_lists(LENGTHS)
+    histories, is_timed = timed(lists), bool(options.get("time_bias"))
+    inputs = make_inputs(histories, np.arange(len(lists)), TWO, is_timed, only_recent=True)
+    found = model.encoder(model.item_embedding(inputs.items), inputs.rows, inputs.seconds, inputs.newest)[inputs.order]
+    for user, history in enumerate(lists):
+        times = torch.from_numpy(histories.gather_times(np.array([user]), 3))
+        expected, _ = by_the_equations(model, history[-3:], times, tokens_seen=False)
+        assert torch.allclose(found[user], expected[-1], atol=1e-5)
+
+
 @pytest.mark.parametrize("options", MODELS, ids=NAMES)
 def test_a_history_does_not_depend_on_its_batch(options: dict[str, Any]) -> None:
     model, lists = model_of(ONE, **options), random_lists(LENGTHS)
@@ -262,7 +201,8 @@ def test_long_histories_are_cut_from_their_end() -> None:
 def test_targets_are_the_next_items_across_the_tokens() -> None:
     lists = [list(range(1, 9)), [4, 9]]
     options = HistoryOptions(maxlen=6, number_of_user_tokens=2, pretrain_item_num=4)
-    data = HistoryDataset(make_reader(Config(history=options), as_histories(lists), 30), options.window, timed=False)
+    config = Config(history=options)
+    data = HistoryDataset(make_reader(config, as_histories(lists), 30), config)
     batch = data[BatchKey(np.arange(2), 0, 0)]
     assert isinstance(batch, TrainBatch)
     assert list(zip(batch.items.tolist(), batch.targets.tolist(), strict=True)) == [
@@ -272,9 +212,33 @@ def test_targets_are_the_next_items_across_the_tokens() -> None:
     assert batch.rows.places[batch.rows.tokens].tolist() == [[4, 5], [4, 5]]
 
 
+@pytest.mark.parametrize("loss", ["ce", "bce", "nce"])
+def test_the_loss_of_recent_events_alone(loss: Any) -> None:
+    histories = as_histories([list(range(1, 9)), [4, 9]])
+    options = HistoryOptions(maxlen=6, number_of_user_tokens=2, pretrain_item_num=4, loss_on_all_items=False)
+    config = Config(history=options, model=ModelOptions(hidden_units=8), objective=LossOptions(loss=loss, temp=0.05))
+    module = PerSRecModule(config, 30, None).eval()
+    reader = make_reader(config, histories, 30)
+    batch = HistoryDataset(reader, config)[BatchKey(np.arange(2), 0, 0)]
+    assert isinstance(batch, TrainBatch) and batch.asked is not None
+    assert batch.asked.tolist() == [4, 5, 6] and batch.targets.tolist() == [7, 8, 9]
+    whole = HistoryDataset(reader, replace(config, history=replace(options, loss_on_all_items=True)))
+    every = whole[BatchKey(np.arange(2), 0, 0)]
+    assert isinstance(every, TrainBatch)
+    table = module.model.item_embedding.vectors()
+    hidden = module._scaled(module.predict(every, every.items, table))[[4, 5, 6]]
+    own = every.negatives.items[[4, 5, 6]] if loss == "bce" else every.negatives.items
+    expected = catalogue_loss(
+        config.objective, hidden, F.normalize(table, dim=1), batch.targets, own, every.negatives.log_chance, 30
+    )
+    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    assert torch.allclose(module.training_step(batch), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        ({"loss_on_all_items": False}, "--no_loss_on_all_items are for --number_of_user_tokens K"),
         ({"pretrain_item_num": 3}, "are for --number_of_user_tokens K"),
         ({"number_of_user_tokens": 2}, "needs --pretrain_item_num"),
         ({"number_of_user_tokens": 2, "pretrain_item_num": 50}, r"must lie in 1\.\.49, below --maxlen, got 50"),

@@ -34,7 +34,14 @@ def dataset(tmp_path: Path) -> Dataset:
 def module_of(model: str, history: HistoryOptions = TWO_GROUPS, layers: int = 2) -> PerSRecModule:
     """Return a module in which nothing is 0 or 1 by chance."""
     torch.manual_seed(0)
-    options = ModelOptions(model=model, hidden_units=8, n_layers=layers, time_bias=model == "hstu")  # type: ignore[arg-type]
+    name, _, block = model.partition(" ")
+    options = ModelOptions(
+        model=name,  # type: ignore[arg-type]
+        block=block or "post_norm",  # type: ignore[arg-type]
+        hidden_units=8,
+        n_layers=layers,
+        time_bias=model == "hstu",
+    )
     module = PerSRecModule(Config(history=history, model=options), 30, None).eval()
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.4)
@@ -43,7 +50,7 @@ def module_of(model: str, history: HistoryOptions = TWO_GROUPS, layers: int = 2)
 
 @pytest.mark.parametrize("layers", [2, 3])
 @pytest.mark.parametrize("history", [ONE_GROUP, TWO_GROUPS, APART], ids=["one group", "two groups", "mean"])
-@pytest.mark.parametrize("model", ["hstu", "sasrec", "llama"])
+@pytest.mark.parametrize("model", ["hstu", "sasrec", "sasrec sasrec", "sasrec ligr", "llama"])
 def test_a_memory_stands_for_old_events(
     model: str, history: HistoryOptions, layers: int, dataset: Dataset, tmp_path: Path
 ) -> None:

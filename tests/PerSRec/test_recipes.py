@@ -126,7 +126,7 @@ def test_user_tokens() -> None:
         ((*ID, "epochs", "3"), "--config_file epochs does not exist"),
         (("--epochs", "3"), "--config_file is missing"),
         ((*ID, "--text_keys", "[title"), "is no JSON"),
-        ((*ID, "--last_k_eval_test", "4"), "last_k_eval_test: 4 is not available: the last item is the test's"),
+        ((*ID, "--predict_with_full_item_seq", "False"), "False is not available: training reads whole sequences"),
         ((*ID, "--model", "HSTV"), "model must be one of HSTU"),
         ((*ID, "--model", "PersonalizedHSTU"), "needs number_of_user_tokens"),
         ((*ID, "--item_embedding_size", "64"), "must be equal: items and histories have one width"),
@@ -194,6 +194,8 @@ def test_the_published_lines_run_from_inside_the_folder(tiny_path: Path, tmp_pat
     run = tmp_path / "PerSRec" / tiny_path.name / "here"
     assert "NDCG@20" in json.loads((run / "metrics.json").read_text())["test"]
     assert "own test: +0.0000" in call("--val_only", "True", "--checkpoint_dir", str(run))
+    with pytest.raises(AssertionError, match="has no user tokens"):
+        call("--val_only", "True", "--checkpoint_dir", str(run), "--predict_with_full_item_seq", "False")
 
 
 def test_the_documents_name_every_key_that_is_taken() -> None:
