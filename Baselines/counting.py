@@ -1,6 +1,7 @@
-"""Rankings that are the same for all users: counting, test and use."""
+"""Rankings by counts: of all users' events, or of a user's own; test and use."""
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 import pytorch_lightning as lightning
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from Baselines.data import event_ages, score_items
-from Baselines.model import SameForAll
+from Baselines.model import Events, Favourites, SameForAll
 from Baselines.options import Config
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import write_atomically
@@ -20,15 +21,20 @@ from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
 from seqrec.training.batches import BatchModule
 from seqrec.training.folder import RunFolder
-from seqrec.training.module import Recommender, TrainedOn
+from seqrec.training.module import NextItemModule, Recommender, TrainedOn
 from seqrec.training.record import RunRecord
 from seqrec.training.trainer import report, test
 
 log = logging.getLogger(__name__)
 
 HALF_LIVES = tuple(2.0**-power for power in range(1, 15))
-"""Shares of the longest age that --baseline recency chooses from."""
+"""Shares of the greatest age that --baseline recency and favourites choose from."""
+MAX_TOKENS = 16384
+"""Tokens of a batch in evaluation."""
 USERS_PER_BATCH = 4096
+"""Of rankings that are the same for all."""
+SCORES_PER_TOKEN = 256
+"""Of other rankings: 32 MiB in a batch."""
 
 
 def run_baseline(config: Config) -> None:
@@ -38,32 +44,50 @@ def run_baseline(config: Config) -> None:
     split = config.protocol.hold_out(dataset)
     if not run.open(config):
         return
-    items, ages = event_ages(split.train)
+    ranking = make_ranking(config, dataset.num_items)
     data = BatchModule(
         dataset,
         split,
         config.protocol,
         TensorDataset(torch.zeros(0)),
         RowSampler(np.zeros(0, dtype=np.int64), batch_size=1, shuffle=False),
-        make_inputs,
-        eval_lengths=count_tokens,
-        eval_max_tokens=USERS_PER_BATCH,
+        ranking.make_inputs,
+        eval_lengths=ranking.count_tokens,
+        eval_max_tokens=MAX_TOKENS,
     )
-    module = SameForAll(dataset.num_items, config.protocol.metric_ks)
-    half_life, scores = choose_half_life(config, module, data, items, ages)
-    module.take(score_items(items, ages, dataset.num_items, half_life))
+    scores = choose_half_life(config, ranking.module, data, count(config, ranking.module, split.train))
     with write_atomically(run.folder / "checkpoints" / "best.ckpt") as file:
-        torch.save({"state_dict": module.state_dict()}, file)
+        torch.save({"state_dict": ranking.module.state_dict()}, file)
     record = RunRecord(run.folder, config.training)
     record.best = scores
-    report(run, module, record, test(module, data, config.training))
+    report(run, ranking.module, record, test(ranking.module, data, config.training))
+
+
+def make_ranking(config: Config, num_items: int) -> Recommender:
+    """Return the ranking that the flags name, before anything is counted."""
+    if config.baseline == "favourites":
+        tokens = -(-(num_items + 1) // SCORES_PER_TOKEN)
+        module = Favourites(num_items, config.protocol.metric_ks)
+        return Recommender(module, all_events, lambda histories: np.full(len(histories), tokens))
+    same = SameForAll(num_items, config.protocol.metric_ks)
+    return Recommender(same, no_events, lambda histories: np.full(len(histories), MAX_TOKENS // USERS_PER_BATCH))
+
+
+def count(config: Config, module: NextItemModule, train: Histories) -> Callable[[float | None], None]:
+    """Return what lets a module rank by training events under a half-life, a share of the greatest age."""
+    if isinstance(module, Favourites):
+        counts, longest = train.item_counts(module.num_items), int(train.lengths.max())
+        return lambda share: module.take(counts, np.inf if share is None else share * longest)
+    assert isinstance(module, SameForAll)
+    items, ages = event_ages(train)
+    return lambda share: module.take(score_items(items, ages, len(module.scores) - 1, share))
 
 
 def choose_half_life(
-    config: Config, module: SameForAll, data: BatchModule, items: NDArray[np.int64], ages: NDArray[np.float64]
-) -> tuple[float | None, dict[str, float]]:
-    """Return the half-life under which validation targets rank best, None of popularity, and how well they do."""
-    is_open = config.baseline == "recency" and config.half_life is None
+    config: Config, module: NextItemModule, data: BatchModule, rank_under: Callable[[float | None], None]
+) -> dict[str, float]:
+    """Let the module rank under the half-life that ranks validation targets best, and return how well it does."""
+    is_open = config.baseline != "popularity" and config.half_life is None
     trainer = lightning.Trainer(
         accelerator="cpu",
         logger=False,
@@ -73,26 +97,31 @@ def choose_half_life(
         use_distributed_sampler=False,
     )
     found = {}
-    choices = HALF_LIVES if is_open else (config.half_life,)
+    choices: tuple[float | None, ...] = HALF_LIVES if is_open else (config.half_life,)
     for half_life in progress(choices, desc="validation"):
-        module.take(score_items(items, ages, len(module.scores) - 1, half_life))
+        rank_under(half_life)
         trainer.validate(module, datamodule=data, verbose=False)
         found[half_life] = module.results
     best = max(found, key=lambda half_life: found[half_life][config.best_metric])
     if is_open:
         log.info("half-life: %.4g of the oldest age", best)
     log.info("validation: %s %.4f", config.best_metric, found[best][config.best_metric])
-    return best, found[best]
+    rank_under(best)
+    return found[best]
 
 
-def count_tokens(histories: Histories) -> NDArray[np.int64]:
-    """Return (n,) ones: a batch of K tokens then has K users."""
-    return np.ones(len(histories), dtype=np.int64)
-
-
-def make_inputs(histories: Histories, rows: NDArray[np.int64]) -> Tensor:
+def no_events(histories: Histories, rows: NDArray[np.int64]) -> Tensor:
     """Return (B,) rows: nothing of a history is read."""
     return torch.from_numpy(rows)
+
+
+def all_events(histories: Histories, rows: NDArray[np.int64]) -> Events:
+    """Return all events of some histories."""
+    items, offsets = histories.gather(rows, max(int(histories.lengths[rows].max(initial=1)), 1))
+    lengths = np.diff(offsets)
+    ages = np.repeat(offsets[1:], lengths) - 1 - np.arange(len(items))
+    users = np.repeat(np.arange(len(rows)), lengths)
+    return Events(len(rows), *map(torch.from_numpy, (users, items, ages.astype(np.float64))))
 
 
 def restore_baseline(
@@ -105,6 +134,6 @@ def restore_baseline(
     """
     if trained is not None:
         raise UserError("a new item has not occurred yet: a baseline has no score for it")
-    module = SameForAll(dataset.num_items, config.protocol.metric_ks)
-    module.load_state_dict(state)
-    return Recommender(module, make_inputs, count_tokens)
+    ranking = make_ranking(config, dataset.num_items)
+    ranking.module.load_state_dict(state)
+    return ranking

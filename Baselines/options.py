@@ -20,11 +20,12 @@ class Config:
     """Name of a prepared dataset in data/; demo, unless --data_path is given."""
     data_path: Path | None = None
     """Folder of a prepared dataset elsewhere, or of raw data (dataset.pkl, train.json, *.inter): prepared once."""
-    baseline: Literal["popularity", "recency"] = "popularity"
-    """Ranking: popularity (how often an item occurs in training) or recency (an event counts half after every half-
-    life)."""
+    baseline: Literal["popularity", "recency", "favourites"] = "popularity"
+    """Ranking: popularity (how often an item occurs in training), recency (an event counts half after every half-life)
+    or favourites (how often it occurs in the user's own history, in the same way; then popularity)."""
     half_life: float | None = None
-    """Of recency, as a share of the oldest event's age; by default the best of 1/2, 1/4, ... 1/16384 on validation."""
+    """Of recency and favourites, as a share of the oldest event's age; by default the best of 1/2, 1/4, ... 1/16384 on
+    validation."""
     best_metric: str = "NDCG@10"
     """Validation metric that selects the half-life."""
     runs_dir: Annotated[Path, tyro.conf.arg(aliases=["--output_dir", "--experiment_dir"])] = ROOT / "runs"
@@ -40,8 +41,8 @@ class Config:
     protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
 
     def __post_init__(self) -> None:
-        if self.half_life is not None and self.baseline != "recency":
-            raise UserError("--half_life is for --baseline recency")
+        if self.half_life is not None and self.baseline == "popularity":
+            raise UserError("--half_life is for --baseline recency and favourites")
         if self.half_life is not None and self.half_life <= 0:
             raise UserError(f"--half_life must be above 0, got {self.half_life}")
 

@@ -85,7 +85,6 @@ def rank_histories(
     import torch
 
     from seqrec.data.batches import BatchKey, RowSampler
-    from seqrec.evaluation.ranking import rank_targets
     from seqrec.training.batches import HeldOutDataset
 
     module = recommender.module.to(device)
@@ -96,9 +95,7 @@ def rank_histories(
         catalogue = module.item_vectors().float()
         for rows in progress(sampler.batches(), desc="ranking", unit="batch"):
             batch = module.transfer_batch_to_device(data[BatchKey(rows, 0, 0)], torch.device(device), 0)
-            users = module.user_vectors(batch.inputs).float()
-            found = rank_targets(users, catalogue, batch.targets, negatives=batch.negatives, seen=batch.seen)
-            ranks[rows] = found.ranks.cpu().numpy()
+            ranks[rows] = module.rank(batch, catalogue).ranks.cpu().numpy()
     return ranks
 
 

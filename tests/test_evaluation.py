@@ -16,7 +16,7 @@ from seqrec.data.dataset import Dataset
 from seqrec.data.splits import leave_one_out
 from seqrec.evaluation import ranking
 from seqrec.evaluation.metrics import measure
-from seqrec.evaluation.ranking import Ranking, rank_targets, seen_pairs, top_items
+from seqrec.evaluation.ranking import Ranking, rank_scores, rank_targets, seen_pairs, top_items, top_scores
 from seqrec.evaluation.recorder import RankRecorder
 from tests import forked
 
@@ -68,12 +68,18 @@ def test_by_hand() -> None:
     assert ranking.num_candidates.tolist() == [4, 4, 4]
 
 
+def all_scores(users: Tensor, items: Tensor) -> Tensor:
+    """Return the scores of all pairs, each the float32 nearest to its exact dot product."""
+    return (users.double()[:, None] * items.double()).sum(dim=2).float()
+
+
 @given(problems(), st.integers(1, 120))
 def test_full_ranking_equals_brute_force(problem: Problem, chunk_elements: int) -> None:
     users, items, targets = problem
     everything = [set(range(1, len(items)))] * len(users)
     ranking = rank_targets(users, items, targets, chunk_elements=chunk_elements)
     assert_same(ranking, rank_slowly(users, items, targets, everything))
+    assert_same(rank_scores(all_scores(users, items), targets), ranking)
 
 
 @given(problems(), st.integers(1, 120), st.data())
@@ -85,6 +91,7 @@ def test_seen_items_are_no_candidates(problem: Problem, chunk_elements: int, dat
     rows, seen_items = (torch.tensor([p[k] for p in seen], dtype=torch.int64) for k in (0, 1))
     ranking = rank_targets(users, items, targets, seen=(rows, seen_items), chunk_elements=chunk_elements)
     assert_same(ranking, rank_slowly(users, items, targets, candidates))
+    assert_same(rank_scores(all_scores(users, items), targets, seen=(rows, seen_items)), ranking)
 
 
 @given(problems(), st.integers(1, 500), st.data())
@@ -99,6 +106,7 @@ def test_sampled_ranking_equals_brute_force(problem: Problem, chunk_elements: in
     ]
     ranking = rank_targets(users, items, targets, negatives=torch.tensor(negatives), chunk_elements=chunk_elements)
     assert_same(ranking, rank_slowly(users, items, targets, [set(row) for row in negatives]))
+    assert_same(rank_scores(all_scores(users, items), targets, negatives=torch.tensor(negatives)), ranking)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e12])
@@ -153,6 +161,8 @@ def test_errors() -> None:
             rank_targets(broken, items, targets)
         with pytest.raises(ValueError, match="NaN or infinity"):
             rank_targets(items, torch.full_like(items, bad), targets)
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            rank_scores(broken, targets[:1])
     with pytest.raises(ValueError, match=r"targets must lie in 1..4, got 0..4"):
         rank_targets(users, items, torch.tensor([0, 4]))
     with pytest.raises(ValueError, match="more than float32 holds"):
@@ -266,4 +276,7 @@ def test_top_items_are_those_of_the_whole_matrix(k: int, chunk_elements: int) ->
     width = min(k, 30)
     assert found.shape == (9, width)
     torch.testing.assert_close(scores, expected[:, :width])
+    items_again, scores_again = top_scores(users @ items.T, k, seen)
+    assert torch.equal(items_again, found)
+    torch.testing.assert_close(scores_again, scores)
     assert torch.equal(found, order[:, :width].masked_fill(expected[:, :width] == -torch.inf, 0))

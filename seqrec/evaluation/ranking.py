@@ -73,9 +73,52 @@ def rank_targets(
         return _rank_all(user_vectors, item_vectors, targets, own, norms.float(), seen, chunk_elements)
 
 
-def _check_finite(user_vectors: Tensor, item_vectors: Tensor) -> None:
-    if not bool(torch.isfinite(user_vectors).all()) or not bool(torch.isfinite(item_vectors).all()):
-        raise UserError("user or item vectors contain NaN or infinity: the model has diverged; try a lower --lr")
+def rank_scores(
+    scores: Tensor, targets: Tensor, *, negatives: Tensor | None = None, seen: tuple[Tensor, Tensor] | None = None
+) -> Ranking:
+    """Rank each user's target by scores that are no dot products, otherwise as `rank_targets` does.
+
+    Args:
+        scores: (B, N+1), column i for item i.
+        targets: (B,) int64 in 1..N.
+        negatives: (B, K) int64 items to rank against; None ranks against all items.
+        seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items; a target stays one.
+
+    Raises:
+        UserError: If a score is not finite.
+    """
+    _check_finite(scores)
+    own = scores.gather(1, targets[:, None])
+    if negatives is not None:
+        others = scores.gather(1, negatives)
+    else:
+        others = _candidates(scores, seen).scatter(1, targets[:, None], -torch.inf)
+    return Ranking(
+        ranks=(others >= own).sum(dim=1),
+        num_candidates=(others > -torch.inf).sum(dim=1) + 1,
+        tied=(others == own).any(dim=1),
+    )
+
+
+def top_scores(scores: Tensor, k: int, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """Return each user's items of highest score, as `top_items` does, from (B, N+1) scores."""
+    _check_finite(scores)
+    best, items = _candidates(scores, seen).topk(min(k, scores.shape[1] - 1), dim=1)
+    return items.masked_fill(best == -torch.inf, 0), best.float()
+
+
+def _candidates(scores: Tensor, seen: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Return the (B, N+1) scores, -inf for padding and for items that are no candidates."""
+    scores = scores.clone()
+    scores[:, 0] = -torch.inf
+    if seen is not None:
+        scores[seen] = -torch.inf
+    return scores
+
+
+def _check_finite(*tensors: Tensor) -> None:
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        raise UserError("vectors or scores contain NaN or infinity: the model has diverged; try a lower --lr")
 
 
 def _exact_scores(user_vectors: Tensor, item_vectors: Tensor) -> Tensor:

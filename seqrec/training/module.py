@@ -18,7 +18,7 @@ from seqrec.basics.errors import UserError
 from seqrec.data.dataset import Dataset as PreparedDataset
 from seqrec.data.dataset import Histories
 from seqrec.data.protocol import KS
-from seqrec.evaluation.ranking import rank_targets
+from seqrec.evaluation.ranking import Ranking, rank_scores, rank_targets, top_items, top_scores
 from seqrec.evaluation.recorder import RankRecorder
 from seqrec.training.batches import HeldOut
 from seqrec.training.sharding import FullyShardedStrategy
@@ -72,6 +72,17 @@ class NextItemModule(lightning.LightningModule):
         """
         return classes, targets
 
+    def rank(self, batch: HeldOut, catalogue: Tensor) -> Ranking:
+        """Return the ranks of a batch's targets, given all item vectors, (N+1, D)."""
+        users = self.user_vectors(batch.inputs).float()
+        return rank_targets(users, catalogue, batch.targets, negatives=batch.negatives, seen=batch.seen)
+
+    def best(
+        self, inputs: Any, catalogue: Tensor, k: int, seen: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the (B, k) items of highest score and their scores, see `top_items`."""
+        return top_items(self.user_vectors(inputs).float(), catalogue, k, seen)
+
     def use_memory(self, folder: Path, dataset: PreparedDataset) -> None:
         """Read the old events of a dataset's users from what a folder keeps of them.
 
@@ -93,9 +104,7 @@ class NextItemModule(lightning.LightningModule):
 
     def _rank(self, batch: HeldOut) -> None:
         assert self._catalogue is not None
-        users = self.user_vectors(batch.inputs).float()
-        ranking = rank_targets(users, self._catalogue, batch.targets, negatives=batch.negatives, seen=batch.seen)
-        self.recorder.add(batch.rows, ranking)
+        self.recorder.add(batch.rows, self.rank(batch, self._catalogue))
 
     def _finish(self, stage: str) -> None:
         self.results = self.recorder.compute(self.device)
@@ -125,6 +134,32 @@ class NextItemModule(lightning.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the metrics over all users."""
         self._finish("test")
+
+
+class ScoringModule(NextItemModule):
+    """A recommender whose scores are no dot products: it implements `scores` in place of vectors."""
+
+    def __init__(self, num_items: int, metric_ks: tuple[int, ...] = KS) -> None:
+        super().__init__(metric_ks)
+        self.num_items = num_items
+
+    def scores(self, inputs: Any) -> Tensor:
+        """Return the score of each item for each user, (B, N+1), column i for item i."""
+        raise NotImplementedError
+
+    def item_vectors(self) -> Tensor:
+        """Return (N+1, 0): there are none."""
+        return torch.zeros(self.num_items + 1, 0)
+
+    def rank(self, batch: HeldOut, catalogue: Tensor) -> Ranking:
+        """Return the ranks of a batch's targets."""
+        return rank_scores(self.scores(batch.inputs), batch.targets, negatives=batch.negatives, seen=batch.seen)
+
+    def best(
+        self, inputs: Any, catalogue: Tensor, k: int, seen: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the (B, k) items of highest score and their scores."""
+        return top_scores(self.scores(inputs), k, seen)
 
 
 class Recommender(NamedTuple):

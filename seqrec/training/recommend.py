@@ -11,7 +11,7 @@ from seqrec.basics.errors import UserError
 from seqrec.basics.progress import progress
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories
-from seqrec.evaluation.ranking import seen_pairs, top_items
+from seqrec.evaluation.ranking import seen_pairs
 from seqrec.training.module import Recommender
 
 MAX_TOKENS = 16384
@@ -67,12 +67,11 @@ def recommend(
         catalogue = module.item_vectors().float()
         for rows in progress(batches, desc="recommending", unit="batch"):
             inputs = module.transfer_batch_to_device(recommender.make_inputs(histories, rows), torch.device(device), 0)
-            users = module.user_vectors(inputs).float()
             seen = None
             if not include_seen:
                 pairs = seen_pairs(histories, rows)
                 seen = pairs[0].to(device), pairs[1].to(device)
-            items, scores = top_items(users, catalogue, top_k, seen)
+            items, scores = module.best(inputs, catalogue, top_k, seen)
             yield rows, items.cpu().numpy(), scores.cpu().numpy()
 
 

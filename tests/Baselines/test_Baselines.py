@@ -1,20 +1,24 @@
-"""Popularity and recency: counts from a pencil, and whole runs."""
+"""Popularity, recency and favourites: counts from a pencil, and whole runs."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from Baselines.counting import HALF_LIVES
+from Baselines.counting import HALF_LIVES, all_events
 from Baselines.data import event_ages, score_items
+from Baselines.model import Favourites
 from Baselines.options import Config
 from seqrec.data.dataset import load_dataset
+from seqrec.data.protocol import CANDIDATE_SEED
 from seqrec.data.splits import leave_one_out
 from seqrec.evaluation.candidates import sample_negatives
 from seqrec.training.restore import load_run
 from tests import forked
 from tests.conftest import write_dataset
+from tests.histories import as_histories
 from tests.recommending import assert_recommends_as_it_was_tested
 
 
@@ -40,6 +44,40 @@ def test_scores_by_hand() -> None:
     items, ages = np.array([1, 2, 2, 3]), np.array([0, 0.25, 1, 0.5])
     assert score_items(items, ages, 4, None).tolist() == [0, 1, 2, 1, 0]
     assert score_items(items, ages, 4, 0.25).tolist() == [0, 1, 0.5 + 1 / 16, 0.25, 0]
+
+
+def test_favourites_by_hand() -> None:
+    module = Favourites(5, (10,))
+    module.take(np.array([0, 4, 9, 1, 6, 6]), half_life=1)
+    histories = as_histories([[1, 3, 3], [4], [2, 3, 2, 1]])
+    scores = module.scores(all_events(histories, np.array([0, 2]))) - 1e-6 * module.popularity
+    expected = [[0, 1.25, 0, 2.5, 0, 0], [0, 2, 1.625, 1.25, 0, 0]]
+    torch.testing.assert_close(scores, torch.tensor(expected, dtype=torch.float64))
+    assert module.popularity.tolist() == [0, 0.4, 0.9, 0.1, 0.6, 0.6]
+
+
+@pytest.mark.parametrize("flags", [(), ("--half_life", "0.1", "--filter_seen"), ("--sample_size", "9")])
+def test_favourites_are_ranked_by_own_counts_then_by_popularity(
+    flags: tuple[str, ...], tiny_path: Path, tmp_path: Path
+) -> None:
+    run(tiny_path, tmp_path, "--baseline", "favourites", *flags)
+    folder, dataset = tmp_path / "Baselines/tiny/favourites", load_dataset(tiny_path)
+    split = leave_one_out(dataset)
+    half_life = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]["half_life"].item()
+    counts, ranks = split.train.item_counts(40), np.load(folder / "ranks-test.npy")
+    drawn = sample_negatives(dataset, split.test.users, 9, CANDIDATE_SEED)
+    for row, user in enumerate(split.test.users):
+        events, target = split.test.gather(np.array([row]), 99)[0].tolist(), int(split.test.targets[row])
+        own = dict.fromkeys(range(1, 41), 0.0)
+        for age, item in enumerate(reversed(events)):
+            own[item] += 0.5 ** (age / half_life)
+        score = {item: (item in events, own[item], counts[item]) for item in own}
+        rivals = drawn[row].tolist() if "--sample_size" in flags else list(set(own) - {target})
+        if "--filter_seen" in flags:
+            rivals = [item for item in rivals if item not in events]
+        assert ranks[user] == sum(score[item] >= score[target] for item in rivals)
+    if "--sample_size" not in flags:
+        assert_recommends_as_it_was_tested(folder, tiny_path)
 
 
 @pytest.mark.parametrize("flags", [(), ("--half_life", "0.5")])
@@ -93,13 +131,13 @@ def test_the_half_life_is_chosen_on_validation(tmp_path: Path) -> None:
 
 
 def test_contradictions() -> None:
-    with pytest.raises(ValueError, match="--half_life is for --baseline recency"):
+    with pytest.raises(ValueError, match="--half_life is for --baseline recency and favourites"):
         Config(half_life=0.1)
     with pytest.raises(ValueError, match="--half_life must be above 0, got 0"):
         Config(baseline="recency", half_life=0)
 
 
-@pytest.mark.parametrize("baseline", ["popularity", "recency"])
+@pytest.mark.parametrize("baseline", ["popularity", "recency", "favourites"])
 def test_a_single_user_is_evaluated(baseline: str, tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "lone", [[1, 2, 3, 4, 5, 6]], 6)
     run(data, tmp_path / "runs", "--baseline", baseline)
