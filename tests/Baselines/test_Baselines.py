@@ -71,7 +71,7 @@ def test_favourites_are_ranked_by_own_counts_then_by_popularity(
         own = dict.fromkeys(range(1, 41), 0.0)
         for age, item in enumerate(reversed(events)):
             own[item] += 0.5 ** (age / half_life)
-        score = {item: (item in events, own[item], counts[item]) for item in own}
+        score = {item: (item in events) + own[item] + 1e-6 * counts[item] / (counts.max() + 1) for item in own}
         rivals = drawn[row].tolist() if "--sample_size" in flags else list(set(own) - {target})
         if "--filter_seen" in flags:
             rivals = [item for item in rivals if item not in events]
