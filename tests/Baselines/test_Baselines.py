@@ -75,7 +75,9 @@ def test_favourites_are_ranked_by_own_counts_then_by_popularity(
         rivals = drawn[row].tolist() if "--sample_size" in flags else list(set(own) - {target})
         if "--filter_seen" in flags:
             rivals = [item for item in rivals if item not in events]
-        assert ranks[user] == sum(score[item] >= score[target] for item in rivals)
+        ahead = [score[item] - score[target] for item in rivals]
+        # Sums of halves in another order may differ in their last bit.
+        assert sum(lead > 1e-14 for lead in ahead) <= ranks[user] <= sum(lead >= -1e-14 for lead in ahead)
     if "--sample_size" not in flags:
         assert_recommends_as_it_was_tested(folder, tiny_path)
 
