@@ -30,6 +30,7 @@ from seqrec.basics.files import exclusive, write_atomically, write_json
 from seqrec.basics.names import check_name
 from seqrec.basics.paths import ROOT
 from seqrec.basics.progress import progress
+from seqrec.data.comments import RawComments, write_comments
 from seqrec.data.dataset_files import FORMAT, hash_item_ids
 from seqrec.data.item_text import fill_missing, has_text, item_text
 from seqrec.data.publishing import _put_back, publish
@@ -51,6 +52,8 @@ class RawData:
     """Whether the rows of `items` number the items; any other item in an interaction is then an error."""
     origin: str = "the source"
     """The file that interactions come from, for errors."""
+    comments: RawComments | None = None
+    """Comments under the items, if the source has them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +168,7 @@ def prepare(config: Preparation) -> Path:
                 bar.update()
                 filter_events(events, config, has_text(text))
                 bar.update()
-                write_dataset(folder, config, users, text, events)
+                write_dataset(folder, config, users, text, events, raw.comments)
                 bar.update()
             return publish(folder, target, config.overwrite)
         finally:
@@ -279,7 +282,14 @@ def _sample_users(events: Events, count: int, seed: int) -> None:
     events.keep(f"sample_users={count}", mask[events.codes("user")])
 
 
-def write_dataset(folder: Path, config: Preparation, users: pl.DataFrame, text: pl.DataFrame, events: Events) -> None:
+def write_dataset(
+    folder: Path,
+    config: Preparation,
+    users: pl.DataFrame,
+    text: pl.DataFrame,
+    events: Events,
+    comments: RawComments | None = None,
+) -> None:
     """Write the files of a dataset from raw ids by code and the filtered events, ordered by user and time."""
     counts = np.bincount(events.codes("user"), minlength=len(users))
     bought = np.bincount(events.codes("item"), minlength=len(text)) > 0
@@ -309,6 +319,9 @@ def write_dataset(folder: Path, config: Preparation, users: pl.DataFrame, text: 
         "item_ids_sha256": hash_item_ids(item_table["raw_id"].to_list()),
         "sequences_sha256": hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest(),
     }
+    if comments is not None:
+        known = users["raw_id"], user_table["raw_id"], item_table["raw_id"]
+        manifest["comments"] = write_comments(folder, comments, *known)
     write_json(folder / "manifest.json", manifest)
     for step, count in events.removed:
         log.info("%s removed %s interactions", step, f"{count:,}")
