@@ -38,7 +38,14 @@ MODULES = sorted(
     if path.relative_to(ROOT / folder).parts[0] not in WORKING or folder == "seqrec"
 )
 ARRAY_FILES = {"save", "savez", "savez_compressed", "load", "memmap", "fromfile", "open_memmap", "tofile"}
-ARRAY_MODULES = {"basics/cache.py", "basics/opening.py", "data/preparation.py", "data/vectors.py", "training/folder.py"}
+ARRAY_MODULES = {
+    "data/comments.py",
+    "basics/cache.py",
+    "basics/opening.py",
+    "data/preparation.py",
+    "data/vectors.py",
+    "training/folder.py",
+}
 """Modules of `seqrec` that read and write arrays: sequences, tokens, ranks; item vectors in data/vectors.py alone."""
 
 

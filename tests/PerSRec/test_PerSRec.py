@@ -13,12 +13,11 @@ from torch import Tensor
 from PerSRec.data import HistoryDataset, TrainBatch, cut_histories, make_inputs, make_reader
 from PerSRec.module import PerSRecModule
 from PerSRec.options import Config, HistoryOptions, ModelOptions
-from SASRec.data import make_inputs as sasrec_inputs
-from SASRec.model import SASRec, SASRecConfig
 from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Histories
 from seqrec.nn.losses import LossOptions, catalogue_loss
+from seqrec.nn.ragged import cut_by_length, make_layout
 from seqrec.nn.segments import Group, Window
 from seqrec.training.checkpoints import load_state
 from tests.histories import as_histories, random_lists
@@ -135,21 +134,18 @@ def test_tokens_that_are_apart_have_the_mean_of_what_they_close(options: dict[st
 
 
 @pytest.mark.parametrize("block", ["sasrec", "ligr"])
-def test_without_tokens_the_blocks_are_those_of_SASRec(block: Any) -> None:  # noqa: N802
-    model, lists = model_of(NONE, model="sasrec", block=block), random_lists(LENGTHS)
-    original = SASRec(30, SASRecConfig(hidden_units=8, num_blocks=3, num_heads=2, maxlen=9, block=block)).eval()
-    names = {"encoder.places.": "position_embedding.", "encoder.": "", ".block.": "."}
-    state = {}
-    for name, tensor in model.state_dict().items():
-        for ours, theirs in names.items():
-            name = name.replace(ours, theirs)
-        state[name] = tensor
-    original.load_state_dict(state)
-    histories, rows = as_histories(lists), np.arange(len(lists))
-    inputs, read = make_inputs(histories, rows, NONE), sasrec_inputs(histories, rows, 9)
-    found = model.encoder(model.item_embedding(inputs.items), inputs.rows, None, inputs.newest)[inputs.order]
-    expected = original(read.items, read.positions, read.layout, read.last)[read.order]
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+def test_without_tokens_the_blocks_are_those_that_families_share(block: Any) -> None:
+    model = model_of(NONE, model="sasrec", block=block)
+    lists = random_lists([9, 7, 4, 4, 1])
+    inputs = make_inputs(as_histories(lists), np.arange(5), NONE)
+    vectors = model.item_embedding(inputs.items)
+    encoder: Any = model.encoder
+    lengths = np.array([9, 7, 4, 4, 1])
+    layout = make_layout(lengths, cut_by_length(lengths))
+    x = encoder.places(inputs.rows.places) + vectors * 8**0.5
+    for part in encoder.blocks:
+        x = part.block(x, layout)
+    torch.testing.assert_close(encoder(vectors, inputs.rows), encoder.last_norm(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", MODELS, ids=NAMES)
