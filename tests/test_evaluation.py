@@ -16,7 +16,7 @@ from seqrec.data.dataset import Dataset
 from seqrec.data.splits import leave_one_out
 from seqrec.evaluation import ranking
 from seqrec.evaluation.metrics import measure
-from seqrec.evaluation.ranking import Ranking, rank_scores, rank_targets, seen_pairs, top_items, top_scores
+from seqrec.evaluation.ranking import Ranking, rank_listed, rank_scores, rank_targets, seen_pairs, top_items, top_scores
 from seqrec.evaluation.recorder import RankRecorder
 from tests import forked
 
@@ -150,6 +150,47 @@ def test_many_near_scores_are_decided_in_parts(monkeypatch: pytest.MonkeyPatch) 
     items = torch.full((30, 3), 0.1)
     items[7] *= 2
     assert rank_targets(torch.ones(2, 3), items, torch.tensor([3, 7])).ranks.tolist() == [28, 0]
+
+
+def listed_slowly(scores: list[list[float]], relevant: list[list[bool]], ks: tuple[int, ...]) -> dict[str, list[float]]:
+    """Return the metrics of users by sorting: with equal scores, what is not relevant comes first."""
+    found: dict[str, list[float]] = {}
+    for own, flags in zip(scores, relevant, strict=True):
+        order = sorted(range(len(own)), key=lambda i: (-own[i], flags[i]))
+        hits = [flags[i] for i in order]
+        P, pairs = sum(hits), sum(hits) * (len(hits) - sum(hits))
+        found.setdefault("MRR", []).append(1 / (1 + hits.index(True)))
+        right = sum(hits[i] and not hits[j] for i in range(len(hits)) for j in range(i + 1, len(hits)))
+        found.setdefault("AUC", []).append(right / pairs if pairs else 1.0)
+        for k in ks:
+            found.setdefault(f"Recall@{k}", []).append(sum(hits[:k]) / P)
+            gain = sum(hit / math.log2(i + 2) for i, hit in enumerate(hits[:k]))
+            found.setdefault(f"NDCG@{k}", []).append(gain / sum(1 / math.log2(i + 2) for i in range(min(P, k))))
+    return found
+
+
+@given(st.integers(0, 2**31))
+def test_several_relevant_candidates_equal_brute_force(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 15, rng.integers(1, 6))
+    scores = [rng.integers(0, 6, n).astype(float).tolist() for n in lengths]  # many ties
+    relevant = [(rng.permutation(n) < rng.integers(1, n + 1)).tolist() for n in lengths]
+    flat = torch.tensor([x for own in scores for x in own]), torch.tensor([x for own in relevant for x in own])
+    ranking = rank_listed(flat[0], torch.from_numpy(lengths), flat[1])
+    recorder = RankRecorder((1, 3, 10), joint=True)
+    users = np.repeat(np.arange(len(lengths)) * 7, [sum(own) for own in relevant])
+    recorder.expect(users)
+    recorder.add(torch.arange(len(users)), ranking)
+    expected = listed_slowly(scores, relevant, (1, 3, 10))
+    found = recorder.compute()
+    assert {name: found[name] for name in expected} == pytest.approx({n: np.mean(v) for n, v in expected.items()})
+    tied = [
+        any(a == b and not f for b, f in zip(own, flags, strict=True))
+        for own, flags in zip(scores, relevant, strict=True)
+        for a, g in zip(own, flags, strict=True)
+        if g
+    ]
+    assert ranking.tied.tolist() == tied
 
 
 def test_errors() -> None:

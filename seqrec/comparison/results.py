@@ -17,7 +17,7 @@ from seqrec.basics.opening import check_field, read_array, read_json_object
 from seqrec.basics.paths import ROOT
 from seqrec.basics.settings import CHANGED_DEFAULTS, NO_FLAGS
 from seqrec.data.splits import SplitName
-from seqrec.evaluation.metrics import mean_by_user, ndcg_at_k, recall_at_k, reciprocal_rank
+from seqrec.evaluation.metrics import join_by_user, mean_by_user, ndcg_at_k, recall_at_k, reciprocal_rank
 
 _WHOLE, _NUMBER, _TEXT, _NONE = (int,), (float, int), (str,), (NoneType,)
 Kinds = dict[str, tuple[type, ...]]
@@ -90,9 +90,13 @@ class FinishedRun:
         return every if isinstance(every, int) else 1
 
     def by_user(self, metric: str) -> NDArray[np.float64]:
-        """Return one metric for each of `users`: the mean over a user's targets."""
+        """Return one metric for each of `users`, over a user's targets: their mean, unless all are relevant at once."""
         values = user_metric(self.ranks[self.ranks >= 0], metric)
-        return values if self.owners is None else mean_by_user(values, self.owners)
+        if self.owners is None:
+            return values
+        if self.protocol.get("relevant") == "all":
+            return join_by_user(metric, values, self.owners)
+        return mean_by_user(values, self.owners)
 
 
 def user_metric(ranks: NDArray[np.int64], metric: str) -> NDArray[np.float64]:

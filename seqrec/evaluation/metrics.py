@@ -73,6 +73,50 @@ def mean_by_user(values: Values, users: NDArray[np.int64]) -> Values:
     return np.bincount(owner, values) / counts
 
 
+def join_by_user(metric: str, values: Values, users: NDArray[np.int64]) -> Values:
+    """Return each user's metric if all targets of the user are relevant at once, users ascending.
+
+    Of P relevant items, Recall@k is the share in the first k, MRR is that of the first one, and NDCG@k is divided by
+    the DCG of the best order, whose first min(P, k) items are relevant.
+
+    Args:
+        metric: NDCG@k, Recall@k or MRR.
+        values: (n,) of each target alone, whose rank counts the other relevant items before it.
+        users: (n,).
+
+    >>> join_by_user("MRR", reciprocal_rank(np.array([4, 0, 1])), np.array([3, 3, 5])).tolist()
+    [1.0, 0.5]
+    """
+    _, owner, counts = np.unique(users, return_inverse=True, return_counts=True)
+    if metric == "MRR":
+        best = np.zeros(len(counts))
+        np.maximum.at(best, owner, values)
+        return best
+    total = np.bincount(owner, values)
+    if not metric.startswith("NDCG@"):
+        return total / counts
+    k = int(metric.removeprefix("NDCG@"))
+    ideal = np.cumsum(1 / np.log2(np.arange(2, 2 + min(k, int(counts.max(initial=1))))))
+    return np.asarray(total / ideal[np.minimum(counts, k) - 1])
+
+
+def auc_by_user(ranks: Ranks, num_candidates: Ranks, users: NDArray[np.int64]) -> Values:
+    """Return the share of pairs of a relevant and another candidate of a user that are in the right order.
+
+    Args:
+        ranks: (n,) of each relevant item, counting the others.
+        num_candidates: (n,) candidates of its user, relevant items included.
+        users: (n,).
+
+    >>> auc_by_user(np.array([0, 2]), np.array([3, 3]), np.array([7, 7])).tolist()
+    [0.5]
+    """
+    _, first, owner, counts = np.unique(users, return_index=True, return_inverse=True, return_counts=True)
+    before = np.bincount(owner, ranks) - counts * (counts - 1) / 2  # others that stand before a relevant one
+    pairs = counts * (num_candidates[first] - counts)
+    return np.where(pairs > 0, 1 - before / np.maximum(pairs, 1), 1.0)
+
+
 def _check_k(k: int) -> None:
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")

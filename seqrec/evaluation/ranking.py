@@ -100,6 +100,34 @@ def rank_scores(
     )
 
 
+def rank_listed(scores: Tensor, lengths: Tensor, relevant: Tensor) -> Ranking:
+    """Rank the relevant candidates of users who have candidates of their own, several of which may be relevant.
+
+    An equal score counts against a relevant candidate, unless the other one is relevant, too.
+
+    Args:
+        scores: (T,) of the candidates, user after user.
+        lengths: (B,) int64 candidates of each user.
+        relevant: (T,) bool.
+
+    Raises:
+        UserError: If a score is not finite.
+
+    Returns:
+        Of the relevant ones in their order: the rank counts all other candidates of the user.
+    """
+    _check_finite(scores)
+    owner = torch.repeat_interleave(lengths)
+    order = torch.argsort(relevant.int(), stable=True)
+    order = order[torch.argsort(scores[order], descending=True, stable=True)]
+    order = order[torch.argsort(owner[order], stable=True)]
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device) - (lengths.cumsum(0) - lengths)[owner[order]]
+    _, value = torch.stack([owner.double(), scores.double()], dim=1).unique(dim=0, return_inverse=True)
+    among = torch.bincount(value) - torch.bincount(value, relevant.double()).long()  # others of that score
+    return Ranking(place[relevant], lengths[owner[relevant]], among[value[relevant]] > 0)
+
+
 def top_scores(scores: Tensor, k: int, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """Return each user's items of highest score, as `top_items` does, from (B, N+1) scores."""
     _check_finite(scores)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seqrec.basics.errors import UserError
 from seqrec.data.protocol import KS
-from seqrec.evaluation.metrics import mean_by_user, measure
+from seqrec.evaluation.metrics import auc_by_user, join_by_user, mean_by_user, measure
 from seqrec.evaluation.ranking import Ranking
 
 
@@ -20,6 +20,8 @@ class RankRecorder:
     """Collects the ranks of n targets and computes their metrics over all processes."""
 
     ks: tuple[int, ...] = KS
+    joint: bool = False
+    """Whether all targets of a user are relevant at once; otherwise the user counts with the mean over them."""
     users: NDArray[np.int64] = field(init=False)
     """(n,) user of each target."""
     ranks: NDArray[np.int64] = field(init=False)
@@ -44,7 +46,7 @@ class RankRecorder:
     def compute(self, device: torch.device | str = "cpu") -> dict[str, float]:
         """Return the mean of every metric over the users of all processes, with their number and the share tied.
 
-        A user of several targets counts once, by the mean over them.
+        A user of several targets counts once.
 
         Raises:
             UserError: If there is no target.
@@ -61,7 +63,11 @@ class RankRecorder:
             raise RuntimeError(f"{missing} of {len(self.ranks)} targets were not ranked")
         users = self.users
         metrics = measure(self.ranks, self.candidates, self.ks)
-        by_user = {name: mean_by_user(values, users) for name, values in metrics.items()}
+        if self.joint:
+            by_user = {name: join_by_user(name, values, users) for name, values in metrics.items()}
+            by_user["AUC"] = auc_by_user(self.ranks, self.candidates, users)
+        else:
+            by_user = {name: mean_by_user(values, users) for name, values in metrics.items()}
         count = len(by_user["MRR"])
         means = {name: math.fsum(values) / count for name, values in by_user.items()}
         return means | {
