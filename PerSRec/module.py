@@ -143,10 +143,9 @@ class PerSRecModule(HistoryModule, id_model.IdModule):
         vectors = super().item_vectors()
         return vectors[: len(vectors) - _num_absent(self.config)]
 
-    def _start(self, loader: Any) -> None:
-        super()._start(loader)
-        with torch.no_grad():
-            self._catalogue = super().item_vectors().float()  # an item that never occurs is ranked, too
+    def candidates(self) -> Tensor:
+        """Return the vectors of what evaluation ranks, with --compat published also that of an item without events."""
+        return super().item_vectors()
 
     def embed(self, items: Tensor) -> Tensor:
         """Return the (T, D) vectors of items."""

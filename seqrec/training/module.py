@@ -72,6 +72,10 @@ class NextItemModule(lightning.LightningModule):
         """
         return classes, targets
 
+    def candidates(self) -> Tensor:
+        """Return the vectors of what evaluation ranks, (N+1, D): those of the items."""
+        return self.item_vectors()
+
     def rank(self, batch: HeldOut, catalogue: Tensor) -> Ranking:
         """Return the ranks of a batch's targets, given all item vectors, (N+1, D)."""
         users = self.user_vectors(batch.inputs).float()
@@ -100,7 +104,7 @@ class NextItemModule(lightning.LightningModule):
     def _start(self, loader: Any) -> None:
         self.recorder.expect(loader.dataset.histories.users)
         with torch.no_grad():
-            self._catalogue = self.item_vectors().float()
+            self._catalogue = self.candidates().detach().float()  # a parameter would become one of the module's
 
     def _rank(self, batch: HeldOut) -> None:
         assert self._catalogue is not None
@@ -150,6 +154,10 @@ class ScoringModule(NextItemModule):
     def item_vectors(self) -> Tensor:
         """Return (N+1, 0): there are none."""
         return torch.zeros(self.num_items + 1, 0)
+
+    def candidates(self) -> Tensor:
+        """Return the vectors of what evaluation ranks, (N+1, D): those of the items."""
+        return self.item_vectors()
 
     def rank(self, batch: HeldOut, catalogue: Tensor) -> Ranking:
         """Return the ranks of a batch's targets."""

@@ -298,6 +298,12 @@ def test_the_temperature_is_learned(tiny_path: Path, tmp_path: Path) -> None:
     assert_recommends_as_it_was_tested(command.folder, tiny_path)
 
 
+def test_scores_may_be_plain_products(tiny_path: Path, tmp_path: Path) -> None:
+    command = Command("PerSRec", tiny_path, tmp_path, (*FLAGS, "--temp", "None", "--num_epochs", "3"))
+    command.run()
+    assert_recommends_as_it_was_tested(command.folder, tiny_path)
+
+
 def test_a_learned_temperature_needs_a_start() -> None:
     with pytest.raises(UserError, match="--learn_temp starts from --temp"):
         Config(learn_temp=True, objective=LossOptions())
