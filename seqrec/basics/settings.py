@@ -58,13 +58,19 @@ def complete(settings: Mapping[str, Any], config_class: Any, file: Path) -> dict
     return _defaults(config_class) | CHANGED_DEFAULTS | {k: v for k, v in settings.items() if k not in NO_FLAGS}
 
 
-def as_flags(settings: Mapping[str, Any]) -> list[str]:
-    """Return flat flags as a command line."""
+def as_flags(settings: Mapping[str, Any], config_class: Any = None) -> list[str]:
+    """Return flat flags as a command line.
+
+    Args:
+        settings: The flags.
+        config_class: The dataclass that is to read them; then a flag of no value is written if its default has one.
+    """
+    defaults = {} if config_class is None else _defaults(config_class)
     flags = []
     for name, value in settings.items():
         if value is None:
-            continue
-        if isinstance(value, bool):
+            flags += [f"--{name}", "None"] if defaults.get(name) is not None else []
+        elif isinstance(value, bool):
             flags.append(f"--{name}" if value else f"--no_{name}")
         else:
             flags += [f"--{name}", *(map(str, value) if isinstance(value, list | tuple) else [str(value)])]

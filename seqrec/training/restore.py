@@ -70,7 +70,7 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
     try:
         read = tyro.cli(
             family.Config,
-            args=as_flags(settings),
+            args=as_flags(settings, family.Config),
             config=(tyro.conf.OmitArgPrefixes,),
             use_underscores=True,
             console_outputs=False,
