@@ -63,9 +63,9 @@ def slowly(cases: CommentCases, row: int) -> tuple[list[int], set[int]]:
     comments, entry = cases.comments, int(cases.rows[row])
     item, time = int(cases.entries.items[entry]), int(cases.entries.times[entry])
     assert comments.published is not None
-    there = [c for c in range(1, comments.num_comments + 1) if comments.items[c] == item]
+    there = [c for c in range(1, comments.own.num_items + 1) if comments.under[c] == item]
     there = [c for c in there if comments.published[c] < time]
-    taken = comments.comments[cases.entries.bounds[entry] : cases.entries.bounds[entry + 1]].tolist()
+    taken = comments.own.items[cases.entries.bounds[entry] : cases.entries.bounds[entry + 1]].tolist()
     return there, set(taken) & set(there)
 
 

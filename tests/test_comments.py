@@ -57,19 +57,19 @@ def test_four_tables_by_hand(tmp_path: Path) -> None:
     dataset = found.dataset
     # Item 30 has no event, so it and its comment are left out; items are numbered as they first occur.
     assert dataset.item_table()["raw_id"].to_list() == ["10", "20"]
-    assert found.table()["raw_id"].to_list() == ["e", "b", "c", "a"]  # by item, then by time
-    assert found.table()["text"].to_list() == ["on ten", "", "also on twenty", "on twenty"]
-    assert found.items.tolist() == [0, 1, 1, 2, 2]
+    assert found.own.item_table()["raw_id"].to_list() == ["e", "b", "c", "a"]  # by item, then by time
+    assert found.own.item_table()["text"].to_list() == ["on ten", "", "also on twenty", "on twenty"]
+    assert found.under.tolist() == [0, 1, 1, 2, 2]
     assert found.firsts.tolist() == [1, 1, 3, 5]
     assert found.published is not None and found.item_published is not None
     assert found.published.tolist() == [0, 20, 30, 8, 9]
     assert found.item_published.tolist() == [0, 5, 6]
     # Users 2 and 1 are the dataset's, in this order; user 9 has events with comments alone.
     assert dataset.user_table()["raw_id"].to_list() == ["2", "1"]
-    assert found.user_table()["raw_id"].to_list() == ["2", "1", "9"]
-    assert found.offsets.tolist() == [0, 2, 3, 5]
-    assert found.comments.tolist() == [1, 3, 2, 1, 4]
-    assert found.timestamps.tolist() == [45, 60, 50, 50, 51]
+    assert found.own.user_table()["raw_id"].to_list() == ["2", "1", "9"]
+    assert found.own.offsets.tolist() == [0, 2, 3, 5]
+    assert found.own.items.tolist() == [1, 3, 2, 1, 4]
+    assert found.times.tolist() == [45, 60, 50, 50, 51]
 
 
 def test_tables_without_times_of_publication(tmp_path: Path) -> None:
@@ -77,13 +77,13 @@ def test_tables_without_times_of_publication(tmp_path: Path) -> None:
     comments = {name: COMMENTS[name] for name in ("comment_id", "video_id", "content")}
     found = read(write_tables(tmp_path, videos=videos, comments=comments))
     assert found.published is None and found.item_published is None
-    assert found.table()["raw_id"].to_list() == ["b", "e", "a", "c"]  # by item, then as the source has them
+    assert found.own.item_table()["raw_id"].to_list() == ["b", "e", "a", "c"]  # by item, then as the source has them
 
 
 def test_what_filters_leave_out_is_left_out_of_the_comments(tmp_path: Path) -> None:
     found = read(replace(write_tables(tmp_path), min_uc=3))
-    assert found.user_table()["raw_id"].to_list() == ["2", "9"]  # user 1 had an event, which was left out
-    assert found.comments.tolist() == [1, 3, 1, 4]
+    assert found.own.user_table()["raw_id"].to_list() == ["2", "9"]  # user 1 had an event, which was left out
+    assert found.own.items.tolist() == [1, 3, 1, 4]
 
 
 @pytest.mark.parametrize(
@@ -117,17 +117,19 @@ def test_a_dataset_without_comments_says_how_to_get_them(tiny: Dataset) -> None:
 
 def test_damage_is_found(tmp_path: Path) -> None:
     folder = prepare(write_tables(tmp_path))
-    file = folder / "comments" / "events" / "comments.npy"
-    whole = file.read_bytes()
-    for damaged, message in ((whole[:-4], "comments.npy"), (whole[:-1] + b"\x07", "sha256 is not that")):
-        file.write_bytes(damaged)
-        with pytest.raises(UserError, match=message):
-            load_comments(load_dataset(folder))
-    file.write_bytes(whole)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["comments"]["num_users"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="'comments' is incomplete"):
+    for name in ("sequences/items", "under", "published"):
+        file = folder / "comments" / f"{name}.npy"
+        whole = file.read_bytes()
+        for damaged, message in ((whole[:-4], f"{file.name}"), (whole[:-1] + b"\x01", "sha256|expected 1 to")):
+            file.write_bytes(damaged)
+            with pytest.raises(UserError, match=message):
+                load_comments(load_dataset(folder))
+        file.write_bytes(whole)
+    load_comments(load_dataset(folder))
+    manifest = json.loads((folder / "comments" / "manifest.json").read_text())
+    del manifest["beside"]
+    (folder / "comments" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="'beside' is None, expected hashes"):
         load_comments(load_dataset(folder))
 
 
@@ -135,17 +137,19 @@ def test_made_up_comments_have_their_structure(tmp_path: Path) -> None:
     config = CommentsDemo(data_dir=tmp_path, num_users=200, num_videos=300)
     found = read(config)
     before = {file.name: file.read_bytes() for file in (tmp_path / "comments-demo").rglob("*") if file.is_file()}
+    (tmp_path / "comments-demo" / ".comments.verified.json").touch()  # as a reader leaves it
     prepare(config)
+    (tmp_path / "comments-demo" / ".comments.verified.json").unlink()
     assert before == {f.name: f.read_bytes() for f in (tmp_path / "comments-demo").rglob("*") if f.is_file()}
     dataset = found.dataset
     assert found.published is not None and found.item_published is not None and dataset.timestamps is not None
     # Nothing is watched or answered before it is there, and a comment is answered under what was watched.
     assert (found.item_published[dataset.items] <= dataset.timestamps).all()
-    assert (found.published[found.comments] < found.timestamps).all()
+    assert (found.published[found.own.items] < found.times).all()
     for user in range(dataset.num_users):
         watched = dataset.items[dataset.offsets[user] : dataset.offsets[user + 1]]
-        answered = found.comments[found.offsets[user] : found.offsets[user + 1]]
-        assert set(found.items[answered]) <= set(watched)
+        answered = found.own.items[found.own.offsets[user] : found.own.offsets[user + 1]]
+        assert set(found.under[answered]) <= set(watched)
     # What a user watches is about few things: of ever so many events, the three most frequent of sixty have many.
     titles = dataset.item_table()["title"].to_list()
     thing = np.array([0] + [next(n for n, t in enumerate(THINGS) for f in FORMATS if f.format(t) == x) for x in titles])

@@ -36,12 +36,13 @@ class Entries:
 
 def find_entries(comments: Comments) -> Entries:
     """Return the entries of a dataset's comments."""
-    owner = np.repeat(np.arange(comments.num_users), np.diff(comments.offsets))
-    items, times = comments.items[comments.comments].astype(np.int64), comments.timestamps
+    own = comments.own
+    owner = np.repeat(np.arange(own.num_users), np.diff(own.offsets))
+    items, times = comments.under[own.items].astype(np.int64), comments.times
     begins = np.ones(len(owner), dtype=bool)
     begins[1:] = (np.diff(owner) != 0) | (np.diff(items) != 0) | (np.diff(times) > DAY)
     starts = np.flatnonzero(begins)
-    offsets = np.searchsorted(owner[starts], np.arange(comments.num_users + 1))
+    offsets = np.searchsorted(owner[starts], np.arange(own.num_users + 1))
     return Entries(owner[starts], items[starts], times[starts], np.append(starts, len(owner)), offsets)
 
 
@@ -114,7 +115,7 @@ def candidate_ranges(
     # Comments are sorted by item and time, so one search finds the place among both.
     scale = int(max(comments.published.max(), entries.times.max(initial=0))) + 1
     low = min(0, int(comments.published.min()), int(entries.times.min(initial=0)))
-    keys = comments.items.astype(np.int64) * (scale - low) + comments.published - low
+    keys = comments.under.astype(np.int64) * (scale - low) + comments.published - low
     place = np.searchsorted(keys, items * (scale - low) + entries.times[rows] - low)
     return first, np.clip(place, first, end) - first
 
@@ -126,7 +127,7 @@ def _taken(
     lengths = entries.bounds[rows + 1] - entries.bounds[rows]
     ends = np.cumsum(lengths)
     events = np.arange(int(lengths.sum())) + np.repeat(entries.bounds[rows] - ends + lengths, lengths)
-    return np.repeat(np.arange(len(rows)), lengths), comments.comments[events].astype(np.int64)
+    return np.repeat(np.arange(len(rows)), lengths), comments.own.items[events].astype(np.int64)
 
 
 class CaseSplit(NamedTuple):

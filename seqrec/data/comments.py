@@ -1,10 +1,12 @@
 """Comments under the items of a prepared dataset, and who took up which: the folder `comments/` inside it.
 
-comments.parquet (comment 1..C, raw_id, item, text), sorted by item, then time of publication, then position in the
-source; users.parquet (user, raw_id) of those who have no event with an item; events/{offsets,comments,timestamps}.npy;
-and where the source has them published.npy and item_published.npy, when comments and items appeared.
+It is a prepared dataset itself, NAME-comments, whose items are the comments, with their `text`, and whose histories are
+the comments that a user took up: whatever encodes items encodes comments. Its users are those of the dataset, and after
+them the users of comments alone; a history may be empty. Comments are numbered by item, then by time of publication,
+then by position in the source. Beside its own files lie under.npy, the item of each comment, and where the source has
+them published.npy and item_published.npy, when comments and items appeared.
 
-Shapes: N items, C comments, U users of the dataset, V - U users of comments alone, E events with comments.
+Shapes: N items, C comments, U users of the dataset, V >= U users of the comments, E events with comments.
 """
 
 import hashlib
@@ -18,13 +20,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from seqrec.basics.errors import MissingFileError, UserError
-from seqrec.basics.files import write_atomically
+from seqrec.basics.files import write_atomically, write_json
 from seqrec.basics.opening import read_array
-from seqrec.data.dataset import Dataset
-from seqrec.data.dataset_files import REPAIR, read_table
+from seqrec.data.dataset import Dataset, load_dataset
+from seqrec.data.dataset_files import FORMAT, REPAIR, hash_item_ids, write_table
 
 log = logging.getLogger(__name__)
-FOLDER = "comments"
+COMMENTS = "comments"
+"""Name of the folder inside a dataset's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,59 +49,39 @@ class Comments:
     """The comments of a dataset. Rows 0 of what counts from 1 are padding and hold 0."""
 
     dataset: Dataset
-    items: NDArray[np.int32]
+    """Whose items are commented on."""
+    own: Dataset
+    """Whose items are the comments, and whose histories are what users took up: V users, E events."""
+    under: NDArray[np.int32]
     """(C+1,) item of each comment, ascending."""
-    offsets: NDArray[np.int64]
-    """(V+1,): user v took up comments offsets[v]:offsets[v+1]; those from U on are users of comments alone."""
-    comments: NDArray[np.int32]
-    """(E,) in 1..C, by user, then time, then position in the source."""
-    timestamps: NDArray[np.int64]
-    """(E,) seconds."""
     published: NDArray[np.int64] | None
     """(C+1,) seconds; None where the source has no such times."""
     item_published: NDArray[np.int64] | None
     """(N+1,) seconds; None where the source has no such times."""
 
     @property
-    def num_comments(self) -> int:
-        """C."""
-        return len(self.items) - 1
-
-    @property
-    def num_users(self) -> int:
-        """V."""
-        return len(self.offsets) - 1
-
-    @property
     def firsts(self) -> NDArray[np.int64]:
         """(N+2,): the comments of item i are firsts[i]:firsts[i+1]; there are none of item 0."""
-        found = np.searchsorted(self.items[1:], np.arange(self.dataset.num_items + 2)) + 1
+        found = np.searchsorted(self.under[1:], np.arange(self.dataset.num_items + 2)) + 1
         return np.asarray(found, dtype=np.int64)
 
-    def table(self) -> pl.DataFrame:
-        """Return comments.parquet: `comment` 1..C in order, `raw_id`, `text`."""
-        return _read_comments(self.dataset.path / FOLDER, self.num_comments)
-
-    def user_table(self) -> pl.DataFrame:
-        """Return `user` 0..V-1 in order and `raw_id`: the dataset's users, then those of comments alone."""
-        known, V = self.dataset.user_table(), self.num_users
-        file = self.dataset.path / FOLDER / "users.parquet"
-        return pl.concat([known, read_table(file, "user", len(known), V - len(known), ("raw_id",))])
-
-
-def _read_comments(folder: Path, num_comments: int) -> pl.DataFrame:
-    return read_table(folder / "comments.parquet", "comment", 1, num_comments, ("raw_id", "text"))
+    @property
+    def times(self) -> NDArray[np.int64]:
+        """(E,) seconds of the events with comments."""
+        assert self.own.timestamps is not None
+        return self.own.timestamps
 
 
 def write_comments(
-    folder: Path, raw: RawComments, all_users: pl.Series, users: pl.Series, items: pl.Series
-) -> dict[str, Any]:
-    """Write the comments of a dataset into its folder, and return what its manifest says of them.
+    folder: Path, name: str, raw: RawComments, all_users: pl.Series, users: pl.Series, items: pl.Series
+) -> None:
+    """Write the comments of a dataset into a folder of it.
 
     What belongs to items and users that the dataset's filters left out is left out, too.
 
     Args:
-        folder: Of the dataset that is being written.
+        folder: To be created.
+        name: Of the dataset of comments.
         raw: The source's comments.
         all_users: Raw ids of all users with an event with an item, those that were left out among them.
         users: (U,) raw ids of the dataset's users.
@@ -121,51 +104,49 @@ def write_comments(
             f"{comment!r} of user {user!r}: do both files write ids alike?"
         )
     codes = kept.select("raw_id", pl.int_range(1, pl.len() + 1, dtype=pl.Int32).alias("code"))
-    new = pl.DataFrame({"user": raw.events["user"].unique(maintain_order=True)}).filter(
-        ~pl.col("user").is_in(all_users.implode())
-    )
-    people = pl.DataFrame({"user": pl.concat([users.alias("user"), new["user"]])}).with_row_index("row")
+    new = raw.events["user"].unique(maintain_order=True)
+    people = pl.concat([users, new.filter(~new.is_in(all_users.implode()))]).alias("raw_id").to_frame()
     events = (
         raw.events.join(codes, left_on="comment", right_on="raw_id", maintain_order="left")
-        .join(people, on="user", maintain_order="left")
+        .join(people.with_row_index("row"), left_on="user", right_on="raw_id", maintain_order="left")
         .sort("row", "timestamp", maintain_order=True)
     )
     _say_removed("events with comments", len(raw.events) - len(events), "of users or items that were left out")
     counts = np.bincount(events["row"].to_numpy(), minlength=len(people))
     arrays: dict[str, NDArray[Any]] = {
-        "items": np.append(0, kept["number"].to_numpy()).astype(np.int32),
-        "events/offsets": np.append(0, np.cumsum(counts)).astype(np.int64),
-        "events/comments": events["code"].to_numpy().astype(np.int32),
-        "events/timestamps": events["timestamp"].to_numpy().astype(np.int64),
+        "offsets": np.append(0, np.cumsum(counts)).astype(np.int64),
+        "items": events["code"].to_numpy().astype(np.int32),
+        "timestamps": events["timestamp"].to_numpy().astype(np.int64),
     }
+    beside: dict[str, NDArray[Any]] = {"under": np.append(0, kept["number"].to_numpy()).astype(np.int32)}
     if "published" in kept.columns:
-        arrays["published"] = np.append(0, kept["published"].to_numpy()).astype(np.int64)
+        beside["published"] = np.append(0, kept["published"].to_numpy()).astype(np.int64)
     if raw.published is not None:
         times = numbers.join(raw.published, on="item", how="left", maintain_order="left")
         if missing := times["published"].null_count():
             item = times.filter(pl.col("published").is_null())["item"][0]
             raise UserError(f"{raw.origin}: {missing:,} items have no time of publication, such as {item!r}")
-        arrays["item_published"] = np.append(0, times["published"].to_numpy()).astype(np.int64)
-    target = folder / FOLDER
-    (target / "events").mkdir(parents=True)
-    for name, array in arrays.items():
-        with write_atomically(target / f"{name}.npy") as file:
+        beside["item_published"] = np.append(0, times["published"].to_numpy()).astype(np.int64)
+    (folder / "sequences").mkdir(parents=True)
+    for place, array in ({f"sequences/{key}": array for key, array in arrays.items()} | beside).items():
+        with write_atomically(folder / f"{place}.npy") as file:
             np.save(file, array)
-    tables = {
-        "comments": kept.select(codes["code"].alias("comment"), "raw_id", "text"),
-        "users": new.select((pl.int_range(pl.len(), dtype=pl.Int32) + len(users)).alias("user"), raw_id="user"),
-    }
-    for name, table in tables.items():
-        with write_atomically(target / f"{name}.parquet") as file:
-            table.write_parquet(file, compression="zstd", compression_level=3, row_group_size=1 << 20)
-    return {
-        "num_comments": len(kept),
+    write_table(kept.select("raw_id", "text"), "item", 1, folder / "items.parquet")
+    write_table(people, "user", 0, folder / "users.parquet")
+    manifest = {
+        "format": FORMAT,
+        "name": name,
         "num_users": len(people),
-        "num_events": len(events),
-        "has_published": "published" in arrays,
-        "has_item_published": "item_published" in arrays,
-        "sha256": _hash(arrays),
+        "num_items": len(kept),
+        "num_interactions": len(events),
+        "attributes": ["text"],
+        "has_timestamps": True,
+        "source": {"kind": "comments"},
+        "item_ids_sha256": hash_item_ids(kept["raw_id"].to_list()),
+        "sequences_sha256": hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest(),
+        "beside": {key: hashlib.sha256(array.tobytes()).hexdigest() for key, array in beside.items()},
     }
+    write_json(folder / "manifest.json", manifest)
 
 
 def _say_removed(what: str, count: int, why: str) -> None:
@@ -173,56 +154,32 @@ def _say_removed(what: str, count: int, why: str) -> None:
         log.info("%s %s %s are left out", f"{count:,}", what, why)
 
 
-def _hash(arrays: dict[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(np.ascontiguousarray(arrays[name]).data)
-    return digest.hexdigest()
-
-
 def load_comments(dataset: Dataset) -> Comments:
     """Return the comments of a dataset, memory-mapped.
 
     Raises:
         MissingFileError: If it has none.
-        UserError: If its files are not what its manifest says.
+        UserError: If its files are not what its manifests say.
     """
-    found = dataset.manifest.get("comments")
-    if not isinstance(found, dict):
+    folder = dataset.path / COMMENTS
+    if not (folder / "manifest.json").is_file():
         raise MissingFileError(
             f"{dataset.path} has no comments: prepare it with `python scripts/prepare.py comments`, or `comments-demo`"
         )
-    try:
-        C, V, E = (int(found[f"num_{name}"]) for name in ("comments", "users", "events"))
-        has_published, has_item_published = bool(found["has_published"]), bool(found["has_item_published"])
-        expected = str(found["sha256"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{dataset.path / 'manifest.json'}: 'comments' is incomplete ({error}): {REPAIR}") from error
-    shapes: dict[str, tuple[int, type[np.generic]]] = {
-        "items": (C + 1, np.int32),
-        "events/offsets": (V + 1, np.int64),
-        "events/comments": (E, np.int32),
-        "events/timestamps": (E, np.int64),
-    }
-    shapes |= {"published": (C + 1, np.int64)} if has_published else {}
-    shapes |= {"item_published": (dataset.num_items + 1, np.int64)} if has_item_published else {}
-    arrays = {}
-    for name, (size, dtype) in shapes.items():
-        file = dataset.path / FOLDER / f"{name}.npy"
-        arrays[name] = array = read_array(file, REPAIR, mapped=True)
-        if array.dtype != dtype or array.shape != (size,):
-            raise UserError(
-                f"{file} holds {array.dtype} of shape {array.shape} where manifest.json says {np.dtype(dtype)} of "
-                f"shape ({size},): {REPAIR}"
-            )
-    if _hash(arrays) != expected:
-        raise UserError(f"{dataset.path / FOLDER}: the arrays' sha256 is not that of manifest.json: {REPAIR}")
-    return Comments(
-        dataset,
-        arrays["items"],
-        arrays["events/offsets"],
-        arrays["events/comments"],
-        arrays["events/timestamps"],
-        arrays.get("published"),
-        arrays.get("item_published"),
-    )
+    own = load_dataset(folder)
+    hashes = own.manifest.get("beside")
+    if not isinstance(hashes, dict) or "under" not in hashes:
+        raise UserError(f"{folder / 'manifest.json'}: 'beside' is {str(hashes)[:80]}, expected hashes: {REPAIR}")
+    arrays: dict[str, NDArray[Any]] = {}
+    for key, rows in (("under", own), ("published", own), ("item_published", dataset)):
+        if key in hashes:
+            file, dtype = folder / f"{key}.npy", np.int32 if key == "under" else np.int64
+            arrays[key] = array = read_array(file, REPAIR, mapped=True)
+            if array.dtype != dtype or array.shape != (rows.num_items + 1,):
+                raise UserError(
+                    f"{file} holds {array.dtype} of shape {array.shape}, expected {np.dtype(dtype)} of shape "
+                    f"({rows.num_items + 1},): {REPAIR}"
+                )
+            if hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() != hashes[key]:
+                raise UserError(f"{file} has another sha256 than manifest.json says: {REPAIR}")
+    return Comments(dataset, own, arrays["under"], arrays.get("published"), arrays.get("item_published"))

@@ -176,6 +176,15 @@ def read_table(file: Path, column: str, first: int, size: int, others: tuple[str
     return table
 
 
+def write_table(table: pl.DataFrame, column: str, first: int, file: Path) -> None:
+    """Write a table as `read_table` reads it: its rows get the numbers `first`, first + 1, ... in that column."""
+    numbers = pl.Series(column, np.arange(first, first + len(table), dtype=np.int32))
+    with write_atomically(file) as target:
+        table.select(numbers, pl.all()).write_parquet(
+            target, compression="zstd", compression_level=3, row_group_size=1 << 20
+        )
+
+
 def check_item_ids(file: Path, raw_ids: pl.Series, expected: str) -> None:
     """Compare the raw ids of items.parquet with the manifest's hash of them.
 

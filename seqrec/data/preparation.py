@@ -30,8 +30,8 @@ from seqrec.basics.files import exclusive, write_atomically, write_json
 from seqrec.basics.names import check_name
 from seqrec.basics.paths import ROOT
 from seqrec.basics.progress import progress
-from seqrec.data.comments import RawComments, write_comments
-from seqrec.data.dataset_files import FORMAT, hash_item_ids
+from seqrec.data.comments import COMMENTS, RawComments, write_comments
+from seqrec.data.dataset_files import FORMAT, hash_item_ids, write_table
 from seqrec.data.item_text import fill_missing, has_text, item_text
 from seqrec.data.publishing import _put_back, publish
 
@@ -305,8 +305,8 @@ def write_dataset(
     for name, array in arrays.items():
         with write_atomically(folder / "sequences" / f"{name}.npy") as file:
             np.save(file, array)
-    _write_table(item_table, "item", 1, folder / "items.parquet")
-    _write_table(user_table, "user", 0, folder / "users.parquet")
+    write_table(item_table, "item", 1, folder / "items.parquet")
+    write_table(user_table, "user", 0, folder / "users.parquet")
     manifest = {
         "format": FORMAT,
         "name": config.name,
@@ -321,17 +321,10 @@ def write_dataset(
     }
     if comments is not None:
         known = users["raw_id"], user_table["raw_id"], item_table["raw_id"]
-        manifest["comments"] = write_comments(folder, comments, *known)
+        write_comments(folder / COMMENTS, f"{config.name}-comments", comments, *known)
     write_json(folder / "manifest.json", manifest)
     for step, count in events.removed:
         log.info("%s removed %s interactions", step, f"{count:,}")
-
-
-def _write_table(table: pl.DataFrame, column: str, start: int, path: Path) -> None:
-    numbers = pl.Series(column, np.arange(start, start + len(table), dtype=np.int32))
-    table = table.select(numbers, pl.all())
-    with write_atomically(path) as file:
-        table.write_parquet(file, compression="zstd", compression_level=3, row_group_size=1 << 20)
 
 
 def _options(config: Preparation) -> dict[str, Any]:

@@ -64,7 +64,9 @@ def _put_back(target: Path) -> None:
 
 
 def _differences(left: Path, right: Path) -> list[str]:
-    names = {path.relative_to(root).as_posix() for root in (left, right) for path in root.rglob("*") if path.is_file()}
+    found = {(root, path) for root in (left, right) for path in root.rglob("*") if path.is_file()}
+    # What begins with a dot is what a reader noted of a dataset inside this one.
+    names = {path.relative_to(root).as_posix() for root, path in found if not path.name.startswith(".")}
     return sorted(
         name
         for name in names

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# docs/results.md, "Long histories in a few tokens": bash scripts/recipes/compression.sh FOLDER
+# FOLDER holds ml-1m and complete-journey.
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+export OMP_NUM_THREADS=1
+
+run() { train PerSRec --dataset "$1" --run_name "$2-seed$3" --seed "$3" "${@:4}"; }  # DATASET, RUN, SEED [flags]
+tokens() {  # DATASET, RUN, SKIPPED ...: what tokens are worth, and what it costs when they are old
+  local folder="runs/PerSRec/$1/$2" other skipped
+  bash PerSRec/compress.sh "$folder" --histories test
+  for other in own other zero; do bash PerSRec/evaluate.sh "$folder" --from_cache --tokens "$other"; done
+  for skipped in "${@:3}"; do
+    bash PerSRec/compress.sh "$folder" --histories test --skipped "$skipped" --output "$folder/memory-$skipped"
+    bash PerSRec/evaluate.sh "$folder" --from_cache --memory "$folder/memory-$skipped"
+  done
+}
+study() {  # DATASET, S, P, sequences of S events in a batch, as many of S - P [flags]: runs of equal steps
+  local name=$1 flags=("${@:6}") seed k
+  local full=(--maxlen "$2" --batch_size "$4") recent=(--maxlen $(($2 - $3)) --batch_size "$5")
+  for seed in 1 2 3; do
+    run "$name" full $seed "${flags[@]}" "${full[@]}"
+    run "$name" k4 $seed "${flags[@]}" "${full[@]}" --number_of_user_tokens 4 --pretrain_item_num "$3"
+    run "$name" recent $seed "${flags[@]}" "${recent[@]}"
+  done
+  for k in 1 16; do
+    run "$name" k$k 1 "${flags[@]}" "${full[@]}" --number_of_user_tokens $k --pretrain_item_num "$3"
+  done
+  run "$name" mean 1 "${flags[@]}" "${full[@]}" --number_of_user_tokens 1 --pretrain_item_num "$3" --compressor mean
+}
+common=(--model hstu --n_heads 2 --dropout_rate 0.2 --schedule linear --lr 1e-3 --num_epochs 10 --patience 5)
+
+prepare sequences --input "$data/ml-1m/ml-1m_user_sequences.txt" --items "$data/ml-1m/movies.dat" --name ml-1m
+study ml-1m 200 150 8 32 "${common[@]}" --hidden_units 128 --warmup_steps 400 --filter_seen
+for seed in 1 2 3; do tokens ml-1m k4-seed$seed 10 25 50; done
+
+# A grocer's baskets: products of one text are one item.
+joined="$(mktemp -d)"
+trap 'rm -rf "$joined"' EXIT
+"$PYTHON" - "$data/complete-journey" "$joined" <<'PYTHON'
+import sys
+from pathlib import Path
+
+import polars as pl
+
+source, target = map(Path, sys.argv[1:])
+products = pl.read_parquet(source / "items.parquet")
+events = pl.read_parquet(source / "interactions.parquet")
+events = events.join(products.select("item_id", "text_id"), on="item_id", maintain_order="left")
+events.select("user_id", "text_id", "timestamp").write_parquet(target / "interactions.parquet")
+texts = products.select("text_id", "title", "text").unique("text_id", keep="first", maintain_order=True)
+texts.write_parquet(target / "items.parquet")
+PYTHON
+prepare table --input "$joined/interactions.parquet" --item_column text_id --timestamp_column timestamp \
+  --items "$joined/items.parquet" --id_column text_id --name complete-journey
+latest=(--item_start_position -402)  # every model is trained and tested on each user's last 402 events alone
+baselines complete-journey "${latest[@]}"
+train Baselines --dataset complete-journey --baseline favourites "${latest[@]}"
+flags=("${common[@]}" "${latest[@]}" --hidden_units 64 --warmup_steps 400 --loss sampled_softmax --num_negatives 1024 --negatives mixed)
+study complete-journey 400 300 4 16 "${flags[@]}"
+run complete-journey fulltime 1 "${flags[@]}" --maxlen 400 --batch_size 4 --time_bias
+for seed in 1 2 3; do tokens complete-journey k4-seed$seed 25 100; done
+
+# Made-up users, of whose targets a known share can be foretold by old events alone.
+for share in 0.8 0; do
+  prepare interests --name interests-$share --share $share --num_users 15000 --num_topics 20 --topic_size 10 --interests 3 \
+    --old 40 --recent 16
+  study interests-$share 56 40 32 112 "${common[@]}" --hidden_units 32 --warmup_steps 200
+  for seed in 1 2 3; do tokens interests-$share k4-seed$seed; done
+done
+for name in ml-1m complete-journey interests-0.8 interests-0; do compare $name --families PerSRec --reference PerSRec/recent; done
