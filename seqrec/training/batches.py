@@ -53,6 +53,11 @@ class HeldOutDataset(Dataset[HeldOut]):
             user = dataset.user_table()["raw_id"][int(absent[0])]
             raise UserError(f"{protocol.candidates} lacks {len(absent):,} users to rank, such as {user!r}")
 
+    @property
+    def users(self) -> NDArray[np.int64]:
+        """(n,) user of each target."""
+        return self.histories.users
+
     def __getitem__(self, key: BatchKey) -> HeldOut:
         rows, protocol = key.rows, self.protocol
         negatives, users = None, self.histories.users[rows]

@@ -102,11 +102,11 @@ class NextItemModule(lightning.LightningModule):
             self.trainer.strategy.share_out(self, mesh, ("training_step", "user_vectors", "item_vectors"))
 
     def _start(self, loader: Any) -> None:
-        self.recorder.expect(loader.dataset.histories.users)
+        self.recorder.expect(loader.dataset.users)
         with torch.no_grad():
             self._catalogue = self.candidates().detach().float()  # a parameter would become one of the module's
 
-    def _rank(self, batch: HeldOut) -> None:
+    def _rank(self, batch: Any) -> None:
         assert self._catalogue is not None
         self.recorder.add(batch.rows, self.rank(batch, self._catalogue))
 

@@ -1,0 +1,293 @@
+"""LSVCR's cases: what a user knew before a moment, and what is asked. Shapes as in `LSVCR.model`; n cases.
+
+A history holds what lies strictly before the case's time, in both streams: an event that is the case itself, or of the
+same second, is in neither.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from LSVCR.model import Inputs
+from LSVCR.options import Config
+from seqrec.basics.draws import RowDraws
+from seqrec.basics.errors import UserError
+from seqrec.data.batches import BatchKey
+from seqrec.data.comment_cases import CaseSplit, CommentCases, Entries, find_entries, split_cases
+from seqrec.data.comments import Comments
+from seqrec.data.dataset import Histories
+from seqrec.nn.ragged import cut_by_length, longest_first, make_layout
+
+HOT = 3
+"""Popular comments of a video, of which one stands for it: any in training, the first in use."""
+NEVER = np.iinfo(np.int64).max
+
+
+class Moments(NamedTuple):
+    """Whose histories are read, and up to when."""
+
+    users: NDArray[np.int64]
+    """(n,)."""
+    times: NDArray[np.int64]
+    """(n,) seconds: events from then on are not read."""
+
+
+class DrawnBy(NamedTuple):
+    """What decides a draw for each of (n,) rows."""
+
+    seed: int
+    epoch: int
+    rows: NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Streams:
+    """Both streams of events of a dataset, and the popular comments of each item."""
+
+    comments: Comments
+    entries: Entries
+    hot: NDArray[np.int64]
+    """(N+1, HOT) comments, most popular first, 0 for none."""
+    vectors: NDArray[np.float32] | None
+    """(C+1, W) text vectors of comments."""
+    maxlen: int
+
+    def read(
+        self, moments: Moments, drawn_by: DrawnBy | None = None, watched: NDArray[np.int64] | None = None
+    ) -> Inputs:
+        """Return the latest videos and entries of users before some moments.
+
+        Args:
+            moments: Of the cases.
+            drawn_by: In training, what decides the draw of the comment that stands for a video.
+            watched: (n,) the item whose comments are asked for.
+        """
+        video_stretch, entry_stretch = self._videos(moments), self._entries(moments)
+        order = longest_first(np.minimum(video_stretch[1] - video_stretch[0], self.maxlen))
+        rows, lengths = zip(*(_latest(start[order], end[order], self.maxlen) for start, end in
+                              (video_stretch, entry_stretch)), strict=True)  # fmt: skip
+        dataset = self.comments.dataset
+        videos = np.where(rows[0] < 0, 0, dataset.items[rows[0]]).astype(np.int64)
+        entries = np.where(rows[1] < 0, 0, self.entries.items[rows[1]])
+        hot = self.hot[videos, 0]
+        if drawn_by is not None:
+            known = np.maximum((self.hot[videos] > 0).sum(axis=1), 1)
+            draws = RowDraws(drawn_by.seed, drawn_by.epoch, drawn_by.rows[order], "hot comments")
+            hot = self.hot[videos, draws.integers(0, known, lengths[0])]
+        bounds = self.entries.bounds
+        counts = np.where(rows[1] < 0, 0, bounds[rows[1] + 1] - bounds[rows[1]])
+        ends = np.cumsum(counts)
+        events = np.arange(int(counts.sum())) + np.repeat(
+            np.where(rows[1] < 0, 0, bounds[rows[1]]) - ends + counts, counts
+        )
+        taken = self.comments.own.items[events].astype(np.int64)
+        known_comments, places = np.unique(np.concatenate([[0], hot, taken]), return_inverse=True)
+        cuts = cut_by_length(lengths[0])
+        alone = None if watched is None else make_layout(np.ones_like(lengths[0]), cuts)
+        texts = None if self.vectors is None else torch.from_numpy(np.asarray(self.vectors[known_comments]))
+        return Inputs(
+            videos=torch.from_numpy(videos),
+            hot=torch.from_numpy(places[1 : 1 + len(hot)]),
+            entries=torch.from_numpy(entries),
+            taken=torch.from_numpy(places[1 + len(hot) :]),
+            owner=torch.from_numpy(np.repeat(np.arange(len(entries)), counts)),
+            places=(_places(lengths[0]), _places(lengths[1])),
+            layouts=(make_layout(lengths[0], cuts), make_layout(lengths[1], cuts)),
+            texts=texts,
+            watched=None if watched is None else torch.from_numpy(watched[order]),
+            alone=alone,
+            order=torch.from_numpy(np.argsort(order)),
+        )
+
+    def count_rows(self, moments: Moments) -> NDArray[np.int64]:
+        """Return (n,) number of rows that are read of both histories."""
+        found = np.zeros(len(moments.users), dtype=np.int64)
+        for start, end in (self._videos(moments), self._entries(moments)):
+            found += np.clip(end - start, 1, self.maxlen)
+        return found
+
+    def _videos(self, moments: Moments) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        dataset = self.comments.dataset
+        assert dataset.timestamps is not None
+        there = moments.users < dataset.num_users  # others only have comments
+        return _before(dataset.offsets, dataset.timestamps, np.where(there, moments.users, -1), moments.times)
+
+    def _entries(self, moments: Moments) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        last = self.comments.times[self.entries.bounds[1:] - 1]
+        return _before(self.entries.offsets, last, moments.users, moments.times)
+
+
+def _before(
+    offsets: NDArray[np.int64], stamps: NDArray[np.int64], users: NDArray[np.int64], times: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where each user's events begin, and where those before a time end; of user -1 there are none."""
+    start, high = offsets[users], offsets[users + 1]
+    start, high = np.where(users < 0, 0, start), np.where(users < 0, 0, high)
+    low = start.copy()
+    while (open_ := low < high).any():  # a binary search for all at once
+        middle = (low + high) // 2
+        earlier = open_ & (stamps[np.minimum(middle, len(stamps) - 1)] < times)
+        low = np.where(earlier, middle + 1, low)
+        high = np.where(open_ & ~earlier, middle, high)
+    return start, low
+
+
+def _latest(start: NDArray[np.int64], end: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows of the latest events of each history and how many these are; one row, -1, of an empty one."""
+    lengths = np.minimum(end - start, most)
+    shown = np.maximum(lengths, 1)
+    bounds = np.cumsum(shown)
+    rows = np.arange(int(bounds[-1])) + np.repeat(end - lengths - bounds + shown, shown)
+    rows[np.repeat(lengths, shown) == 0] = -1
+    return rows, shown
+
+
+def _places(lengths: NDArray[np.int64]) -> Tensor:
+    ends = np.cumsum(lengths)
+    return torch.from_numpy(np.arange(int(ends[-1])) - np.repeat(ends - lengths, lengths))
+
+
+def popular_comments(comments: Comments, cases: CommentCases) -> NDArray[np.int64]:
+    """Return the comments of each item that training cases took up most often, (N+1, HOT), 0 for none."""
+    entries, N = cases.entries, comments.dataset.num_items
+    counts = np.zeros(comments.own.num_items + 1, dtype=np.int64)
+    lengths = entries.bounds[cases.rows + 1] - entries.bounds[cases.rows]
+    ends = np.cumsum(lengths)
+    events = np.arange(int(lengths.sum())) + np.repeat(entries.bounds[cases.rows] - ends + lengths, lengths)
+    np.add.at(counts, comments.own.items[events], 1)
+    order = np.lexsort((-counts[1:], comments.under[1:])) + 1  # earlier ones first where these are equal
+    firsts, found = comments.firsts, np.zeros((N + 1, HOT), dtype=np.int64)
+    for rank in range(HOT):
+        place = firsts[:-1] + rank
+        there = place < firsts[1:]
+        found[there, rank] = order[place[there] - 1]
+    return found
+
+
+def open_streams(comments: Comments, config: Config, vectors: NDArray[np.float32] | None) -> tuple[Streams, CaseSplit]:
+    """Return what histories are read from, and the cases of comments.
+
+    Raises:
+        UserError: If the dataset has no times.
+    """
+    if comments.dataset.timestamps is None:
+        raise UserError(f"{comments.dataset.path} has no timestamps, only order: two histories can't be told in time")
+    cases = split_cases(comments, config.max_candidate_num, config.protocol.candidate_seed)
+    hot = popular_comments(comments, cases.train)
+    return Streams(comments, find_entries(comments), hot, vectors, config.model.maxlen), cases
+
+
+def moments_of(histories: Histories, rows: NDArray[np.int64], comments: Comments) -> Moments:
+    """Return the moment of the event that follows each history, or the end of time where none does."""
+    times = comments.dataset.timestamps
+    assert times is not None
+    users, ends = histories.users[rows], histories.ends[rows]
+    follows = ends < comments.dataset.offsets[users + 1]
+    return Moments(users, np.where(follows, times[np.minimum(ends, len(times) - 1)], NEVER))
+
+
+class VideoBatch(NamedTuple):
+    """Users before a video, and the video."""
+
+    inputs: Inputs
+    targets: Tensor
+    num_counted: int
+    """Targets that count: all, or 0 in a process without a case of its own."""
+
+
+class VideoCases(Dataset[VideoBatch]):
+    """Every event but a user's first is a case."""
+
+    def __init__(self, streams: Streams, train: Histories, seed: int) -> None:
+        lengths = np.maximum(train.lengths - 1, 0)
+        ends = np.cumsum(lengths)
+        self.at = np.arange(int(lengths.sum())) + np.repeat(train.starts + 1 - ends + lengths, lengths)
+        if not len(self.at):
+            raise UserError("no user has 2 videos to train on: prepare a larger dataset")
+        times = streams.comments.dataset.timestamps
+        assert times is not None
+        self.streams, self.seed = streams, seed
+        self.moments = Moments(np.repeat(train.users, lengths), times[self.at])
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) rows of each case."""
+        return self.streams.count_rows(self.moments)
+
+    def __getitem__(self, key: BatchKey) -> VideoBatch:
+        chosen = Moments(self.moments.users[key.rows], self.moments.times[key.rows])
+        targets = self.streams.comments.dataset.items[self.at[key.rows]].astype(np.int64)
+        counted = len(key.rows) if key.counts else 0
+        return VideoBatch(
+            self.streams.read(chosen, DrawnBy(self.seed, key.epoch, key.rows)), torch.from_numpy(targets), counted
+        )
+
+
+class CommentBatch(NamedTuple):
+    """Users under a video, and comments of it."""
+
+    inputs: Inputs
+    candidates: Tensor
+    """(T,) int64 rows of `vectors`."""
+    vectors: Tensor
+    """(M, W) text vectors."""
+    lengths: Tensor
+    """(B,) int64 candidates of each user."""
+    relevant: Tensor
+    """(T,) bool."""
+    rows: Tensor
+    """In evaluation, places of the relevant ones among those of all cases."""
+    num_counted: int
+
+
+class CommentDataset(Dataset[CommentBatch]):
+    """Cases of comments: with all candidates, or in training one that was taken and some that were not."""
+
+    def __init__(self, streams: Streams, cases: CommentCases, negatives: int | None, seed: int) -> None:
+        self.streams, self.cases, self.negatives, self.seed = streams, cases, negatives, seed
+        entries = cases.entries
+        self.moments = Moments(cases.users, entries.times[cases.rows])
+        found = cases.candidates(np.arange(len(cases)))
+        owner = np.repeat(np.arange(len(cases)), found.lengths)[found.relevant]
+        self.firsts = np.searchsorted(owner, np.arange(len(cases) + 1))
+        self.users = cases.users[owner]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) rows of each case."""
+        return self.streams.count_rows(self.moments)
+
+    def __getitem__(self, key: BatchKey) -> CommentBatch:
+        rows, streams = key.rows, self.streams
+        comments, lengths, relevant = self.cases.candidates(rows)
+        drawn_by = None
+        if self.negatives is not None:
+            drawn_by = DrawnBy(self.seed, key.epoch, rows)
+            draws = RowDraws(*drawn_by, "comments")
+            owner = np.repeat(np.arange(len(rows)), lengths)
+            order = np.lexsort((draws.uniform(lengths), ~relevant, owner))
+            ends, taken = np.cumsum(lengths), np.bincount(owner[relevant], minlength=len(rows))
+            place = np.arange(len(order)) - np.repeat(ends - lengths, lengths)  # taken ones stand first
+            chosen = order[(place == 0) | ((place >= taken[owner]) & (place < (taken + self.negatives)[owner]))]
+            comments, relevant = comments[chosen], relevant[chosen]
+            lengths = np.bincount(owner[chosen], minlength=len(rows))
+        moments = Moments(self.moments.users[rows], self.moments.times[rows])
+        watched = self.cases.entries.items[self.cases.rows[rows]]
+        known, places = np.unique(comments, return_inverse=True)
+        assert streams.vectors is not None
+        counts = self.firsts[rows + 1] - self.firsts[rows]
+        spans = np.arange(int(counts.sum())) + np.repeat(self.firsts[rows + 1] - np.cumsum(counts), counts)
+        return CommentBatch(
+            inputs=streams.read(moments, drawn_by, watched),
+            candidates=torch.from_numpy(places),
+            vectors=torch.from_numpy(np.asarray(streams.vectors[known])),
+            lengths=torch.from_numpy(lengths),
+            relevant=torch.from_numpy(relevant),
+            rows=torch.from_numpy(spans),
+            num_counted=len(rows) if key.counts else 0,
+        )

@@ -1,0 +1,276 @@
+"""What LSVCR learns from a batch and how it ranks, as Lightning modules: videos, and comments under a video."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from LSVCR.data import (
+    CommentBatch,
+    CommentDataset,
+    Streams,
+    VideoBatch,
+    VideoCases,
+    moments_of,
+    open_streams,
+)
+from LSVCR.model import Inputs, SRModel
+from LSVCR.options import Config
+from seqrec.basics.errors import UserError
+from seqrec.data.batches import RowSampler
+from seqrec.data.comment_cases import CaseSplit
+from seqrec.data.comments import Comments, load_comments
+from seqrec.data.dataset import Dataset, Histories
+from seqrec.data.discovery import open_dataset
+from seqrec.data.protocol import EvaluationProtocol
+from seqrec.data.vectors import NONE, load_embeddings
+from seqrec.evaluation.ranking import rank_listed
+from seqrec.evaluation.recorder import RankRecorder
+from seqrec.nn.losses import LossOptions, catalogue_loss
+from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
+from seqrec.training.batches import BatchModule
+from seqrec.training.folder import RunFolder
+from seqrec.training.module import NextItemModule, Recommender, TrainedOn, share_of_mean
+from seqrec.training.trainer import complete
+
+EVAL_ROWS = 16_384
+"""Rows of both histories in a batch of evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommentProtocol(EvaluationProtocol):
+    """How comments under a video are ranked: all that a user took up there are relevant at once."""
+
+    max_candidate_num: int = 100
+
+    @property
+    def several_targets(self) -> bool:
+        """Whether a user may have more than one."""
+        return True
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return everything that decides a run's ranks, as the run records it."""
+        # A slotted dataclass is made anew, so that `super()` without arguments does not find it.
+        plain = EvaluationProtocol(candidate_seed=self.candidate_seed, sample_size=self.max_candidate_num)
+        return plain.record | {"relevant": "all", "ranked": "comments"}
+
+
+class LSVCRModule(NextItemModule):
+    """The model, its loss and its optimiser; a task says what a batch is."""
+
+    def __init__(self, config: Config, streams: Streams, titles: NDArray[np.float32] | None) -> None:
+        """Build the model for a dataset with comments, and with the (N+1, W) text vectors of its videos, if any."""
+        super().__init__(config.protocol.metric_ks)
+        self.config, self.streams = config, streams
+        given = None if titles is None else torch.from_numpy(np.asarray(titles))
+        self.model = SRModel(streams.comments.dataset.num_items, config.model, config.task, given)
+
+    def finish(self, loss: Tensor, inputs: Inputs, texts: tuple[Tensor, Tensor] | None, num_counted: int) -> Tensor:
+        """Return the loss of a batch with that of ids and texts, of several processes this one's share, and log it."""
+        config = self.config
+        if texts is not None and self.model.ids is not None and config.id_text_loss_weight:
+            rows = inputs.videos, inputs.entries
+            alike = self.model.id_text_loss(rows, texts, config.contrast_neg_num, config.temperature)
+            loss = loss + config.id_text_loss_weight * alike
+        loss, total = share_of_mean(loss, num_counted)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=total)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW over all parameters, with its schedule."""
+        config = self.config
+        groups = decay_weights(self, config.weight_decay)
+        optimizer = torch.optim.AdamW(groups, config.lr, fused=can_fuse(self))
+        return schedule_rate(optimizer, self, config.warmup_steps, config.schedule)
+
+
+class VideoModule(LSVCRModule):
+    """Which video a user watches next."""
+
+    def user_vectors(self, inputs: Inputs) -> Tensor:
+        """Return (B, D): scores are their dot products with the item vectors."""
+        users, _ = self.model(inputs)
+        return F.normalize(users, dim=1) / self.config.temperature
+
+    def item_vectors(self) -> Tensor:
+        """Return (N+1, D)."""
+        return F.normalize(self.model.item_vectors(), dim=1)
+
+    def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs:
+        """Return what users of a view knew before the event that follows."""
+        return self.streams.read(moments_of(histories, rows, self.streams.comments))
+
+    def count_rows(self, histories: Histories) -> NDArray[np.int64]:
+        """Return (n,) rows of both histories of each user."""
+        return self.streams.count_rows(moments_of(histories, np.arange(len(histories)), self.streams.comments))
+
+    def training_step(self, batch: VideoBatch) -> Tensor:
+        """Return the loss over all videos, and that of ids and texts."""
+        users, texts = self.model(batch.inputs)
+        hidden, classes = F.normalize(users, dim=1) / self.config.temperature, self.item_vectors()
+        none = batch.targets[:0]
+        loss = catalogue_loss(LossOptions(), hidden, classes, batch.targets, none, none.float(), self.model.num_items)
+        return self.finish(loss, batch.inputs, texts, batch.num_counted)
+
+
+class CommentModule(LSVCRModule):
+    """Which comments under a video a user takes up."""
+
+    def __init__(self, config: Config, streams: Streams, titles: NDArray[np.float32] | None) -> None:
+        super().__init__(config, streams, titles)
+        self.recorder = RankRecorder(config.protocol.metric_ks, joint=True)
+
+    def scores(self, batch: CommentBatch) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Return the (T,) scores of candidates, and what the model's `merged_texts` returns."""
+        users, texts = self.model(batch.inputs)
+        users = F.normalize(users, dim=1) / self.config.temperature
+        comments = F.normalize(self.model.text(batch.vectors), dim=1)
+        owner = torch.repeat_interleave(batch.lengths)
+        return (users[owner] * comments[batch.candidates]).sum(dim=1), texts
+
+    def item_vectors(self) -> Tensor:
+        """Return (N+1, D) of videos."""
+        return self.model.item_vectors()
+
+    def training_step(self, batch: CommentBatch) -> Tensor:
+        """Return the loss over each case's comments, and that of ids and texts."""
+        scores, texts = self.scores(batch)
+        owner = torch.repeat_interleave(batch.lengths)
+        place = torch.arange(len(owner), device=owner.device) - (batch.lengths.cumsum(0) - batch.lengths)[owner]
+        logits = scores.new_full((len(batch.lengths), int(batch.lengths.max())), -torch.inf)
+        logits = logits.index_put((owner, place), scores)
+        loss = F.cross_entropy(logits, place[batch.relevant])
+        return self.finish(loss, batch.inputs, texts, batch.num_counted)
+
+    def _rank(self, batch: CommentBatch) -> None:
+        scores, _ = self.scores(batch)
+        self.recorder.add(batch.rows, rank_listed(scores.float(), batch.lengths, batch.relevant))
+
+
+class CommentData(lightning.LightningDataModule):
+    """Cases of comments, in batches."""
+
+    def __init__(self, streams: Streams, cases: CaseSplit, config: Config) -> None:
+        super().__init__()
+        seed, self.num_workers = config.training.seed, config.training.dataloader_num_workers
+        self.parts = {
+            "train": CommentDataset(streams, cases.train, config.neg_comment_num, seed),
+            "valid": CommentDataset(streams, cases.valid, None, seed),
+            "test": CommentDataset(streams, cases.test, None, seed),
+        }
+        if not len(cases.train):
+            raise UserError("no user took up a comment that stood there before, with another one beside it")
+        self.sampler = RowSampler(self.parts["train"].lengths, batch_size=config.batch_size, shuffle=True, seed=seed)
+
+    def _loader(self, stage: str, sampler: RowSampler) -> DataLoader[Any]:
+        if self.trainer is not None:
+            sampler.spread(self.trainer.global_rank, self.trainer.world_size)
+        workers = self.num_workers
+        return DataLoader(
+            self.parts[stage],
+            batch_size=None,
+            sampler=sampler,
+            generator=torch.Generator(),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+
+    def _held_out(self, stage: str) -> DataLoader[Any]:
+        return self._loader(stage, RowSampler(self.parts[stage].lengths, max_tokens=EVAL_ROWS, shuffle=False))
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the training cases."""
+        return self._loader("train", self.sampler)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return the validation cases."""
+        return self._held_out("valid")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Return the test cases."""
+        return self._held_out("test")
+
+
+def open_module(config: Config, comments: Comments) -> tuple[VideoModule | CommentModule, CaseSplit]:
+    """Return the module for a dataset with comments, and the cases of comments."""
+    titles = vectors = None
+    if config.text != NONE:
+        titles, vectors = (
+            load_embeddings(config.text, data, config.embedding_dir) for data in (comments.dataset, comments.own)
+        )
+        if titles.shape[1] != vectors.shape[1]:
+            raise UserError(
+                f"--text {config.text}: the vectors of videos have {titles.shape[1]} numbers and those of comments "
+                f"{vectors.shape[1]}: make both by one encoder"
+            )
+    elif config.task == "CommRank":
+        raise UserError("--task CommRank tells comments by their texts: give --text NAME")
+    streams, cases = open_streams(comments, config, vectors)
+    task = VideoModule if config.task == "Rec" else CommentModule
+    return task(config, streams, titles), cases
+
+
+def train(config: Config) -> None:
+    """Train, choose the best epoch on validation, test once, and write the run folder."""
+    dataset = open_dataset(config.dataset, config.data_path)
+    comments = load_comments(dataset)
+    protocol = config.protocol
+    if config.task == "CommRank":
+        protocol = CommentProtocol(
+            candidate_seed=protocol.candidate_seed, sample_size=-1, max_candidate_num=config.max_candidate_num
+        )
+    name = f"{config.task.lower()}-{config.text}"
+    run = RunFolder("LSVCR", dataset, name, config.training, protocol)
+    split = config.protocol.hold_out(dataset)
+    if not run.open(config):
+        return
+    lightning.seed_everything(config.training.seed, verbose=False)
+    module, cases = open_module(config, comments)
+    complete(run, module, batches_of(module, dataset, split, cases))
+
+
+def batches_of(
+    module: VideoModule | CommentModule, dataset: Dataset, split: Any, cases: CaseSplit
+) -> lightning.LightningDataModule:
+    """Return a run's batches of training and evaluation."""
+    config, streams = module.config, module.streams
+    if isinstance(module, CommentModule):
+        return CommentData(streams, cases, config)
+    train_cases = VideoCases(streams, split.train, config.training.seed)
+    sampler = RowSampler(train_cases.lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed)
+    return BatchModule(
+        dataset,
+        split,
+        config.protocol,
+        train_cases,
+        sampler,
+        module.make_inputs,
+        eval_lengths=module.count_rows,
+        eval_max_tokens=EVAL_ROWS,
+        valid_users=config.training.valid_users,
+        num_workers=config.training.dataloader_num_workers,
+    )
+
+
+def restore_trained(
+    config: Config, dataset: Dataset, state: dict[str, Tensor], trained: TrainedOn | None = None
+) -> Recommender:
+    """Return a trained model of videos for use.
+
+    Raises:
+        UserError: If it is to serve another catalogue, or is one of comments.
+    """
+    if trained is not None:
+        raise UserError("videos that were not there in training have no vectors: train again")
+    module, _ = open_module(config, load_comments(dataset))
+    if not isinstance(module, VideoModule):
+        raise UserError("this run ranks the comments under a video: give one of --task Rec")
+    module.load_state_dict(state)
+    return Recommender(module, module.make_inputs, module.count_rows)

@@ -1,0 +1,384 @@
+"""LSVCR: histories by the rule, the model by its equations, the losses by hand, whole runs."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from LSVCR.data import CommentDataset, DrawnBy, Moments, Streams, VideoCases, open_streams
+from LSVCR.model import Inputs, SRModel, id_text_contrast
+from LSVCR.module import CommentModule, VideoModule, open_module
+from LSVCR.options import Config, ModelOptions, Task
+from seqrec.basics.errors import MissingFileError, UserError
+from seqrec.data.batches import BatchKey
+from seqrec.data.comment_cases import CaseSplit
+from seqrec.data.comments import Comments, load_comments
+from seqrec.data.dataset import load_dataset
+from seqrec.data.preparation import prepare
+from seqrec.data.sources.comments_demo import CommentsDemo
+from seqrec.data.splits import leave_one_out
+from seqrec.data.vectors import Producer, embedding_path, save_embeddings
+from tests import forked
+from tests.interrupted import Command, assert_same_run, kill_at_random_moments
+from tests.recommending import assert_recommends_as_it_was_tested
+from tests.test_comments import read, write_tables
+
+SMALL = ModelOptions(hidden_units=8, inner_size=12, maxlen=5, llm_emb_size=6)
+WIDTH = 10
+
+
+@pytest.fixture(scope="module")
+def comments(tmp_path_factory: pytest.TempPathFactory) -> Comments:
+    """Made-up videos and comments, with text vectors."""
+    folder = tmp_path_factory.mktemp("lsvcr")
+    config = CommentsDemo(name="tube", data_dir=folder, num_users=60, num_videos=100, visits=9, comments_per_video=7)
+    found = load_comments(load_dataset(prepare(config)))
+    for data in (found.dataset, found.own):
+        vectors = np.random.default_rng(data.num_items).normal(size=(data.num_items + 1, WIDTH)).astype(np.float32)
+        vectors[0] = 0
+        save_embeddings(embedding_path(data, "drawn", folder / "embedding"), vectors, data, Producer("test", None, {}))
+    return found
+
+
+def config_of(comments: Comments, task: Task = "Rec", **options: Any) -> Config:
+    folder = comments.dataset.path.parent / "embedding"
+    return Config(**{"task": task, "text": "drawn", "embedding_dir": folder, "model": SMALL, **options})
+
+
+def opened(comments: Comments, config: Config) -> tuple[VideoModule | CommentModule, CaseSplit]:
+    """Return a module in which nothing is 0 or 1 by chance."""
+    torch.manual_seed(0)
+    module, cases = open_module(config, comments)
+    for name, parameter in module.named_parameters():
+        nn.init.normal_(parameter, std=0.4)
+        if name == "model.ids.weight":
+            parameter.data[0] = 0
+    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    return module.eval(), cases
+
+
+# Histories
+
+
+def known_before(comments: Comments, user: int, time: int) -> tuple[list[int], list[tuple[int, list[int]]]]:
+    """Return the videos of a user before a moment, and the entries, event by event from the rule."""
+    dataset, own = comments.dataset, comments.own
+    videos = []
+    if user < dataset.num_users:
+        assert dataset.timestamps is not None
+        stretch = slice(int(dataset.offsets[user]), int(dataset.offsets[user + 1]))
+        videos = [v for v, t in zip(dataset.items[stretch], dataset.timestamps[stretch], strict=True) if t < time]
+    entries: list[tuple[int, list[int], int]] = []
+    stretch = slice(int(own.offsets[user]), int(own.offsets[user + 1]))
+    for comment, t in zip(own.items[stretch].tolist(), comments.times[stretch].tolist(), strict=True):
+        item = int(comments.under[comment])
+        if entries and entries[-1][0] == item and t - entries[-1][2] <= 86_400:
+            entries[-1] = (item, [*entries[-1][1], comment], t)
+        else:
+            entries.append((item, [comment], t))
+    return [int(v) for v in videos], [(item, taken) for item, taken, last in entries if last < time]
+
+
+def told(inputs: Inputs, number: int) -> tuple[list[int], list[tuple[int, list[int]]]]:
+    """Return what the inputs hold of one case, where the text vectors are the comments' numbers."""
+    assert inputs.texts is not None
+    comment = inputs.texts[:, 0].long()
+    place = int(inputs.order[number])
+    videos, entries = (slice(*layout.offsets[place : place + 2].tolist()) for layout in inputs.layouts)
+    found = []
+    for row in range(entries.start, entries.stop):
+        found.append((int(inputs.entries[row]), comment[inputs.taken[inputs.owner == row]].tolist()))
+    return inputs.videos[videos].tolist(), found
+
+
+def test_histories_end_strictly_before_the_moment(comments: Comments) -> None:
+    numbers = np.arange(comments.own.num_items + 1, dtype=np.float32)[:, None]
+    streams, _ = open_streams(comments, config_of(comments), numbers)
+    assert comments.dataset.timestamps is not None
+    times = np.concatenate([comments.dataset.timestamps, comments.times, [0, np.iinfo(np.int64).max]])
+    rng = np.random.default_rng(0)
+    moments = Moments(rng.integers(0, comments.own.num_users, 200), rng.choice(times, 200))
+    inputs = streams.read(moments)
+    for number, (user, time) in enumerate(zip(moments.users.tolist(), moments.times.tolist(), strict=True)):
+        videos, entries = known_before(comments, user, time)
+        assert told(inputs, number) == (videos[-5:] or [0], entries[-5:] or [(0, [])])
+    assert streams.count_rows(moments).sum() == len(inputs.videos) + len(inputs.entries)
+
+
+def test_a_user_of_comments_alone_has_no_videos(tmp_path: Path) -> None:
+    found = read(write_tables(tmp_path))
+    streams, _ = open_streams(found, config_of(found), np.zeros((found.own.num_items + 1, 3), np.float32))
+    inputs = streams.read(Moments(np.array([2, 0]), np.array([10**6, 43])))
+    assert told(inputs, 0)[0] == [0] and told(inputs, 1)[0] == [1]  # user 2 watched item 1 at 40 and item 2 at 43
+
+
+def test_a_popular_comment_stands_for_a_video(comments: Comments) -> None:
+    numbers = np.arange(comments.own.num_items + 1, dtype=np.float32)[:, None]
+    streams, cases = open_streams(comments, config_of(comments), numbers)
+    counts = np.zeros(comments.own.num_items + 1, dtype=int)
+    bounds = cases.train.entries.bounds
+    for entry in cases.train.rows:
+        for event in range(bounds[entry], bounds[entry + 1]):
+            counts[comments.own.items[event]] += 1
+    for item in range(1, comments.dataset.num_items + 1):
+        under = [c for c in range(1, len(counts)) if comments.under[c] == item]
+        assert streams.hot[item].tolist() == sorted(under, key=lambda c: (-counts[c], c))[:3]
+    assert not streams.hot[0].any()
+    moments = Moments(np.arange(40), np.full(40, np.iinfo(np.int64).max))
+    first = streams.read(moments)
+    assert first.texts is not None
+    assert first.texts[first.hot, 0].tolist() == streams.hot[first.videos.numpy(), 0].tolist()
+    seen = set()
+    for epoch in range(4):
+        drawn = streams.read(moments, DrawnBy(3, epoch, np.arange(40)))
+        assert drawn.texts is not None
+        hot = drawn.texts[drawn.hot, 0].numpy()
+        assert (streams.hot[drawn.videos.numpy()] == hot[:, None]).any(axis=1).all()
+        seen |= set((streams.hot[drawn.videos.numpy()] == hot[:, None]).argmax(axis=1).tolist())
+        alone = streams.read(Moments(moments.users[7:8], moments.times[7:8]), DrawnBy(3, epoch, np.array([7])))
+        assert alone.texts is not None
+        stretch = slice(*drawn.layouts[0].offsets[int(drawn.order[7]) : int(drawn.order[7]) + 2].tolist())
+        assert alone.texts[alone.hot, 0].tolist() == hot[stretch].tolist()  # whatever batch it is in
+    assert seen == {0, 1, 2}
+
+
+# The model
+
+
+def attention(block: Any, asked: Tensor, seen: Tensor, causal: bool) -> Tensor:
+    """Return multi-head attention of one history, by the equation."""
+    q = block.query(asked)
+    k, v = block.key_value(seen).chunk(2, dim=1)
+    out = []
+    for a, b, c in zip(*(x.chunk(block.num_heads, dim=1) for x in (q, k, v)), strict=True):
+        scores = a @ b.T / math.sqrt(a.shape[1])
+        if causal:
+            scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf)
+        out.append(scores.softmax(dim=1) @ c)
+    mixed: Tensor = block.attention_out(torch.cat(out, dim=1))
+    return mixed
+
+
+def post_norm(block: Any, asked: Tensor, seen: Tensor, causal: bool) -> Tensor:
+    x = block.attention_norm(asked + attention(block, asked, seen, causal))
+    out: Tensor = block.feed_forward_norm(x + block.feed_forward(x))
+    return out
+
+
+def by_the_equations(model: SRModel, streams: Streams, user: int, time: int, watched: int | None) -> Tensor:
+    """Return a user's vector, (D,), history by history."""
+    videos, entries = known_before(streams.comments, user, time)
+    videos, entries = videos[-5:], entries[-5:]
+
+    def text(vector: Tensor) -> Tensor:
+        adapted: Tensor = model.adapter(model.text_mlp(vector))
+        return adapted
+
+    def row(item: int, taken: list[int]) -> Tensor:
+        x = torch.zeros(8, dtype=torch.float64)
+        if model.ids is not None and model.gate is not None:
+            x = x + model.gate * model.ids.weight[item]
+        if model.titles is None:
+            return x
+        assert streams.vectors is not None
+        said = [text(torch.from_numpy(streams.vectors[c]).double()) for c in taken]
+        mean = torch.stack(said).mean(0) if said else torch.zeros(8, dtype=torch.float64)
+        merged: Tensor = model.merge(torch.cat([text(model.titles[item]), mean]))
+        return x + merged
+
+    states = []
+    rows = [[row(v, [int(streams.hot[v, 0])]) for v in videos], [row(item, taken) for item, taken in entries]]
+    for own, history in zip(rows, (model.video_history, model.comment_history), strict=True):
+        x = torch.stack(own or [history.empty])
+        x = history.norm(x + history.places.weight[: len(x)])
+        for block in history.blocks:
+            x = post_norm(block, x, x, causal=True)
+        states.append(x)
+    asking, other = states if watched is None else states[::-1]
+    x = asking
+    for block in model.mixing.blocks:
+        x = post_norm(block, x, other, causal=False)
+    x = model.mixing.out(torch.cat([asking, x], dim=1))
+    readout: Any = model.readout
+    if watched is None:
+        weights = readout.score(x)[:, 0].softmax(dim=0)
+        mean: Tensor = weights @ x
+        return mean
+    v = model.item_vectors(torch.tensor([watched]))
+    found: Tensor = readout.norm(v + attention(readout, v, x, causal=False))[0]
+    return found
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"model": replace(SMALL, disable_id=True)}, {"text": "none"}], ids=["both", "texts", "ids"]
+)
+@pytest.mark.parametrize("task", ["Rec", "CommRank"])
+def test_the_model_is_its_equations(task: Task, options: dict[str, Any], comments: Comments) -> None:
+    if task == "CommRank" and "text" in options:
+        with pytest.raises(UserError, match="tells comments by their texts"):
+            opened(comments, config_of(comments, task, **options))
+        return
+    module, _ = opened(comments, config_of(comments, task, **options))
+    module.double()
+    streams, rng = module.streams, np.random.default_rng(1)
+    assert comments.dataset.timestamps is not None
+    times = np.append(rng.choice(comments.dataset.timestamps, 28), [0, np.iinfo(np.int64).max])  # one empty, one whole
+    moments = Moments(rng.integers(0, 60, 30), times)
+    watched = rng.integers(1, comments.dataset.num_items + 1, 30) if task == "CommRank" else None
+    inputs = streams.read(moments, watched=watched)
+    inputs = inputs._replace(texts=None if inputs.texts is None else inputs.texts.double())
+    found, _ = module.model(inputs)
+    for number in range(30):
+        at = None if watched is None else int(watched[number])
+        expected = by_the_equations(module.model, streams, int(moments.users[number]), int(times[number]), at)
+        torch.testing.assert_close(found[number], expected)
+
+
+# Losses
+
+
+def test_ids_and_texts_are_told_apart_as_by_a_loop() -> None:
+    torch.manual_seed(0)
+    own, text = (F.normalize(torch.randn(9, 4, dtype=torch.float64), dim=1) for _ in range(2))
+    rows, drawn = torch.tensor([1, 2, 3, 1, 4, 5, 2, 6, 7]), torch.tensor([0, 4, 6])
+    total = 0.0
+    for n in range(9):
+        for a, b in ((own, text), (text, own)):
+            scores = [float(a[n] @ b[n])] + [float(a[n] @ b[m]) for m in drawn.tolist() if rows[m] != rows[n]]
+            total -= math.log(math.exp(scores[0] / 0.07) / sum(math.exp(s / 0.07) for s in scores)) / 2 / 9
+    assert float(id_text_contrast(own, text, rows, drawn, 0.07)) == pytest.approx(total)
+
+
+def test_the_loss_of_videos(comments: Comments) -> None:
+    module, _ = opened(comments, config_of(comments, id_text_loss_weight=0.0))
+    train = leave_one_out(comments.dataset).train
+    cases = VideoCases(module.streams, train, seed=1)
+    assert len(cases.at) == int((train.lengths - 1).sum())
+    batch = cases[BatchKey(np.array([0, 5, 77]), 0, 0)]
+    assert batch.targets.tolist() == comments.dataset.items[cases.at[[0, 5, 77]]].tolist()
+    users, _ = module.model(batch.inputs)
+    classes = F.normalize(module.model.item_vectors(), dim=1)
+    logits = F.normalize(users, dim=1) @ classes.T / 0.07
+    logits[:, 0] = -torch.inf
+    torch.testing.assert_close(module.training_step(batch), F.cross_entropy(logits, batch.targets))  # type: ignore[arg-type]
+    weighted, _ = opened(comments, config_of(comments, id_text_loss_weight=0.5))
+    torch.manual_seed(3)
+    loss = weighted.training_step(batch)  # type: ignore[arg-type]
+    torch.manual_seed(3)
+    _, texts = weighted.model(batch.inputs)
+    assert texts is not None
+    alike = weighted.model.id_text_loss((batch.inputs.videos, batch.inputs.entries), texts, 99, 0.07)
+    torch.testing.assert_close(loss, module.training_step(batch) + 0.5 * alike)  # type: ignore[arg-type]
+
+
+def test_the_loss_of_comments_and_its_draws(comments: Comments) -> None:
+    config = config_of(comments, "CommRank", id_text_loss_weight=0.0)
+    module, cases = opened(comments, config)
+    data = CommentDataset(module.streams, cases.train, 2, seed=1)
+    rows = np.arange(25)
+    batch = data[BatchKey(rows, 0, 0)]
+    ends = batch.lengths.cumsum(0).tolist()
+    vectors = torch.from_numpy(np.asarray(module.streams.vectors))
+    users, _ = module.model(batch.inputs)
+    losses = []
+    for number, end in enumerate(ends):
+        stretch = slice(end - int(batch.lengths[number]), end)
+        flags = batch.relevant[stretch]
+        there, _, relevant = cases.train.candidates(rows[number : number + 1])
+        assert int(flags.sum()) == 1 and len(flags) == 1 + min(2, int((~relevant).sum()))
+        given = batch.vectors[batch.candidates[stretch]]
+        names = [int((vectors == vector).all(dim=1).nonzero()[0]) for vector in given]
+        assert set(names) <= set(there.tolist())
+        assert [bool(relevant[there.tolist().index(name)]) for name in names] == flags.tolist()
+        scores = F.normalize(module.model.text(given), dim=1) @ F.normalize(users[number], dim=0) / 0.07
+        losses.append(-scores.log_softmax(0)[flags][0])
+    torch.testing.assert_close(module.training_step(batch), torch.stack(losses).mean())  # type: ignore[arg-type]
+    alone = data[BatchKey(rows[4:5], 0, 0)]
+    stretch = slice(ends[3], ends[4])
+    assert torch.equal(alone.vectors[alone.candidates], batch.vectors[batch.candidates[stretch]])
+    other = data[BatchKey(rows, 1, 0)]
+    assert other.candidates.tolist() != batch.candidates.tolist() or not torch.equal(other.vectors, batch.vectors)
+
+
+# Runs
+
+
+def command_of(comments: Comments, runs: Path, task: Task, *flags: str) -> Command:
+    small = (
+        "--hidden_units",
+        "8",
+        "--inner_size",
+        "12",
+        "--maxlen",
+        "5",
+        "--batch_size",
+        "64",
+        "--lr",
+        "0.01",
+        "--llm_emb_size",
+        "6",
+    )
+    folder = str(comments.dataset.path.parent / "embedding")
+    flags = ("--task", task, "--text", "drawn", "--embedding_dir", folder, *small, "--num_epochs", "6", *flags)
+    return Command("LSVCR", comments.dataset.path, runs, flags, f"{task.lower()}-drawn")
+
+
+@pytest.mark.parametrize("task", ["Rec", "CommRank"])
+def test_a_run_that_is_killed_goes_on_as_if_it_was_not(task: Task, comments: Comments, tmp_path: Path) -> None:
+    straight, killed = (command_of(comments, tmp_path / name, task) for name in ("straight", "killed"))
+    straight.run()
+    assert kill_at_random_moments(killed, np.random.default_rng(0)) >= 1
+    assert_same_run(straight.folder, killed.folder)
+    if task == "Rec":
+        assert_recommends_as_it_was_tested(straight.folder, comments.dataset.path)
+
+
+def test_comments_are_ranked_as_one_by_one(comments: Comments, tmp_path: Path) -> None:
+    command = command_of(comments, tmp_path, "CommRank", "--max_candidate_num", "4")
+    command.run()
+    config = config_of(comments, "CommRank", max_candidate_num=4)
+    module, cases = open_module(config, comments)
+    module.load_state_dict(torch.load(command.folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"])
+    module.eval()
+    assert isinstance(module, CommentModule)
+    data, found = CommentDataset(module.streams, cases.test, None, seed=0), []
+    for row in range(len(data.cases)):
+        batch = data[BatchKey(np.array([row]), 0, 0)]
+        with torch.no_grad():
+            scores, _ = module.scores(batch)
+        assert len(scores) <= 4
+        for place in batch.relevant.nonzero()[:, 0]:
+            above = (scores > scores[place]) | ((scores == scores[place]) & ~batch.relevant)
+            found.append(int(above.sum()))
+    assert np.load(command.folder / "ranks-test.npy").tolist() == found
+    assert np.load(command.folder / "users-test.npy").tolist() == data.users.tolist()
+    metrics = command.metrics()
+    assert metrics["protocol"]["relevant"] == "all" and metrics["test"]["users"] == len(data.cases)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"text": "none", "model": ModelOptions(disable_id=True)}, "--disable_id leaves texts alone"),
+        ({"task": "CommRank", "protocol": replace(Config().protocol, filter_seen=True)}, "are for --task Rec"),
+        ({"protocol": replace(Config().protocol, split="users")}, "held out by leave_one_out alone"),
+        ({"max_candidate_num": 1}, "max_candidate_num"),
+    ],
+)
+def test_contradictions(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Config(**options)
+
+
+def test_a_dataset_without_comments_or_times_is_refused(tiny_path: Path, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    with pytest.raises(RuntimeError, match="has no comments: prepare it with"):
+        forked.run_script("LSVCR/finetune.py", "--data_path", tiny_path, "--runs_dir", tmp_path, output=said)
+    with pytest.raises(MissingFileError, match="has no comments"):
+        load_comments(load_dataset(tiny_path))
