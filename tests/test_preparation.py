@@ -229,7 +229,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("seqrec.data.preparation._write_table", fail)
+    monkeypatch.setattr("seqrec.data.preparation.write_table", fail)
     with pytest.raises(OSError, match="disk full"):
         prepare(config(tmp_path))
     assert list((tmp_path / "data").iterdir()) == []

@@ -240,3 +240,19 @@ def test_real_tables(tmp_path: Path) -> None:
         real("microlens-50k") / "MicroLens-50k_titles.csv").rows()))  # fmt: skip
     both = [real("microlens-50k") / "MicroLens-50k_titles.csv", lines]
     assert read_items(both[0], tmp_path)["raw_id"].equals(read_items(both[1], tmp_path)["raw_id"])
+
+
+def test_items_that_share_a_value_are_one(tmp_path: Path) -> None:
+    rows = write(tmp_path / "rows.csv", "user_id,item_id,time\na,1,1\na,2,2\na,4,3\nb,3,1\n")
+    items = write(tmp_path / "items.csv", "id,kind,title\n1,x,Tea\n2,x,Green tea\n3,y,Cup\n4,y,Mug\n5,z,Pot\n")
+    config = TableFile(
+        **where(tmp_path), input=rows, items=items, id_column="id", merge_by="kind", timestamp_column="time"
+    )
+    found = read(config)
+    assert found[0] == {"a": ["x", "x", "y"], "b": ["y"]}
+    assert found[2].rows() == [(1, "x", "Tea"), (2, "y", "Cup")]
+    write(tmp_path / "items.csv", "id,kind,title\n1,x,Tea\n2,x,Green tea\n3,y,Cup\n")
+    with pytest.raises(UserError, match=r"rows.csv, line 4: item '4' has no 'kind' in .*items.csv"):
+        prepare(config)
+    with pytest.raises(UserError, match="--merge_by kind is a column of the items' table: give --items and"):
+        TableFile(**where(tmp_path), input=rows, merge_by="kind")

@@ -34,24 +34,9 @@ study ml-1m 200 150 8 32 "${common[@]}" --hidden_units 128 --warmup_steps 400 --
 for seed in 1 2 3; do tokens ml-1m k4-seed$seed 10 25 50; done
 
 # A grocer's baskets: products of one text are one item.
-joined="$(mktemp -d)"
-trap 'rm -rf "$joined"' EXIT
-"$PYTHON" - "$data/complete-journey" "$joined" <<'PYTHON'
-import sys
-from pathlib import Path
-
-import polars as pl
-
-source, target = map(Path, sys.argv[1:])
-products = pl.read_parquet(source / "items.parquet")
-events = pl.read_parquet(source / "interactions.parquet")
-events = events.join(products.select("item_id", "text_id"), on="item_id", maintain_order="left")
-events.select("user_id", "text_id", "timestamp").write_parquet(target / "interactions.parquet")
-texts = products.select("text_id", "title", "text").unique("text_id", keep="first", maintain_order=True)
-texts.write_parquet(target / "items.parquet")
-PYTHON
-prepare table --input "$joined/interactions.parquet" --item_column text_id --timestamp_column timestamp \
-  --items "$joined/items.parquet" --id_column text_id --name complete-journey
+source="$data/complete-journey"
+prepare table --input "$source/interactions.parquet" --timestamp_column timestamp --items "$source/items.parquet" \
+  --id_column item_id --merge_by text_id --attributes title,text --name complete-journey
 latest=(--item_start_position -402)  # every model is trained and tested on each user's last 402 events alone
 baselines complete-journey "${latest[@]}"
 train Baselines --dataset complete-journey --baseline favourites "${latest[@]}"
