@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/env.sh"
 if [ $# = 0 ]; then
   [ -d "$ROOT/data/comments-demo" ] || "$PYTHON" "$ROOT/scripts/prepare.py" comments-demo
-  set -- --dataset comments-demo --num_epochs 10 --overwrite
+  set -- --dataset comments-demo --num_epochs 4 --overwrite
   say_demonstration LSVCR/finetune.sh "$@"
 fi
 if [ -n "${TASK:-}" ]; then set -- --task "$TASK" "$@"; fi
