@@ -55,7 +55,7 @@ def run_baseline(config: Config) -> None:
         eval_lengths=ranking.count_tokens,
         eval_max_tokens=MAX_TOKENS,
     )
-    scores = choose_half_life(config, ranking.module, data, count(config, ranking.module, split.train))
+    scores = choose_half_life(config, ranking.module, data, count(ranking.module, split.train))
     with write_atomically(run.folder / "checkpoints" / "best.ckpt") as file:
         torch.save({"state_dict": ranking.module.state_dict()}, file)
     record = RunRecord(run.folder, config.training)
@@ -73,7 +73,7 @@ def make_ranking(config: Config, num_items: int) -> Recommender:
     return Recommender(same, no_events, lambda histories: np.full(len(histories), MAX_TOKENS // USERS_PER_BATCH))
 
 
-def count(config: Config, module: NextItemModule, train: Histories) -> Callable[[float | None], None]:
+def count(module: NextItemModule, train: Histories) -> Callable[[float | None], None]:
     """Return what lets a module rank by training events under a half-life, a share of the greatest age."""
     if isinstance(module, Favourites):
         counts, longest = train.item_counts(module.num_items), int(train.lengths.max())

@@ -17,10 +17,12 @@ from LSVCR.model import Inputs
 from LSVCR.options import Config
 from seqrec.basics.draws import RowDraws
 from seqrec.basics.errors import UserError
+from seqrec.basics.ranges import ranges
 from seqrec.data.batches import BatchKey
-from seqrec.data.comment_cases import CaseSplit, CommentCases, Entries, find_entries, split_cases
+from seqrec.data.comment_cases import CaseSplit, CommentCases, Entries, split_cases, taken_comments
 from seqrec.data.comments import Comments
 from seqrec.data.dataset import Histories
+from seqrec.data.protocol import CANDIDATE_SEED
 from seqrec.nn.ragged import cut_by_length, longest_first, make_layout
 
 HOT = 3
@@ -81,11 +83,7 @@ class Streams:
             hot = self.hot[videos, draws.integers(0, known, lengths[0])]
         bounds = self.entries.bounds
         counts = np.where(rows[1] < 0, 0, bounds[rows[1] + 1] - bounds[rows[1]])
-        ends = np.cumsum(counts)
-        events = np.arange(int(counts.sum())) + np.repeat(
-            np.where(rows[1] < 0, 0, bounds[rows[1]]) - ends + counts, counts
-        )
-        taken = self.comments.own.items[events].astype(np.int64)
+        taken = self.comments.own.items[ranges(bounds[rows[1]], counts)].astype(np.int64)
         known_comments, places = np.unique(np.concatenate([[0], hot, taken]), return_inverse=True)
         cuts = cut_by_length(lengths[0])
         alone = None if watched is None else make_layout(np.ones_like(lengths[0]), cuts)
@@ -118,8 +116,7 @@ class Streams:
         return _before(dataset.offsets, dataset.timestamps, np.where(there, moments.users, -1), moments.times)
 
     def _entries(self, moments: Moments) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        last = self.comments.times[self.entries.bounds[1:] - 1]
-        return _before(self.entries.offsets, last, moments.users, moments.times)
+        return _before(self.entries.offsets, self.entries.last_times, moments.users, moments.times)
 
 
 def _before(
@@ -141,27 +138,21 @@ def _latest(start: NDArray[np.int64], end: NDArray[np.int64], most: int) -> tupl
     """Return the rows of the latest events of each history and how many these are; one row, -1, of an empty one."""
     lengths = np.minimum(end - start, most)
     shown = np.maximum(lengths, 1)
-    bounds = np.cumsum(shown)
-    rows = np.arange(int(bounds[-1])) + np.repeat(end - lengths - bounds + shown, shown)
+    rows = ranges(end - lengths, shown)
     rows[np.repeat(lengths, shown) == 0] = -1
     return rows, shown
 
 
 def _places(lengths: NDArray[np.int64]) -> Tensor:
-    ends = np.cumsum(lengths)
-    return torch.from_numpy(np.arange(int(ends[-1])) - np.repeat(ends - lengths, lengths))
+    return torch.from_numpy(ranges(np.zeros_like(lengths), lengths))
 
 
 def popular_comments(comments: Comments, cases: CommentCases) -> NDArray[np.int64]:
     """Return the comments of each item that training cases took up most often, (N+1, HOT), 0 for none."""
-    entries, N = cases.entries, comments.dataset.num_items
-    counts = np.zeros(comments.own.num_items + 1, dtype=np.int64)
-    lengths = entries.bounds[cases.rows + 1] - entries.bounds[cases.rows]
-    ends = np.cumsum(lengths)
-    events = np.arange(int(lengths.sum())) + np.repeat(entries.bounds[cases.rows] - ends + lengths, lengths)
-    np.add.at(counts, comments.own.items[events], 1)
+    _, taken = taken_comments(comments, cases.entries, cases.rows)
+    counts = np.bincount(taken, minlength=comments.own.num_items + 1)
     order = np.lexsort((-counts[1:], comments.under[1:])) + 1  # earlier ones first where these are equal
-    firsts, found = comments.firsts, np.zeros((N + 1, HOT), dtype=np.int64)
+    firsts, found = comments.firsts, np.zeros((comments.dataset.num_items + 1, HOT), dtype=np.int64)
     for rank in range(HOT):
         place = firsts[:-1] + rank
         there = place < firsts[1:]
@@ -177,9 +168,9 @@ def open_streams(comments: Comments, config: Config, vectors: NDArray[np.float32
     """
     if comments.dataset.timestamps is None:
         raise UserError(f"{comments.dataset.path} has no timestamps, only order: two histories can't be told in time")
-    cases = split_cases(comments, config.max_candidate_num, config.protocol.candidate_seed)
+    cases = split_cases(comments, config.max_candidate_num, CANDIDATE_SEED)
     hot = popular_comments(comments, cases.train)
-    return Streams(comments, find_entries(comments), hot, vectors, config.model.maxlen), cases
+    return Streams(comments, cases.train.entries, hot, vectors, config.model.maxlen), cases
 
 
 def moments_of(histories: Histories, rows: NDArray[np.int64], comments: Comments) -> Moments:
@@ -205,8 +196,7 @@ class VideoCases(Dataset[VideoBatch]):
 
     def __init__(self, streams: Streams, train: Histories, seed: int) -> None:
         lengths = np.maximum(train.lengths - 1, 0)
-        ends = np.cumsum(lengths)
-        self.at = np.arange(int(lengths.sum())) + np.repeat(train.starts + 1 - ends + lengths, lengths)
+        self.at = ranges(train.starts + 1, lengths)
         if not len(self.at):
             raise UserError("no user has 2 videos to train on: prepare a larger dataset")
         times = streams.comments.dataset.timestamps
@@ -271,8 +261,8 @@ class CommentDataset(Dataset[CommentBatch]):
             draws = RowDraws(*drawn_by, "comments")
             owner = np.repeat(np.arange(len(rows)), lengths)
             order = np.lexsort((draws.uniform(lengths), ~relevant, owner))
-            ends, taken = np.cumsum(lengths), np.bincount(owner[relevant], minlength=len(rows))
-            place = np.arange(len(order)) - np.repeat(ends - lengths, lengths)  # taken ones stand first
+            taken = np.bincount(owner[relevant], minlength=len(rows))
+            place = ranges(np.zeros_like(lengths), lengths)  # taken ones stand first
             chosen = order[(place == 0) | ((place >= taken[owner]) & (place < (taken + self.negatives)[owner]))]
             comments, relevant = comments[chosen], relevant[chosen]
             lengths = np.bincount(owner[chosen], minlength=len(rows))
@@ -280,8 +270,7 @@ class CommentDataset(Dataset[CommentBatch]):
         watched = self.cases.entries.items[self.cases.rows[rows]]
         known, places = np.unique(comments, return_inverse=True)
         assert streams.vectors is not None
-        counts = self.firsts[rows + 1] - self.firsts[rows]
-        spans = np.arange(int(counts.sum())) + np.repeat(self.firsts[rows + 1] - np.cumsum(counts), counts)
+        spans = ranges(self.firsts[rows], self.firsts[rows + 1] - self.firsts[rows])
         return CommentBatch(
             inputs=streams.read(moments, drawn_by, watched),
             candidates=torch.from_numpy(places),

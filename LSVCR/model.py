@@ -37,9 +37,9 @@ class Inputs(NamedTuple):
     texts: Tensor | None
     """(M, W) text vectors of comments, row 0 zero; None without texts."""
     watched: Tensor | None
-    """(B,) int64 item whose comments are asked for, and where its own layout."""
+    """(B,) int64 item whose comments are asked for, if they are."""
     alone: Layout | None
-    """One row for each user."""
+    """Of `watched`: one row for each user."""
     order: Tensor
     """(B,) int64 puts results back into the batch's order."""
 

@@ -57,8 +57,7 @@ class CommentProtocol(EvaluationProtocol):
     @property
     def record(self) -> dict[str, Any]:
         """Return everything that decides a run's ranks, as the run records it."""
-        # A slotted dataclass is made anew, so that `super()` without arguments does not find it.
-        plain = EvaluationProtocol(candidate_seed=self.candidate_seed, sample_size=self.max_candidate_num)
+        plain = EvaluationProtocol(sample_size=self.max_candidate_num)
         return plain.record | {"relevant": "all", "ranked": "comments"}
 
 
@@ -223,9 +222,7 @@ def train(config: Config) -> None:
     comments = load_comments(dataset)
     protocol = config.protocol
     if config.task == "CommRank":
-        protocol = CommentProtocol(
-            candidate_seed=protocol.candidate_seed, sample_size=-1, max_candidate_num=config.max_candidate_num
-        )
+        protocol = CommentProtocol(max_candidate_num=config.max_candidate_num)
     name = f"{config.task.lower()}-{config.text}"
     run = RunFolder("LSVCR", dataset, name, config.training, protocol)
     split = config.protocol.hold_out(dataset)

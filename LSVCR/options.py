@@ -1,6 +1,6 @@
 """The flags of LSVCR's models."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ import tyro
 from seqrec.basics.checks import require_above, require_at_least
 from seqrec.basics.errors import UserError
 from seqrec.basics.paths import ROOT
-from seqrec.data.protocol import EvaluationProtocol
+from seqrec.data.protocol import WINDOW, EvaluationProtocol
 from seqrec.data.vectors import NONE
 from seqrec.nn.blocks import check_sizes
 from seqrec.nn.optimization import Schedule
@@ -92,7 +92,17 @@ class Config:
         require_at_least(2, self, "max_candidate_num")
         if self.model.disable_id and self.text == NONE:
             raise UserError("--disable_id leaves texts alone, and --text none has none: give --text NAME")
-        if self.protocol.split != "leave_one_out":
-            raise UserError(f"--split {self.protocol.split}: cases are held out by leave_one_out alone")
-        if self.task == "CommRank" and (self.protocol.sample_size > 0 or self.protocol.filter_seen):
-            raise UserError("--sample_size and --filter_seen are for --task Rec: comments have --max_candidate_num")
+        protocol = self.protocol
+        if protocol.split != "leave_one_out" or any(
+            getattr(protocol, name) not in (0, usual) for name, usual in WINDOW.items()
+        ):
+            raise UserError(
+                "cases are held out by --split leave_one_out alone, of all events: drop --last_k_eval_test, "
+                "--item_start_position and --item_end_position"
+            )
+        plain = EvaluationProtocol(metric_ks=protocol.metric_ks), None
+        if self.task == "CommRank" and (replace(protocol, item_end_position=None), self.training.valid_users) != plain:
+            raise UserError(
+                "--sample_size, --candidates, --filter_seen and --valid_users are for --task Rec: comments have "
+                "--max_candidate_num"
+            )

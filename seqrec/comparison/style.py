@@ -10,6 +10,12 @@ OTHER_COLOURS = ("#cc79a7", "#56b4e9", "#d55e00")
 def describe_protocol(table: ResultTable) -> str:
     """Return in one sentence what was ranked against what, for whom."""
     protocol = table.protocol
+    if protocol.get("ranked") == "comments":
+        most = protocol["sample_size"]
+        return (
+            f"{table.users:,} users; the comments that each took up last are ranked among those that stood under the "
+            f"video before, {most:,} at most."
+        )
     k: int = protocol.get("last_k_eval_test", 2)
     begin, end = protocol.get("item_start_position", 0), protocol.get("item_end_position")
     used = f", of items {begin}:{'' if end is None else end}," if (begin, end) != (0, None) else ""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqrec.basics.draws import RowDraws
+from seqrec.basics.ranges import ranges
 from seqrec.data.comments import Comments
 
 DAY = 86_400
@@ -28,22 +29,65 @@ class Entries:
     """(m,) item under which the comments stand."""
     times: NDArray[np.int64]
     """(m,) seconds of the first event."""
+    last_times: NDArray[np.int64]
+    """(m,) seconds of the last event."""
     bounds: NDArray[np.int64]
     """(m+1,): entry i has the events with comments bounds[i]:bounds[i+1]."""
     offsets: NDArray[np.int64]
     """(V+1,): user v has the entries offsets[v]:offsets[v+1]."""
+    firsts: NDArray[np.int64]
+    """(m,) first comment under the item."""
+    counts: NDArray[np.int64]
+    """(m,) comments from there on that stood there before the first event."""
 
 
 def find_entries(comments: Comments) -> Entries:
-    """Return the entries of a dataset's comments."""
+    """Return the entries of a dataset's comments.
+
+    Where the source does not say when comments appeared, all of an item's stood there before.
+    """
     own = comments.own
     owner = np.repeat(np.arange(own.num_users), np.diff(own.offsets))
     items, times = comments.under[own.items].astype(np.int64), comments.times
     begins = np.ones(len(owner), dtype=bool)
     begins[1:] = (np.diff(owner) != 0) | (np.diff(items) != 0) | (np.diff(times) > DAY)
     starts = np.flatnonzero(begins)
-    offsets = np.searchsorted(owner[starts], np.arange(own.num_users + 1))
-    return Entries(owner[starts], items[starts], times[starts], np.append(starts, len(owner)), offsets)
+    bounds = np.append(starts, len(owner))
+    first, counts = _standing(comments, items[starts], times[starts])
+    return Entries(
+        users=owner[starts],
+        items=items[starts],
+        times=times[starts],
+        last_times=times[bounds[1:] - 1],
+        bounds=bounds,
+        offsets=np.searchsorted(owner[starts], np.arange(own.num_users + 1)),
+        firsts=first,
+        counts=counts,
+    )
+
+
+def _standing(
+    comments: Comments, items: NDArray[np.int64], times: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first comment of each item and the number of those that stood under it before a time."""
+    first, end = comments.firsts[items], comments.firsts[items + 1]
+    if comments.published is None:
+        return first, end - first
+    # Comments are sorted by item and time, so one search finds the place among both.
+    low = min(0, int(comments.published.min()), int(times.min(initial=0)))
+    span = max(int(comments.published.max()), int(times.max(initial=0))) + 1 - low
+    keys = comments.under.astype(np.int64) * span + comments.published - low
+    place = np.searchsorted(keys, items * span + times - low)
+    return first, np.clip(place, first, end) - first
+
+
+def taken_comments(
+    comments: Comments, entries: Entries, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the events with comments of some entries: the place of the entry in `rows`, and the comment."""
+    lengths = entries.bounds[rows + 1] - entries.bounds[rows]
+    events = ranges(entries.bounds[rows], lengths)
+    return np.repeat(np.arange(len(rows)), lengths), comments.own.items[events].astype(np.int64)
 
 
 class Candidates(NamedTuple):
@@ -81,53 +125,22 @@ class CommentCases:
     def candidates(self, chosen: NDArray[np.int64]) -> Candidates:
         """Return the candidates of some (B,) cases: a case has the same ones at any time and in any batch."""
         rows = self.rows[chosen]
-        first, counts = candidate_ranges(self.comments, self.entries, rows)
-        bounds = np.cumsum(counts)
-        owner = np.repeat(np.arange(len(rows)), counts)
-        place = np.arange(int(counts.sum())) - np.repeat(bounds - counts, counts)
-        found = np.repeat(first, counts) + place
+        first, counts = self.entries.firsts[rows], self.entries.counts[rows]
+        owner, found = np.repeat(np.arange(len(rows)), counts), ranges(first, counts)
         relevant = np.zeros(len(found), dtype=bool)
-        case, taken = _taken(self.comments, self.entries, rows)
+        case, taken = taken_comments(self.comments, self.entries, rows)
         inside = (taken >= first[case]) & (taken < first[case] + counts[case])
-        relevant[(bounds - counts)[case[inside]] + (taken - first[case])[inside]] = True
+        shift = np.cumsum(counts) - counts - first  # from a comment to its place
+        relevant[(taken + shift[case])[inside]] = True
         if (counts <= self.limit).all():
             return Candidates(found, counts, relevant)
         keys = RowDraws(self.seed, 0, rows, "comment candidates").uniform(counts)
         keys[relevant] = -1
         order = np.lexsort((keys, owner))
         kept = np.zeros(len(found), dtype=bool)
-        kept[order] = place < self.limit
+        kept[order] = ranges(np.zeros_like(counts), counts) < self.limit
         kept |= relevant
         return Candidates(found[kept], np.bincount(owner[kept], minlength=len(rows)), relevant[kept])
-
-
-def candidate_ranges(
-    comments: Comments, entries: Entries, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the first comment and the number of those that stood under an entry's item before its first event.
-
-    Where the source does not say when comments appeared, these are all of the item's.
-    """
-    firsts, items = comments.firsts, entries.items[rows]
-    first, end = firsts[items], firsts[items + 1]
-    if comments.published is None:
-        return first, end - first
-    # Comments are sorted by item and time, so one search finds the place among both.
-    scale = int(max(comments.published.max(), entries.times.max(initial=0))) + 1
-    low = min(0, int(comments.published.min()), int(entries.times.min(initial=0)))
-    keys = comments.under.astype(np.int64) * (scale - low) + comments.published - low
-    place = np.searchsorted(keys, items * (scale - low) + entries.times[rows] - low)
-    return first, np.clip(place, first, end) - first
-
-
-def _taken(
-    comments: Comments, entries: Entries, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the events with comments of some entries: the place of the entry, and the comment."""
-    lengths = entries.bounds[rows + 1] - entries.bounds[rows]
-    ends = np.cumsum(lengths)
-    events = np.arange(int(lengths.sum())) + np.repeat(entries.bounds[rows] - ends + lengths, lengths)
-    return np.repeat(np.arange(len(rows)), lengths), comments.own.items[events].astype(np.int64)
 
 
 class CaseSplit(NamedTuple):
@@ -150,9 +163,8 @@ def split_cases(comments: Comments, limit: int = 100, seed: int = 0) -> CaseSpli
         seed: Of the draw where there are more.
     """
     entries = find_entries(comments)
-    every = np.arange(len(entries.users))
-    first, counts = candidate_ranges(comments, entries, every)
-    case, taken = _taken(comments, entries, every)
+    every, first, counts = np.arange(len(entries.users)), entries.firsts, entries.counts
+    case, taken = taken_comments(comments, entries, every)
     inside = (taken >= first[case]) & (taken < first[case] + counts[case])
     pairs = np.unique(np.stack([case[inside], taken[inside]]), axis=1)
     hits = np.bincount(pairs[0], minlength=len(every))

@@ -127,22 +127,34 @@ def write_comments(
             item = times.filter(pl.col("published").is_null())["item"][0]
             raise UserError(f"{raw.origin}: {missing:,} items have no time of publication, such as {item!r}")
         beside["item_published"] = np.append(0, times["published"].to_numpy()).astype(np.int64)
+    _write(folder, name, kept, people, arrays, beside)
+
+
+def _write(
+    folder: Path,
+    name: str,
+    comments: pl.DataFrame,
+    people: pl.DataFrame,
+    arrays: dict[str, NDArray[Any]],
+    beside: dict[str, NDArray[Any]],
+) -> None:
+    """Write the dataset of comments: its tables, its sequences, and the arrays beside them."""
     (folder / "sequences").mkdir(parents=True)
     for place, array in ({f"sequences/{key}": array for key, array in arrays.items()} | beside).items():
         with write_atomically(folder / f"{place}.npy") as file:
             np.save(file, array)
-    write_table(kept.select("raw_id", "text"), "item", 1, folder / "items.parquet")
+    write_table(comments.select("raw_id", "text"), "item", 1, folder / "items.parquet")
     write_table(people, "user", 0, folder / "users.parquet")
     manifest = {
         "format": FORMAT,
         "name": name,
         "num_users": len(people),
-        "num_items": len(kept),
-        "num_interactions": len(events),
+        "num_items": len(comments),
+        "num_interactions": len(arrays["items"]),
         "attributes": ["text"],
         "has_timestamps": True,
         "source": {"kind": "comments"},
-        "item_ids_sha256": hash_item_ids(kept["raw_id"].to_list()),
+        "item_ids_sha256": hash_item_ids(comments["raw_id"].to_list()),
         "sequences_sha256": hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest(),
         "beside": {key: hashlib.sha256(array.tobytes()).hexdigest() for key, array in beside.items()},
     }

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqrec.basics.errors import UserError
+from seqrec.basics.ranges import ranges
 from seqrec.nn.ragged import Layout, cut_by_length, make_layout, mix, repeat_heads
 
 
@@ -201,7 +202,7 @@ def newest_events(rows: Rows, lengths: NDArray[np.int64], window: Window) -> Seg
     bounds = cut_by_length(recent)
     return Segments(
         torch.from_numpy(ends - 1),
-        torch.from_numpy(_after(rows.tokens.numpy(), _ranges(ends - recent, recent), recent)),
+        torch.from_numpy(_after(rows.tokens.numpy(), ranges(ends - recent, recent), recent)),
         make_layout(np.ones_like(recent), bounds),
         make_layout(recent + rows.tokens.shape[1], bounds),
         is_causal=False,
@@ -210,7 +211,7 @@ def newest_events(rows: Rows, lengths: NDArray[np.int64], window: Window) -> Seg
 
 def _places(lengths: NDArray[np.int64], window: Window) -> NDArray[np.int64]:
     """Return the places of the events of histories, whose newest stands in the last slot."""
-    slot = _ranges(window.length - lengths, lengths)
+    slot = ranges(window.length - lengths, lengths)
     offsets = [group.offset for group in window.groups]
     before = np.cumsum([0, *(group.size for group in window.groups)])
     return np.asarray(slot + before[np.searchsorted(offsets, slot, side="right")])
@@ -229,7 +230,7 @@ def _all_segments(
         users = np.flatnonzero(extent[:, g])
         users = users[np.argsort(-extent[users, g], kind="stable")]
         length, total = extent[users, g], sum(map(len, lengths))
-        own = _ranges(starts[users, g], length)
+        own = ranges(starts[users, g], length)
         queries.append(own)
         keys.append(_after(tokens[users, :prefix], own, length))
         lengths.append(length)
@@ -242,13 +243,6 @@ def _all_segments(
         make_layout(np.concatenate(seen), bounds),
         is_causal=True,
     )
-
-
-def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return starts[i], starts[i] + 1, ... of each length, one range after another."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - ends + lengths, lengths)
 
 
 def _after(tokens: NDArray[np.int64], own: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -367,7 +367,13 @@ def test_comments_are_ranked_as_one_by_one(comments: Comments, tmp_path: Path) -
     [
         ({"text": "none", "model": ModelOptions(disable_id=True)}, "--disable_id leaves texts alone"),
         ({"task": "CommRank", "protocol": replace(Config().protocol, filter_seen=True)}, "are for --task Rec"),
-        ({"protocol": replace(Config().protocol, split="users")}, "held out by leave_one_out alone"),
+        (
+            {"task": "CommRank", "training": replace(Config().training, valid_users=9)},
+            "--valid_users are for --task Rec",
+        ),
+        ({"protocol": replace(Config().protocol, split="users")}, "held out by --split leave_one_out alone"),
+        ({"protocol": replace(Config().protocol, item_start_position=-9)}, "drop --last_k_eval_test"),
+        ({"protocol": replace(Config().protocol, last_k_eval_test=4)}, "drop --last_k_eval_test"),
         ({"max_candidate_num": 1}, "max_candidate_num"),
     ],
 )
