@@ -47,6 +47,53 @@ class DrawnBy(NamedTuple):
     rows: NDArray[np.int64]
 
 
+class Found(NamedTuple):
+    """The rows of both histories of users, longest history of videos first."""
+
+    order: NDArray[np.int64]
+    """(B,) place i holds user order[i] of the batch."""
+    lengths: tuple[NDArray[np.int64], NDArray[np.int64]]
+    """(B,) rows of each history, at least 1."""
+    videos: NDArray[np.int64]
+    """(P,) items; 0 for an empty history, as in the next one."""
+    entries: NDArray[np.int64]
+    """(Q,) items."""
+    taken: NDArray[np.int64]
+    """(R,) comments."""
+    owner: NDArray[np.int64]
+    """(R,) entry of each."""
+
+    def inputs(
+        self,
+        hot: NDArray[np.int64],
+        vectors: NDArray[np.float32] | None,
+        watched: NDArray[np.int64] | None = None,
+    ) -> Inputs:
+        """Return what the model reads.
+
+        Args:
+            hot: (P,) the comment that stands for each video.
+            vectors: (C+1, W) text vectors of comments.
+            watched: (B,) items in the batch's order, whose comments are asked for.
+        """
+        known, places = np.unique(np.concatenate([[0], hot, self.taken]), return_inverse=True)
+        cuts = cut_by_length(self.lengths[0])
+        alone = None if watched is None else make_layout(np.ones_like(self.order), cuts)
+        return Inputs(
+            videos=torch.from_numpy(self.videos),
+            hot=torch.from_numpy(places[1 : 1 + len(hot)]),
+            entries=torch.from_numpy(self.entries),
+            taken=torch.from_numpy(places[1 + len(hot) :]),
+            owner=torch.from_numpy(self.owner),
+            places=(_places(self.lengths[0]), _places(self.lengths[1])),
+            layouts=(make_layout(self.lengths[0], cuts), make_layout(self.lengths[1], cuts)),
+            texts=None if vectors is None else torch.from_numpy(np.asarray(vectors[known])),
+            watched=None if watched is None else torch.from_numpy(watched[self.order]),
+            alone=alone,
+            order=torch.from_numpy(np.argsort(self.order)),
+        )
+
+
 @dataclass(slots=True)
 class Streams:
     """Both streams of events of a dataset, and the popular comments of each item."""
@@ -59,48 +106,40 @@ class Streams:
     """(C+1, W) text vectors of comments."""
     maxlen: int
 
-    def read(
-        self, moments: Moments, drawn_by: DrawnBy | None = None, watched: NDArray[np.int64] | None = None
-    ) -> Inputs:
-        """Return the latest videos and entries of users before some moments.
-
-        Args:
-            moments: Of the cases.
-            drawn_by: In training, what decides the draw of the comment that stands for a video.
-            watched: (n,) the item whose comments are asked for.
-        """
+    def find(self, moments: Moments) -> Found:
+        """Return the latest videos and entries of users before some moments."""
         video_stretch, entry_stretch = self._videos(moments), self._entries(moments)
         order = longest_first(np.minimum(video_stretch[1] - video_stretch[0], self.maxlen))
         rows, lengths = zip(*(_latest(start[order], end[order], self.maxlen) for start, end in
                               (video_stretch, entry_stretch)), strict=True)  # fmt: skip
-        dataset = self.comments.dataset
-        videos = np.where(rows[0] < 0, 0, dataset.items[rows[0]]).astype(np.int64)
-        entries = np.where(rows[1] < 0, 0, self.entries.items[rows[1]])
-        hot = self.hot[videos, 0]
-        if drawn_by is not None:
-            known = np.maximum((self.hot[videos] > 0).sum(axis=1), 1)
-            draws = RowDraws(drawn_by.seed, drawn_by.epoch, drawn_by.rows[order], "hot comments")
-            hot = self.hot[videos, draws.integers(0, known, lengths[0])]
-        bounds = self.entries.bounds
+        dataset, bounds = self.comments.dataset, self.entries.bounds
         counts = np.where(rows[1] < 0, 0, bounds[rows[1] + 1] - bounds[rows[1]])
-        taken = self.comments.own.items[ranges(bounds[rows[1]], counts)].astype(np.int64)
-        known_comments, places = np.unique(np.concatenate([[0], hot, taken]), return_inverse=True)
-        cuts = cut_by_length(lengths[0])
-        alone = None if watched is None else make_layout(np.ones_like(lengths[0]), cuts)
-        texts = None if self.vectors is None else torch.from_numpy(np.asarray(self.vectors[known_comments]))
-        return Inputs(
-            videos=torch.from_numpy(videos),
-            hot=torch.from_numpy(places[1 : 1 + len(hot)]),
-            entries=torch.from_numpy(entries),
-            taken=torch.from_numpy(places[1 + len(hot) :]),
-            owner=torch.from_numpy(np.repeat(np.arange(len(entries)), counts)),
-            places=(_places(lengths[0]), _places(lengths[1])),
-            layouts=(make_layout(lengths[0], cuts), make_layout(lengths[1], cuts)),
-            texts=texts,
-            watched=None if watched is None else torch.from_numpy(watched[order]),
-            alone=alone,
-            order=torch.from_numpy(np.argsort(order)),
+        return Found(
+            order=order,
+            lengths=lengths,
+            videos=np.where(rows[0] < 0, 0, dataset.items[rows[0]]).astype(np.int64),
+            entries=np.where(rows[1] < 0, 0, self.entries.items[rows[1]]),
+            taken=self.comments.own.items[ranges(bounds[rows[1]], counts)].astype(np.int64),
+            owner=np.repeat(np.arange(len(rows[1])), counts),
         )
+
+    def read(
+        self, moments: Moments, drawn_by: DrawnBy | None = None, watched: NDArray[np.int64] | None = None
+    ) -> Inputs:
+        """Return what the model reads of users before some moments.
+
+        Args:
+            moments: Of the cases.
+            drawn_by: In training, what decides the draw of the comment that stands for a video.
+            watched: (B,) the item whose comments are asked for.
+        """
+        found = self.find(moments)
+        hot = self.hot[found.videos, 0]
+        if drawn_by is not None:
+            known = np.maximum((self.hot[found.videos] > 0).sum(axis=1), 1)
+            draws = RowDraws(drawn_by.seed, drawn_by.epoch, drawn_by.rows[found.order], "hot comments")
+            hot = self.hot[found.videos, draws.integers(0, known, found.lengths[0])]
+        return found.inputs(hot, self.vectors, watched)
 
     def count_rows(self, moments: Moments) -> NDArray[np.int64]:
         """Return (n,) number of rows that are read of both histories."""
@@ -147,13 +186,13 @@ def _places(lengths: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(ranges(np.zeros_like(lengths), lengths))
 
 
-def popular_comments(comments: Comments, cases: CommentCases) -> NDArray[np.int64]:
-    """Return the comments of each item that training cases took up most often, (N+1, HOT), 0 for none."""
+def popular_comments(comments: Comments, cases: CommentCases, most: int = HOT) -> NDArray[np.int64]:
+    """Return the comments of each item that training cases took up most often, (N+1, `most`), 0 for none."""
     _, taken = taken_comments(comments, cases.entries, cases.rows)
     counts = np.bincount(taken, minlength=comments.own.num_items + 1)
     order = np.lexsort((-counts[1:], comments.under[1:])) + 1  # earlier ones first where these are equal
-    firsts, found = comments.firsts, np.zeros((comments.dataset.num_items + 1, HOT), dtype=np.int64)
-    for rank in range(HOT):
+    firsts, found = comments.firsts, np.zeros((comments.dataset.num_items + 1, most), dtype=np.int64)
+    for rank in range(most):
         place = firsts[:-1] + rank
         there = place < firsts[1:]
         found[there, rank] = order[place[there] - 1]

@@ -42,6 +42,8 @@ class Inputs(NamedTuple):
     """Of `watched`: one row for each user."""
     order: Tensor
     """(B,) int64 puts results back into the batch's order."""
+    titles: tuple[Tensor, Tensor] | None = None
+    """(K,) int64 items, ascending, and their (K, W) text vectors, where these are not the model's own."""
 
 
 class PostNormBlock(AttentionBlock):
@@ -139,28 +141,47 @@ class QueryReadout(AttentionBlock):
 
 
 class SRModel(nn.Module):
-    """The sequential recommender for one task, with the parts that it uses alone."""
+    """The sequential recommender, with the parts that its tasks use alone."""
 
     titles: Tensor | None
 
-    def __init__(self, num_items: int, options: ModelOptions, task: Task, titles: Tensor | None = None) -> None:
-        """Take N, and the (N+1, W) text vectors of videos if there are texts."""
+    def __init__(
+        self,
+        num_items: int,
+        options: ModelOptions,
+        tasks: tuple[Task, ...],
+        titles: Tensor | None = None,
+        text_width: int | None = None,
+    ) -> None:
+        """Build it.
+
+        Args:
+            num_items: N.
+            options: The architecture.
+            tasks: What it is for.
+            titles: (N+1, W) text vectors of videos, if it keeps them.
+            text_width: W, if it does not; None if there are no texts, either.
+        """
         super().__init__()
         width = options.hidden_units
-        self.options, self.task, self.num_items = options, task, num_items
+        self.options, self.num_items = options, num_items
         self.ids = None if options.disable_id else nn.Embedding(num_items + 1, width, padding_idx=0)
         self.gate = None if options.disable_id else nn.Parameter(torch.ones(()))
         self.register_buffer("titles", titles, persistent=False)
         self.text_mlp: nn.Module = nn.Identity()
-        if titles is not None:
-            wide, narrow = titles.shape[1], options.llm_emb_size
+        wide, narrow = text_width if titles is None else titles.shape[1], options.llm_emb_size
+        if wide is not None:
             if wide > narrow:
                 self.text_mlp = nn.Sequential(nn.Linear(wide, wide // 4), nn.GELU(), nn.Linear(wide // 4, narrow))
             self.adapter = nn.Linear(min(wide, narrow), width, bias=False)
             self.merge = nn.Linear(2 * width, width)
         self.video_history, self.comment_history = History(options), History(options)
-        self.mixing = Mixing(options)
-        self.readout = AdditiveReadout(width, options.dropout_rate) if task == "Rec" else QueryReadout(options)
+        self.mixing = nn.ModuleDict({task: Mixing(options) for task in tasks})
+        self.readout = nn.ModuleDict()
+        if "Rec" in tasks:
+            self.readout["Rec"] = AdditiveReadout(width, options.dropout_rate)
+        if "CommRank" in tasks:
+            self.readout["CommRank"] = QueryReadout(options)
         for part in self.modules():
             if isinstance(part, nn.Linear | nn.Embedding):
                 nn.init.normal_(part.weight, std=0.02)
@@ -175,25 +196,32 @@ class SRModel(nn.Module):
         adapted: Tensor = self.adapter(self.text_mlp(vectors))
         return adapted
 
+    def titles_of(self, items: Tensor, inputs: Inputs) -> Tensor:
+        """Return the (n, D) texts of (n,) items that occur in the inputs."""
+        if inputs.titles is not None:
+            known, vectors = inputs.titles
+            return self.text(vectors)[torch.searchsorted(known, items)]
+        assert self.titles is not None
+        items, places = items.unique(return_inverse=True)
+        return self.text(self.titles[items])[places]
+
     def merged_texts(self, inputs: Inputs) -> tuple[Tensor, Tensor] | None:
         """Return what the texts say of the rows of each history, (P, D) and (Q, D); None without texts."""
         if inputs.texts is None:
             return None
-        assert self.titles is not None
         comments = F.pad(self.text(inputs.texts[1:]), (0, 0, 1, 0))  # no comment says nothing
         # The adapter is linear, and the comments of an entry have one mean.
         total = comments.new_zeros(len(inputs.entries), comments.shape[1])
         total = total.index_add(0, inputs.owner, comments[inputs.taken])
         counts = torch.bincount(inputs.owner, minlength=len(inputs.entries)).clamp(min=1)
-        items, places = torch.cat([inputs.videos, inputs.entries]).unique(return_inverse=True)
-        titles = self.text(self.titles[items])[places]
+        titles = self.titles_of(torch.cat([inputs.videos, inputs.entries]), inputs)
         others = torch.cat([comments[inputs.hot], total / counts[:, None]])
         merged = self.merge(torch.cat([titles, others], dim=1))
         videos, entries = merged.split([len(inputs.videos), len(inputs.entries)])
         return videos, entries
 
-    def forward(self, inputs: Inputs) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """Return the users' vectors, (B, D) in the batch's order, and what `merged_texts` returns."""
+    def states(self, inputs: Inputs) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+        """Return the states of both histories, (P, D) and (Q, D), each by itself, and what `merged_texts` returns."""
         texts = self.merged_texts(inputs)
         rows = []
         for number, items in enumerate((inputs.videos, inputs.entries)):
@@ -205,13 +233,45 @@ class SRModel(nn.Module):
         assert rows[0] is not None and rows[1] is not None
         p = self.video_history(rows[0], inputs.videos, inputs.places[0], videos)
         c = self.comment_history(rows[1], inputs.entries, inputs.places[1], entries)
-        if self.task == "Rec":
-            user: Tensor = self.readout(self.mixing(p, c, videos, entries), videos)
+        return p, c, texts
+
+    def forward(self, inputs: Inputs, task: Task) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Return the users' vectors for a task, (B, D) in the batch's order, and what `merged_texts` returns."""
+        p, c, texts = self.states(inputs)
+        videos, entries = inputs.layouts
+        if task == "Rec":
+            user: Tensor = self.readout["Rec"](self.mixing["Rec"](p, c, videos, entries), videos)
         else:
             assert inputs.watched is not None
-            mixed = self.mixing(c, p, entries, videos)
-            user = self.readout(self.item_vectors(inputs.watched), mixed, entries, inputs.alone)
+            mixed = self.mixing["CommRank"](c, p, entries, videos)
+            user = self.readout["CommRank"](self.item_vectors(inputs.watched), mixed, entries, inputs.alone)
         return user[inputs.order], texts
+
+    def both(self, inputs: Inputs, for_comments: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what each history says of users: the one that the user's task reads first, then the other one.
+
+        Args:
+            inputs: Of a model for both tasks without videos' own vectors.
+            for_comments: (B,) bool in the batch's order, whether a user's task is CommRank.
+
+        Returns:
+            (B, D) and (B, D) in the batch's order.
+        """
+        assert inputs.watched is not None
+        p, c, _ = self.states(inputs)
+        videos, entries = inputs.layouts
+        p, c = self.mixing["Rec"](p, c, videos, entries), self.mixing["CommRank"](c, p, entries, videos)
+        query = self.titles_of(inputs.watched, inputs)
+        of_videos, of_entries = (
+            torch.stack([
+                self.readout["Rec"](states, layout),
+                self.readout["CommRank"](query, states, layout, inputs.alone),
+            ])[:, inputs.order]
+            for states, layout in ((p, videos), (c, entries))
+        )  # (2, B, D) each, by task
+        asks = for_comments[:, None]
+        first = torch.where(asks, of_entries[1], of_videos[0])
+        return first, torch.where(asks, of_videos[1], of_entries[0])
 
     def item_vectors(self, rows: Tensor | None = None) -> Tensor:
         """Return what videos are scored with, (N+1, D), or of some rows alone."""

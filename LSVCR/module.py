@@ -69,7 +69,7 @@ class LSVCRModule(NextItemModule):
         super().__init__(config.protocol.metric_ks)
         self.config, self.streams = config, streams
         given = None if titles is None else torch.from_numpy(np.asarray(titles))
-        self.model = SRModel(streams.comments.dataset.num_items, config.model, config.task, given)
+        self.model = SRModel(streams.comments.dataset.num_items, config.model, (config.task,), given)
 
     def finish(self, loss: Tensor, inputs: Inputs, texts: tuple[Tensor, Tensor] | None, num_counted: int) -> Tensor:
         """Return the loss of a batch with that of ids and texts, of several processes this one's share, and log it."""
@@ -95,7 +95,7 @@ class VideoModule(LSVCRModule):
 
     def user_vectors(self, inputs: Inputs) -> Tensor:
         """Return (B, D): scores are their dot products with the item vectors."""
-        users, _ = self.model(inputs)
+        users, _ = self.model(inputs, "Rec")
         return F.normalize(users, dim=1) / self.config.temperature
 
     def item_vectors(self) -> Tensor:
@@ -112,7 +112,7 @@ class VideoModule(LSVCRModule):
 
     def training_step(self, batch: VideoBatch) -> Tensor:
         """Return the loss over all videos, and that of ids and texts."""
-        users, texts = self.model(batch.inputs)
+        users, texts = self.model(batch.inputs, "Rec")
         hidden, classes = F.normalize(users, dim=1) / self.config.temperature, self.item_vectors()
         none = batch.targets[:0]
         loss = catalogue_loss(LossOptions(), hidden, classes, batch.targets, none, none.float(), self.model.num_items)
@@ -128,7 +128,7 @@ class CommentModule(LSVCRModule):
 
     def scores(self, batch: CommentBatch) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Return the (T,) scores of candidates, and what the model's `merged_texts` returns."""
-        users, texts = self.model(batch.inputs)
+        users, texts = self.model(batch.inputs, "CommRank")
         users = F.normalize(users, dim=1) / self.config.temperature
         comments = F.normalize(self.model.text(batch.vectors), dim=1)
         owner = torch.repeat_interleave(batch.lengths)

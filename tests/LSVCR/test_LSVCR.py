@@ -171,8 +171,12 @@ def post_norm(block: Any, asked: Tensor, seen: Tensor, causal: bool) -> Tensor:
     return out
 
 
-def by_the_equations(model: SRModel, streams: Streams, user: int, time: int, watched: int | None) -> Tensor:
-    """Return a user's vector, (D,), history by history."""
+def by_the_equations(
+    model: SRModel, streams: Streams, user: int, time: int, watched: int | None, of: Task | None = None
+) -> Tensor:
+    """Return a user's vector, (D,), history by history; it is `of` the history that this task reads, or of its own."""
+    task: Task = "Rec" if watched is None else "CommRank"
+    of = of or task
     videos, entries = known_before(streams.comments, user, time)
     videos, entries = videos[-5:], entries[-5:]
 
@@ -200,12 +204,12 @@ def by_the_equations(model: SRModel, streams: Streams, user: int, time: int, wat
         for block in history.blocks:
             x = post_norm(block, x, x, causal=True)
         states.append(x)
-    asking, other = states if watched is None else states[::-1]
-    x = asking
-    for block in model.mixing.blocks:
+    asking, other = states if of == "Rec" else states[::-1]
+    x, mixing = asking, model.mixing[of]
+    for block in mixing.blocks:
         x = post_norm(block, x, other, causal=False)
-    x = model.mixing.out(torch.cat([asking, x], dim=1))
-    readout: Any = model.readout
+    x = mixing.out(torch.cat([asking, x], dim=1))
+    readout: Any = model.readout[task]
     if watched is None:
         weights = readout.score(x)[:, 0].softmax(dim=0)
         mean: Tensor = weights @ x
@@ -233,11 +237,35 @@ def test_the_model_is_its_equations(task: Task, options: dict[str, Any], comment
     watched = rng.integers(1, comments.dataset.num_items + 1, 30) if task == "CommRank" else None
     inputs = streams.read(moments, watched=watched)
     inputs = inputs._replace(texts=None if inputs.texts is None else inputs.texts.double())
-    found, _ = module.model(inputs)
+    found, _ = module.model(inputs, task)
     for number in range(30):
         at = None if watched is None else int(watched[number])
         expected = by_the_equations(module.model, streams, int(moments.users[number]), int(times[number]), at)
         torch.testing.assert_close(found[number], expected)
+
+
+def test_a_model_of_both_tasks_reads_both_histories_of_each_user(comments: Comments) -> None:
+    options = replace(SMALL, disable_id=True)
+    module, _ = opened(comments, config_of(comments, model=options))
+    titles = module.model.titles
+    model = SRModel(comments.dataset.num_items, options, ("Rec", "CommRank"), None, WIDTH).double().eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    assert titles is not None and comments.dataset.timestamps is not None
+    streams, rng = module.streams, np.random.default_rng(1)
+    moments = Moments(rng.integers(0, 60, 20), np.append(rng.choice(comments.dataset.timestamps, 19), 0))
+    watched = np.where(np.arange(20) % 2 == 0, 0, rng.integers(1, comments.dataset.num_items + 1, 20))
+    inputs = streams.read(moments, watched=watched)
+    known = torch.cat([inputs.videos, inputs.entries, torch.from_numpy(watched)]).unique()
+    assert inputs.texts is not None
+    inputs = inputs._replace(texts=inputs.texts.double(), titles=(known, titles[known].double()))
+    first, second = model.both(inputs, torch.from_numpy(watched > 0))
+    model.register_buffer("titles", titles.double(), persistent=False)
+    for number, (user, time) in enumerate(zip(moments.users.tolist(), moments.times.tolist(), strict=True)):
+        at = int(watched[number]) or None
+        own, other = ("Rec", "CommRank") if at is None else ("CommRank", "Rec")
+        torch.testing.assert_close(first[number], by_the_equations(model, streams, user, time, at, own))
+        torch.testing.assert_close(second[number], by_the_equations(model, streams, user, time, at, other))
 
 
 # Losses
