@@ -64,22 +64,18 @@ class Found(NamedTuple):
     """(R,) entry of each."""
 
     def inputs(
-        self,
-        hot: NDArray[np.int64],
-        vectors: NDArray[np.float32] | None,
-        watched: NDArray[np.int64] | None = None,
-    ) -> Inputs:
-        """Return what the model reads.
+        self, hot: NDArray[np.int64], watched: NDArray[np.int64] | None = None
+    ) -> tuple[Inputs, NDArray[np.int64]]:
+        """Return what the model reads but for texts, and the (M,) comments whose vectors the texts are.
 
         Args:
             hot: (P,) the comment that stands for each video.
-            vectors: (C+1, W) text vectors of comments.
             watched: (B,) items in the batch's order, whose comments are asked for.
         """
         known, places = np.unique(np.concatenate([[0], hot, self.taken]), return_inverse=True)
         cuts = cut_by_length(self.lengths[0])
         alone = None if watched is None else make_layout(np.ones_like(self.order), cuts)
-        return Inputs(
+        inputs = Inputs(
             videos=torch.from_numpy(self.videos),
             hot=torch.from_numpy(places[1 : 1 + len(hot)]),
             entries=torch.from_numpy(self.entries),
@@ -87,11 +83,12 @@ class Found(NamedTuple):
             owner=torch.from_numpy(self.owner),
             places=(_places(self.lengths[0]), _places(self.lengths[1])),
             layouts=(make_layout(self.lengths[0], cuts), make_layout(self.lengths[1], cuts)),
-            texts=None if vectors is None else torch.from_numpy(np.asarray(vectors[known])),
+            texts=None,
             watched=None if watched is None else torch.from_numpy(watched[self.order]),
             alone=alone,
             order=torch.from_numpy(np.argsort(self.order)),
         )
+        return inputs, known
 
 
 @dataclass(slots=True)
@@ -139,7 +136,10 @@ class Streams:
             known = np.maximum((self.hot[found.videos] > 0).sum(axis=1), 1)
             draws = RowDraws(drawn_by.seed, drawn_by.epoch, drawn_by.rows[found.order], "hot comments")
             hot = self.hot[found.videos, draws.integers(0, known, found.lengths[0])]
-        return found.inputs(hot, self.vectors, watched)
+        inputs, known = found.inputs(hot, watched)
+        if self.vectors is None:
+            return inputs
+        return inputs._replace(texts=torch.from_numpy(np.asarray(self.vectors[known])))
 
     def count_rows(self, moments: Moments) -> NDArray[np.int64]:
         """Return (n,) number of rows that are read of both histories."""

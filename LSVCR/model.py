@@ -152,6 +152,7 @@ class SRModel(nn.Module):
         tasks: tuple[Task, ...],
         titles: Tensor | None = None,
         text_width: int | None = None,
+        with_ids: bool = True,
     ) -> None:
         """Build it.
 
@@ -161,12 +162,13 @@ class SRModel(nn.Module):
             tasks: What it is for.
             titles: (N+1, W) text vectors of videos, if it keeps them.
             text_width: W, if it does not; None if there are no texts, either.
+            with_ids: Whether videos have vectors of their own.
         """
         super().__init__()
         width = options.hidden_units
         self.options, self.num_items = options, num_items
-        self.ids = None if options.disable_id else nn.Embedding(num_items + 1, width, padding_idx=0)
-        self.gate = None if options.disable_id else nn.Parameter(torch.ones(()))
+        self.ids = nn.Embedding(num_items + 1, width, padding_idx=0) if with_ids else None
+        self.gate = nn.Parameter(torch.ones(())) if with_ids else None
         self.register_buffer("titles", titles, persistent=False)
         self.text_mlp: nn.Module = nn.Identity()
         wide, narrow = text_width if titles is None else titles.shape[1], options.llm_emb_size
@@ -263,10 +265,12 @@ class SRModel(nn.Module):
         p, c = self.mixing["Rec"](p, c, videos, entries), self.mixing["CommRank"](c, p, entries, videos)
         query = self.titles_of(inputs.watched, inputs)
         of_videos, of_entries = (
-            torch.stack([
-                self.readout["Rec"](states, layout),
-                self.readout["CommRank"](query, states, layout, inputs.alone),
-            ])[:, inputs.order]
+            torch.stack(
+                [
+                    self.readout["Rec"](states, layout),
+                    self.readout["CommRank"](query, states, layout, inputs.alone),
+                ]
+            )[:, inputs.order]
             for states, layout in ((p, videos), (c, entries))
         )  # (2, B, D) each, by task
         asks = for_comments[:, None]

@@ -1,6 +1,7 @@
 """What LSVCR learns from a batch and how it ranks, as Lightning modules: videos, and comments under a video."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from LSVCR.aligned import read_learned
 from LSVCR.data import (
     CommentBatch,
     CommentDataset,
@@ -39,6 +41,9 @@ from seqrec.training.folder import RunFolder
 from seqrec.training.module import NextItemModule, Recommender, TrainedOn, share_of_mean
 from seqrec.training.trainer import complete
 
+SR = "sr."
+"""Begins the names of the recommender's weights in an alignment."""
+PLACES = "video_history.places.weight", "comment_history.places.weight"
 EVAL_ROWS = 16_384
 """Rows of both histories in a batch of evaluation."""
 
@@ -69,7 +74,8 @@ class LSVCRModule(NextItemModule):
         super().__init__(config.protocol.metric_ks)
         self.config, self.streams = config, streams
         given = None if titles is None else torch.from_numpy(np.asarray(titles))
-        self.model = SRModel(streams.comments.dataset.num_items, config.model, (config.task,), given)
+        num_items = streams.comments.dataset.num_items
+        self.model = SRModel(num_items, config.model, (config.task,), given, with_ids=not config.disable_id)
 
     def finish(self, loss: Tensor, inputs: Inputs, texts: tuple[Tensor, Tensor] | None, num_counted: int) -> Tensor:
         """Return the loss of a batch with that of ids and texts, of several processes this one's share, and log it."""
@@ -230,7 +236,31 @@ def train(config: Config) -> None:
         return
     lightning.seed_everything(config.training.seed, verbose=False)
     module, cases = open_module(config, comments)
+    if config.start_from is not None:
+        take_aligned(module.model, config.start_from)
     complete(run, module, batches_of(module, dataset, split, cases))
+
+
+def take_aligned(model: SRModel, run: Path) -> None:
+    """Give a model the weights of a finished alignment; it keeps its own for what the alignment has not: videos' ids.
+
+    Places beyond those that were aligned get the mean of these.
+
+    Raises:
+        UserError: If the alignment is of another architecture.
+    """
+    own = model.state_dict()
+    found = {name.removeprefix(SR): tensor for name, tensor in read_learned(run).items() if name.startswith(SR)}
+    for name in PLACES:
+        missing = max(len(own[name]) - len(found[name]), 0)
+        mean = found[name].mean(dim=0, keepdim=True)
+        found[name] = torch.cat([found[name], mean.expand(missing, -1)])[: len(own[name])]
+    found = {name: tensor for name, tensor in found.items() if name in own}
+    odd = [name for name in own if name not in found and not name.startswith(("ids.", "gate"))]
+    odd += [name for name in found if found[name].shape != own[name].shape]
+    if odd:
+        raise UserError(f"--start_from {run} is of another architecture; they differ in {', '.join(odd[:6])}")
+    model.load_state_dict(own | found)
 
 
 def batches_of(

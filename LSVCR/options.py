@@ -34,12 +34,10 @@ class ModelOptions:
     """Inner width of the feed-forward networks."""
     dropout_rate: Annotated[float, tyro.conf.arg(aliases=["--hidden_dropout_prob"])] = 0.3
     """Dropout rate of embeddings, attention weights and what a block adds."""
-    maxlen: Annotated[int, tyro.conf.arg(aliases=["--max_position", "--max_phis_len"])] = 50
+    maxlen: Annotated[int, tyro.conf.arg(aliases=["--max_position"])] = 50
     """Latest videos, and latest entries of comments, that the model reads."""
     llm_emb_size: int = 256
     """Wider text vectors are first mapped to this width."""
-    disable_id: bool = False
-    """Read texts alone: videos have no vectors of their own."""
 
     def __post_init__(self) -> None:
         check_sizes(self, least_length=1)
@@ -61,6 +59,10 @@ class Config:
     and embedding/DATASET-comments/NAME.npy."""
     embedding_dir: Path = ROOT / "embedding"
     """Folder of the text vectors."""
+    disable_id: bool = False
+    """Read texts alone: videos have no vectors of their own."""
+    start_from: Path | None = None
+    """Folder of a finished run of align.py: the model starts with its weights."""
     model: ModelOptions = field(default_factory=ModelOptions)
     temperature: float = 0.07
     """Scores are cosines divided by it."""
@@ -90,8 +92,10 @@ class Config:
         require_at_least(0, self, "id_text_loss_weight", "weight_decay", "warmup_steps")
         require_at_least(1, self, "contrast_neg_num", "neg_comment_num", "batch_size")
         require_at_least(2, self, "max_candidate_num")
-        if self.model.disable_id and self.text == NONE:
+        if self.disable_id and self.text == NONE:
             raise UserError("--disable_id leaves texts alone, and --text none has none: give --text NAME")
+        if self.start_from is not None and self.text == NONE:
+            raise UserError("--start_from brings weights that read texts, and --text none has none: give --text NAME")
         protocol = self.protocol
         if protocol.split != "leave_one_out" or any(
             getattr(protocol, name) not in (0, usual) for name, usual in WINDOW.items()

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -105,18 +106,43 @@ def write_vectors(
         max_tokens: Tokens per batch.
         precision: Precision of matrix products.
     """
+
+    def encode(ids: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        return {"vectors": encode_some(model, items, ids, max_tokens, precision).cpu().numpy()}
+
+    tokens = hashlib.sha256(items.tokens.data).hexdigest()
+    write_in_parts(encode, dataset, {"vectors": (path, producer)}, tokens, part_items)
+
+
+def write_in_parts(
+    encode: Callable[[NDArray[np.int64]], dict[str, NDArray[np.float32]]],
+    dataset: Dataset,
+    targets: Mapping[str, tuple[Path, Producer]],
+    texts_sha256: str,
+    part_items: int,
+) -> None:
+    """Write kinds of vectors of a catalogue, part by part; see `write_vectors`.
+
+    Args:
+        encode: Returns the vectors of some items in 1..N by kind, (n, D) each.
+        dataset: The catalogue.
+        targets: By kind, the `.npy` to write and what decides the vectors.
+        texts_sha256: Hash of the items' texts.
+        part_items: Items per part.
+    """
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
 
     def make_part(part: int) -> dict[str, NDArray[np.float32]]:
         ids = np.arange(part * part_items, min((part + 1) * part_items, dataset.num_items + 1))
-        vectors = encode_some(model, items, ids[ids > 0], max_tokens, precision).cpu().numpy()
-        return {"vectors": vectors if part else np.pad(vectors, ((1, 0), (0, 0)))}  # row 0 is padding
+        found = encode(ids[ids > 0])  # row 0 is padding
+        return found if part else {name: np.pad(vectors, ((1, 0), (0, 0))) for name, vectors in found.items()}
 
-    tokens = hashlib.sha256(items.tokens.data).hexdigest()
-    key = producer.options | {"weights": producer.checkpoint_sha256, "items": dataset.item_ids_sha256, "tokens": tokens}
-    parts = CachedArrays(path.parent.parent / ".parts", key | {"part": part_items}, dataset.num_items // part_items + 1)
+    folder = next(iter(targets.values()))[0].parent.parent / ".parts"
+    deciding = {name: [producer.options, producer.checkpoint_sha256] for name, (_, producer) in targets.items()}
+    key = deciding | {"items": dataset.item_ids_sha256, "tokens": texts_sha256, "part": part_items}
+    parts = CachedArrays(folder, key, dataset.num_items // part_items + 1)
     with parts.lock() if rank == 0 else nullcontext():
         if processes > 1:
             torch.distributed.barrier()  # the first has locked the parts for all
@@ -124,7 +150,8 @@ def write_vectors(
         if processes > 1:
             torch.distributed.barrier()
         if rank == 0:
-            save_embeddings(path, parts.join()["vectors"], dataset, producer)
+            for name, vectors in parts.join().items():
+                save_embeddings(targets[name][0], vectors, dataset, targets[name][1])
             parts.remove()
 
 

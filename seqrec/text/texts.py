@@ -74,7 +74,12 @@ class TextTokens:
 
 
 def load_texts(
-    dataset: Dataset, tokenizer: Any, max_tokens: int, prompt: str = "", name_attributes: bool = False
+    dataset: Dataset,
+    tokenizer: Any,
+    max_tokens: int,
+    prompt: str = "",
+    name_attributes: bool = False,
+    specials: bool = True,
 ) -> TextTokens:
     """Return the texts of a prepared dataset's items in tokens, memory-mapped; make them if they are missing.
 
@@ -84,6 +89,7 @@ def load_texts(
         max_tokens: Tokens of a text, special ones included.
         prompt: Stands before every text.
         name_attributes: Whether an attribute's name stands before its text.
+        specials: Whether the tokenizer adds its special tokens; without them, a text may have no token.
 
     Raises:
         UserError: If the dataset has no text, or special tokens leave no room for it.
@@ -101,6 +107,7 @@ def load_texts(
         "format": "one text",
         **({"prompt": prompt} if prompt else {}),
         **({"names": True} if name_attributes else {}),
+        **({} if specials else {"specials": False}),
     }
     parts = [pl.col(name).fill_null("") for name in dataset.attributes]
     if name_attributes:
@@ -115,8 +122,10 @@ def load_texts(
             truncation=True,
             max_length=max_tokens,
             return_attention_mask=False,
+            add_special_tokens=specials,
         )["input_ids"]
-        pieces = [piece or [_for_nothing(tokenizer)] for piece in pieces]
+        if specials:
+            pieces = [piece or [_for_nothing(tokenizer)] for piece in pieces]
         return {
             "tokens": np.fromiter(chain.from_iterable(pieces), np.int32),
             "lengths": np.fromiter(map(len, pieces), np.int32, len(pieces)),

@@ -24,7 +24,7 @@ from seqrec.basics.version import __version__
 from seqrec.data.dataset import Dataset
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.training.module import NextItemModule
-from seqrec.training.options import TrainingConfig
+from seqrec.training.options import FitConfig, TrainingConfig
 from seqrec.training.record import RunRecord, peak_memory
 
 log = logging.getLogger(__name__)
@@ -41,10 +41,12 @@ class RunFolder:
     family: str
     dataset: Dataset
     init_type: str
-    training: TrainingConfig
+    training: FitConfig
     protocol: EvaluationProtocol
     vectors_sha256: str | None = None
     """sha256 of the item vectors that the run starts from; None without any."""
+    result: str = "metrics.json"
+    """File that is written last."""
 
     @property
     def name(self) -> str:
@@ -64,7 +66,7 @@ class RunFolder:
     @property
     def is_finished(self) -> bool:
         """Whether the run is finished."""
-        return self.training.resume and (self.folder / "metrics.json").is_file()
+        return self.training.resume and (self.folder / self.result).is_file()
 
     def open(self, config: Any, *also: Dataset) -> bool:
         """Prepare the folder; return whether the run is still to be done.
@@ -82,8 +84,9 @@ class RunFolder:
         """
         self.training.check_machine()
         measured = [f"{name}@{k}" for name in ("NDCG", "Recall") for k in self.protocol.metric_ks] + ["MRR", "AUC"]
-        if self.training.best_metric not in measured:
-            raise UserError(f"--best_metric must be one of {measured}, got {self.training.best_metric!r}")
+        chosen_by = self.training.best_metric if isinstance(self.training, TrainingConfig) else measured[0]
+        if chosen_by not in measured:
+            raise UserError(f"--best_metric must be one of {measured}, got {chosen_by!r}")
         read = (self.dataset, *also)
         marks = [(data.name, data.item_ids_sha256, data.sequences_sha256) for data in read]
         settings = plain(flatten(config) | {DATA: marks, VECTORS: self.vectors_sha256, VERSION: FORM})
@@ -123,7 +126,7 @@ class RunFolder:
             if changed:
                 told = ", ".join(f"{k} was {flags.get(k)} and is {settings.get(k)}" for k in sorted(changed))
                 raise UserError(f"{self.folder} was run with other flags ({told}): use those, or --overwrite")
-            if (self.folder / "metrics.json").is_file():
+            if (self.folder / self.result).is_file():
                 log.info("%s is finished already", self.folder)
                 return False
         write_json(file, settings)
@@ -151,7 +154,7 @@ class RunFolder:
 
     def _empty(self) -> None:
         """Delete an earlier run; after a kill the rest is still recognised as an unfinished run."""
-        (self.folder / "metrics.json").unlink(missing_ok=True)
+        (self.folder / self.result).unlink(missing_ok=True)
         for path in self.folder.iterdir():
             if path.name not in (CONFIG, LOCK):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

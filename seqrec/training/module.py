@@ -21,7 +21,7 @@ from seqrec.data.protocol import KS
 from seqrec.evaluation.ranking import Ranking, rank_scores, rank_targets, top_items, top_scores
 from seqrec.evaluation.recorder import RankRecorder
 from seqrec.training.batches import HeldOut
-from seqrec.training.sharding import FullyShardedStrategy
+from seqrec.training.sharding import shard
 
 
 def share_of_mean(mean: Tensor, count: int) -> tuple[Tensor, int]:
@@ -97,9 +97,7 @@ class NextItemModule(lightning.LightningModule):
 
     def configure_model(self) -> None:
         """Shard the weights over the processes if the strategy does so."""
-        if isinstance(self.trainer.strategy, FullyShardedStrategy):
-            mesh = self.trainer.strategy.device_mesh["data_parallel"]
-            self.trainer.strategy.share_out(self, mesh, ("training_step", "user_vectors", "item_vectors"))
+        shard(self, ("training_step", "user_vectors", "item_vectors"))
 
     def _start(self, loader: Any) -> None:
         self.recorder.expect(loader.dataset.users)

@@ -27,19 +27,11 @@ StrategyName = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingConfig:
+class FitConfig:
     """Training length, hardware and output folder."""
 
     num_epochs: Annotated[int, tyro.conf.arg(aliases=["--num_train_epochs"])] = 200
     """Maximum number of epochs."""
-    patience: int = 10
-    """Validations without improvement before training stops."""
-    best_metric: str = "NDCG@10"
-    """Validation metric that selects the epoch and stops training early."""
-    valid_users: int | None = None
-    """Number of validation users, drawn by the seed; all if not given. The test always takes all."""
-    eval_every: Annotated[int, tyro.conf.arg(aliases=["--verbose"])] = 1
-    """Epochs between validations."""
     seed: int = 42
     """Seed of weights, batches, dropout and training negatives."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -73,16 +65,10 @@ class TrainingConfig:
     """Show a progress bar on a terminal; files and pipes get one line per epoch."""
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "num_epochs", "patience", "eval_every", "valid_users")
-        require_at_least(1, self, "devices", "num_nodes", "accumulate_grad_batches")
+        require_at_least(1, self, "num_epochs", "devices", "num_nodes", "accumulate_grad_batches")
         require_at_least(0, self, "dataloader_num_workers")
         require_above(0, self, "gradient_clip_val")
         require_at_most(256, self, "dataloader_num_workers")
-        if self.eval_every > self.num_epochs:
-            raise UserError(
-                f"--eval_every {self.eval_every} is more than --num_epochs {self.num_epochs}: "
-                "no epoch would be validated, so none could be chosen"
-            )
         if self.gpus and (len(set(self.gpus)) < self.devices or len(self.gpus) != self.devices or min(self.gpus) < 0):
             raise UserError(f"--gpus {self.gpus} must be --devices {self.devices} different numbers from 0")
         if self.run_name is not None:
@@ -108,6 +94,29 @@ class TrainingConfig:
         """What Lightning takes as `devices`."""
         on_gpu = self.accelerator != "cpu" and torch.cuda.is_available()
         return list(self.gpus) if self.gpus and on_gpu else self.devices
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig(FitConfig):
+    """Training length, choice of the epoch, hardware and output folder."""
+
+    patience: int = 10
+    """Validations without improvement before training stops."""
+    best_metric: str = "NDCG@10"
+    """Validation metric that selects the epoch and stops training early."""
+    valid_users: int | None = None
+    """Number of validation users, drawn by the seed; all if not given. The test always takes all."""
+    eval_every: Annotated[int, tyro.conf.arg(aliases=["--verbose"])] = 1
+    """Epochs between validations."""
+
+    def __post_init__(self) -> None:
+        FitConfig.__post_init__(self)
+        require_at_least(1, self, "patience", "eval_every", "valid_users")
+        if self.eval_every > self.num_epochs:
+            raise UserError(
+                f"--eval_every {self.eval_every} is more than --num_epochs {self.num_epochs}: "
+                "no epoch would be validated, so none could be chosen"
+            )
 
 
 def is_sharded(name: StrategyName) -> bool:

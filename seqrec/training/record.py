@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import write_atomically
 from seqrec.training.module import NextItemModule
-from seqrec.training.options import TrainingConfig
+from seqrec.training.options import FitConfig, TrainingConfig
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,9 @@ log = logging.getLogger(__name__)
 class RunRecord(lightning.Callback):
     """Records the best epoch, the learning curve and the time spent, also over a kill. Epochs count from 1."""
 
-    def __init__(self, folder: Path, config: TrainingConfig) -> None:
-        self.folder, self.best_metric, self.seed = folder, config.best_metric, config.seed
+    def __init__(self, folder: Path, config: FitConfig) -> None:
+        self.folder, self.seed = folder, config.seed
+        self.best_metric = config.best_metric if isinstance(config, TrainingConfig) else None
         self.best: dict[str, float] = {}
         self.best_score = -math.inf
         self.best_epoch: int | None = None

@@ -18,6 +18,8 @@ from seqrec.data.discovery import open_dataset
 from seqrec.training.checkpoints import find_checkpoint, load_state
 from seqrec.training.module import Recommender, TrainedOn
 
+DAMAGED = "the run's folder is damaged: delete it and run it again"
+
 
 class Family(Protocol):
     """The interface of a family's `finetune.py`."""
@@ -46,6 +48,30 @@ class Family(Protocol):
         """
 
 
+def read_config(folder: Path, config_class: type[Any], script: str, **changed: Any) -> Any:
+    """Return the flags of a run, of which some are changed.
+
+    Raises:
+        UserError: If they are not those of the script.
+    """
+    file = folder / "config.json"
+    settings = complete(read_json_object(file, DAMAGED), config_class, file) | changed
+    try:
+        read = tyro.cli(
+            config_class,
+            args=as_flags(settings, config_class),
+            config=(tyro.conf.OmitArgPrefixes,),
+            use_underscores=True,
+            console_outputs=False,
+        )
+    except SystemExit as error:
+        raise UserError(
+            f"{folder}/config.json does not fit {script} of this version: a pretraining is converted "
+            "and finetuned first, and a run of an earlier version has to be run again"
+        ) from error
+    return absolute_from_root(read)
+
+
 def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None = None) -> tuple[Dataset, Recommender]:
     """Return a run's dataset, or another `catalogue`, and the model with the weights of the best epoch.
 
@@ -60,27 +86,11 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
     if find_checkpoint(best) is None:
         raise MissingFileError(f"{best} does not exist: a run with --test_only trains nothing that could be served")
     allow_tensor_cores()
-    repair = "the run's folder is damaged: delete it and run it again"
-    metrics = read_json_object(folder / "metrics.json", repair, {"family": str, "protocol": dict})
+    metrics = read_json_object(folder / "metrics.json", DAMAGED, {"family": str, "protocol": dict})
     name = check_family(f"{folder}/metrics.json: family", metrics["family"], ROOT)
     family: Family = importlib.import_module(f"{name}.finetune")  # type: ignore[assignment]
-    file = folder / "config.json"
     # What the test ranked against is of no use here, and its file may be gone.
-    settings = complete(read_json_object(file, repair), family.Config, file) | {"candidates": None}
-    try:
-        read = tyro.cli(
-            family.Config,
-            args=as_flags(settings, family.Config),
-            config=(tyro.conf.OmitArgPrefixes,),
-            use_underscores=True,
-            console_outputs=False,
-        )
-    except SystemExit as error:
-        raise UserError(
-            f"{folder}/config.json does not fit {name}/finetune.py of this version: a pretraining is converted "
-            "and finetuned first, and a run of an earlier version has to be run again"
-        ) from error
-    config = absolute_from_root(read)
+    config = read_config(folder, family.Config, f"{name}/finetune.py", candidates=None)
     dataset = open_dataset(None, data_path) if data_path is not None else open_dataset(config.dataset, config.data_path)
     if dataset.item_ids_sha256 != metrics["protocol"].get("item_ids_sha256"):
         raise UserError(f"{dataset.path} has other items than {folder} was trained on: give the run's own --data_path")
@@ -92,6 +102,6 @@ def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
-        raise UserError(f"{best} holds the weights of another model than {folder}/config.json: {repair}") from error
+        raise UserError(f"{best} holds the weights of another model than {folder}/config.json: {DAMAGED}") from error
     recommender.module.eval()
     return dataset, recommender

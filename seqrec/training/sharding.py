@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as lightning
 import torch
 from lightning_fabric.utilities.seed import reset_seed
 from pytorch_lightning.accelerators import CPUAccelerator
@@ -71,6 +72,13 @@ class FullyShardedStrategy(ModelParallelStrategy):
         fully_shard(module, mesh=mesh, offload_policy=policy)
         for name in entries:
             register_fsdp_forward_method(module, name)
+
+
+def shard(module: lightning.LightningModule, entries: tuple[str, ...]) -> None:
+    """Shard a module's weights over the processes if the Trainer's strategy does so; see `share_out`."""
+    strategy = module.trainer.strategy
+    if isinstance(strategy, FullyShardedStrategy):
+        strategy.share_out(module, strategy.device_mesh["data_parallel"], entries)
 
 
 class ZeroStrategy(DeepSpeedStrategy):

@@ -22,7 +22,7 @@ from seqrec.training.checkpoint_io import AtomicCheckpointIO
 from seqrec.training.checkpoints import find_checkpoint, load_state
 from seqrec.training.folder import RunFolder, is_first_process
 from seqrec.training.module import NextItemModule
-from seqrec.training.options import TrainingConfig, is_sharded, writes_files
+from seqrec.training.options import FitConfig, TrainingConfig, is_sharded, writes_files
 from seqrec.training.record import RunRecord
 from seqrec.training.sharding import make_strategy
 
@@ -34,7 +34,6 @@ def build_trainer(
     config: TrainingConfig, folder: Path, record: RunRecord, to_beat: float = -math.inf
 ) -> lightning.Trainer:
     """Return the Trainer that every family uses, writing into a run folder; see `fit`."""
-    allow_tensor_cores()
     monitor = f"valid/{config.best_metric}"
     checkpoints = folder / "checkpoints"
     stopping = EarlyStopping(monitor, patience=config.patience, mode="max", check_on_train_epoch_end=False)
@@ -53,9 +52,17 @@ def build_trainer(
         ),
         ModelCheckpoint(checkpoints, "last", enable_version_counter=False, save_on_train_epoch_end=True),
     ]
+    return make_trainer(config, folder, callbacks, config.eval_every)
+
+
+def make_trainer(
+    config: FitConfig, folder: Path, callbacks: list[lightning.Callback], eval_every: int = 1
+) -> lightning.Trainer:
+    """Return a Trainer with some callbacks, a progress bar among them if wanted, which writes into a run folder."""
+    allow_tensor_cores()
     show_bar = config.progress_bar and shows_progress()
     if show_bar:
-        callbacks.append(TQDMProgressBar(refresh_rate=10, leave=False))
+        callbacks = [*callbacks, TQDMProgressBar(refresh_rate=10, leave=False)]
     return lightning.Trainer(
         accelerator=config.accelerator,
         devices=config.placement,
@@ -63,7 +70,7 @@ def build_trainer(
         strategy=make_strategy(config.strategy),
         precision=config.precision,
         max_epochs=config.num_epochs,
-        check_val_every_n_epoch=config.eval_every,
+        check_val_every_n_epoch=eval_every,
         accumulate_grad_batches=config.accumulate_grad_batches,
         gradient_clip_val=config.gradient_clip_val,
         callbacks=callbacks,
@@ -108,6 +115,19 @@ def fit(
         trainer.fit(module, datamodule=data, ckpt_path=own or start, weights_only=True)
     whole.load_state_dict(load_state(folder / "checkpoints" / "best.ckpt"))
     return whole, record
+
+
+def fit_to_the_end(
+    module: lightning.LightningModule, data: lightning.LightningDataModule, config: FitConfig, folder: Path
+) -> RunRecord:
+    """Train without validation, continuing from `last.ckpt` under --resume; return the record of the training."""
+    record = RunRecord(folder, config)
+    last = ModelCheckpoint(folder / "checkpoints", "last", enable_version_counter=False, save_on_train_epoch_end=True)
+    trainer = make_trainer(config, folder, [record, last])
+    own = find_checkpoint(folder / "checkpoints" / "last.ckpt") if config.resume else None
+    with _ending_processes(trainer):
+        trainer.fit(module, datamodule=data, ckpt_path=own, weights_only=True)
+    return record
 
 
 @contextmanager

@@ -219,9 +219,7 @@ def by_the_equations(
     return found
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"model": replace(SMALL, disable_id=True)}, {"text": "none"}], ids=["both", "texts", "ids"]
-)
+@pytest.mark.parametrize("options", [{}, {"disable_id": True}, {"text": "none"}], ids=["both", "texts", "ids"])
 @pytest.mark.parametrize("task", ["Rec", "CommRank"])
 def test_the_model_is_its_equations(task: Task, options: dict[str, Any], comments: Comments) -> None:
     if task == "CommRank" and "text" in options:
@@ -245,10 +243,13 @@ def test_the_model_is_its_equations(task: Task, options: dict[str, Any], comment
 
 
 def test_a_model_of_both_tasks_reads_both_histories_of_each_user(comments: Comments) -> None:
-    options = replace(SMALL, disable_id=True)
-    module, _ = opened(comments, config_of(comments, model=options))
+    module, _ = opened(comments, config_of(comments, disable_id=True))
     titles = module.model.titles
-    model = SRModel(comments.dataset.num_items, options, ("Rec", "CommRank"), None, WIDTH).double().eval()
+    model = (
+        SRModel(comments.dataset.num_items, SMALL, ("Rec", "CommRank"), text_width=WIDTH, with_ids=False)
+        .double()
+        .eval()
+    )
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.4)
     assert titles is not None and comments.dataset.timestamps is not None
@@ -393,7 +394,7 @@ def test_comments_are_ranked_as_one_by_one(comments: Comments, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"text": "none", "model": ModelOptions(disable_id=True)}, "--disable_id leaves texts alone"),
+        ({"text": "none", "disable_id": True}, "--disable_id leaves texts alone"),
         ({"task": "CommRank", "protocol": replace(Config().protocol, filter_seen=True)}, "are for --task Rec"),
         (
             {"task": "CommRank", "training": replace(Config().training, valid_users=9)},
