@@ -15,6 +15,7 @@ from LSVCR.align_data import AlignBatch
 from LSVCR.align_options import AlignConfig, LLMOptions
 from LSVCR.model import SRModel
 from seqrec.basics.errors import UserError
+from seqrec.basics.progress import progress
 from seqrec.data.batches import RowSampler
 from seqrec.nn.ragged import Plan, plan_batch
 from seqrec.text.blocks import Architecture, Blocks
@@ -93,11 +94,15 @@ class LLM(nn.Module):
 
     @torch.no_grad()
     def encode_some(self, tokens: TextTokens, ids: NDArray[np.int64], max_tokens: int) -> Tensor:
-        """Return the (n, H) vectors of (n,) items, those of similar length together, on the CPU."""
-        device, vectors = next(self.parameters()).device, torch.zeros(len(ids), self.width)
-        for rows in RowSampler(tokens.lengths[ids], max_tokens=max_tokens, shuffle=False).batches():
-            vectors[torch.from_numpy(rows)] = self.encode(tokens.read(ids[rows]).to(device)).cpu()
-        return vectors
+        """Return the (n, H) vectors of (n,) items on the CPU; equal texts are read once, similar lengths together."""
+        firsts: dict[bytes, int] = {}
+        same = [firsts.setdefault(tokens.tokens[slice(*tokens.offsets[i : i + 2])].tobytes(), i) for i in ids.tolist()]
+        once, places = np.unique(np.array(same, dtype=np.int64), return_inverse=True)
+        device, vectors = next(self.parameters()).device, torch.zeros(len(once), self.width)
+        batches = RowSampler(tokens.lengths[once], max_tokens=max_tokens, shuffle=False).batches()
+        for rows in progress(batches, desc="encoding texts", unit="batch"):
+            vectors[torch.from_numpy(rows)] = self.encode(tokens.read(once[rows]).to(device)).cpu()
+        return vectors[torch.from_numpy(places)]
 
     def words(self, states: Tensor) -> Tensor:
         """Return (..., V) logits of the word that follows."""

@@ -94,9 +94,9 @@ class AlignModule(lightning.LightningModule):
             return keys
         sizes = self.all_gather(torch.tensor(len(keys), device=self.device))
         assert isinstance(sizes, Tensor)
-        keys = self.all_gather(F.pad(keys, (0, int(sizes.max()) - len(keys))))
-        assert isinstance(keys, Tensor)
-        return keys.flatten()
+        every = self.all_gather(F.pad(keys, (0, int(sizes.max()) - len(keys))))
+        assert isinstance(every, Tensor)
+        return every.flatten()
 
     def of_all(self, vectors: Tensor, keys: Tensor) -> Tensor:
         """Return the (G, D) vectors of all processes, with their gradient."""

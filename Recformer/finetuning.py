@@ -31,6 +31,7 @@ from seqrec.training.checkpoints import load_state
 from seqrec.training.encoder_module import EncoderModule
 from seqrec.training.folder import RunFolder, is_first_process
 from seqrec.training.module import Recommender, TrainedOn, share_of_mean
+from seqrec.training.options import TrainingConfig
 from seqrec.training.record import RunRecord
 from seqrec.training.trainer import fit, report, test
 
@@ -169,7 +170,7 @@ def load_start(config: FinetuneConfig, model: RecformerModel, init_type: str) ->
 
 
 def run_stage(
-    module: RecformerModule, data: BatchModule, run: RunFolder, stage: int, to_beat: float = -math.inf
+    module: RecformerModule, data: BatchModule, run: RunFolder[TrainingConfig], stage: int, to_beat: float = -math.inf
 ) -> tuple[RecformerModule, RunRecord]:
     """Train one stage in its own folder; return a module with its best weights and their item vectors."""
     module.refresh_items = stage == 1 and module.config.item_refresh != "never"
@@ -183,7 +184,9 @@ def run_stage(
     return fit(module, data, config, run.folder / f"stage{stage}", to_beat)
 
 
-def train(module: RecformerModule, data: BatchModule, run: RunFolder) -> tuple[RecformerModule, RunRecord]:
+def train(
+    module: RecformerModule, data: BatchModule, run: RunFolder[TrainingConfig]
+) -> tuple[RecformerModule, RunRecord]:
     """Run both stages, export `finetune`, and return a module with the better stage's best weights."""
     module, first = run_stage(module, data, run, 1)
     if module.config.item_refresh == "never":
@@ -207,7 +210,7 @@ def train(module: RecformerModule, data: BatchModule, run: RunFolder) -> tuple[R
     return module, second
 
 
-def link_best(run: RunFolder, stage: int) -> None:
+def link_best(run: RunFolder[TrainingConfig], stage: int) -> None:
     """Link `checkpoints/best.ckpt` of the run to that of a stage."""
     link = run.folder / "checkpoints" / "best.ckpt"
     if is_first_process():

@@ -28,6 +28,10 @@ class Command:
     runs: Path
     flags: tuple[str, ...]
     init_type: str = "none"
+    script: str = "finetune.py"
+    """In the family's folder."""
+    result: str = "metrics.json"
+    """File of a finished run."""
 
     @property
     def folder(self) -> Path:
@@ -42,7 +46,7 @@ class Command:
     def arguments(self) -> tuple[str, ...]:
         """Return the script and its flags."""
         where = ("--data_path", str(self.data), "--runs_dir", str(self.runs), "--accelerator", "cpu")
-        return (f"{self.family}/finetune.py", *where, "--no-progress_bar", *self.flags)
+        return (f"{self.family}/{self.script}", *where, "--no-progress_bar", *self.flags)
 
     def metrics(self) -> dict[str, Any]:
         """Return what the finished run measured."""

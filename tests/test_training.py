@@ -41,22 +41,22 @@ from tests.conftest import write_dataset
 
 
 @pytest.fixture
-def run(tiny: Dataset, tmp_path: Path) -> RunFolder:
+def run(tiny: Dataset, tmp_path: Path) -> RunFolder[TrainingConfig]:
     return RunFolder("Some", tiny, "none", TrainingConfig(runs_dir=tmp_path), EvaluationProtocol())
 
 
-def again(run: RunFolder, **changes: Any) -> RunFolder:
+def again(run: RunFolder[TrainingConfig], **changes: Any) -> RunFolder[TrainingConfig]:
     return replace(run, training=replace(run.training, **changes))
 
 
-def test_a_folder_by_hand(run: RunFolder, tmp_path: Path) -> None:
+def test_a_folder_by_hand(run: RunFolder[TrainingConfig], tmp_path: Path) -> None:
     assert run.folder == tmp_path / "Some" / "tiny" / "none-seed42"
     assert run.group == "none"
     named = again(run, run_name="wide-seed7", seed=7)
     assert (named.name, named.group) == ("wide-seed7", "wide")
 
 
-def test_first_run_and_resume_without_an_earlier_one(run: RunFolder) -> None:
+def test_first_run_and_resume_without_an_earlier_one(run: RunFolder[TrainingConfig]) -> None:
     for fresh in (run, again(run, resume=True, seed=1)):
         assert fresh.open(fresh.training)
         assert json.loads((fresh.folder / "config.json").read_text())["seed"] == fresh.training.seed
@@ -71,7 +71,7 @@ def test_the_metric_that_chooses_is_measured(tiny: Dataset, tmp_path: Path) -> N
         EvaluationProtocol(metric_ks=(5,))
 
 
-def test_an_earlier_run_needs_a_decision(run: RunFolder) -> None:
+def test_an_earlier_run_needs_a_decision(run: RunFolder[TrainingConfig]) -> None:
     assert run.open(run.training)
     with pytest.raises(ValueError, match=r"holds an earlier run: add --resume .* --overwrite .* or --run_name NAME"):
         run.open(run.training)
@@ -84,7 +84,7 @@ def test_an_earlier_run_needs_a_decision(run: RunFolder) -> None:
     assert not (run.folder / "leftover").exists()
 
 
-def test_only_a_run_is_overwritten(run: RunFolder, tmp_path: Path) -> None:
+def test_only_a_run_is_overwritten(run: RunFolder[TrainingConfig], tmp_path: Path) -> None:
     model, link, file = (run.folder.with_name(name) for name in ("model", "link", "file"))
     model.mkdir(parents=True)
     (model / "config.json").write_text('{"model_type": "bert"}')
@@ -106,7 +106,7 @@ def test_only_a_run_is_overwritten(run: RunFolder, tmp_path: Path) -> None:
             again(run, run_name=name)
 
 
-def test_one_process_at_a_time_is_at_a_run(run: RunFolder, tmp_path: Path) -> None:
+def test_one_process_at_a_time_is_at_a_run(run: RunFolder[TrainingConfig], tmp_path: Path) -> None:
     run.folder.mkdir(parents=True)
     other = forked.start(hold_and_wait, run.folder / ".lock", tmp_path / "ready")
     while not (tmp_path / "ready").exists():
@@ -129,7 +129,9 @@ def hold_and_wait(lock: Path, ready: Path) -> None:
     time.sleep(600)
 
 
-def test_a_run_goes_on_where_the_project_has_moved(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_where_the_project_has_moved(
+    run: RunFolder[TrainingConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     outside = run.folder.parent / "vectors"
 
     @dataclass
@@ -195,7 +197,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: str, monkeypatc
 
 
 def test_a_kill_while_a_run_is_overwritten_leaves_it_unfinished(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder[TrainingConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run.open(run.training)
     (run.folder / "checkpoints").mkdir()
@@ -215,7 +217,7 @@ def test_a_kill_while_a_run_is_overwritten_leaves_it_unfinished(
     assert not (run.folder / "checkpoints").exists()
 
 
-def test_other_flags_are_no_resume(run: RunFolder) -> None:
+def test_other_flags_are_no_resume(run: RunFolder[TrainingConfig]) -> None:
     assert run.open(run.training)
     changed = again(run, resume=True, patience=3, run_name="none-seed42")
     with pytest.raises(
@@ -224,7 +226,7 @@ def test_other_flags_are_no_resume(run: RunFolder) -> None:
         changed.open(changed.training)
 
 
-def test_other_data_is_no_resume(run: RunFolder, tmp_path: Path) -> None:
+def test_other_data_is_no_resume(run: RunFolder[TrainingConfig], tmp_path: Path) -> None:
     assert run.open(run.training)
     resumed = again(run, resume=True)
     assert resumed.open(resumed.training)
@@ -235,7 +237,7 @@ def test_other_data_is_no_resume(run: RunFolder, tmp_path: Path) -> None:
         resumed.open(resumed.training, replace(run.dataset, name="more"))
 
 
-def test_other_item_vectors_are_no_resume(run: RunFolder) -> None:
+def test_other_item_vectors_are_no_resume(run: RunFolder[TrainingConfig]) -> None:
     first = replace(run, vectors_sha256="a" * 64)
     assert first.open(first.training)
     resumed = replace(again(first, resume=True), vectors_sha256="b" * 64)
@@ -245,14 +247,16 @@ def test_other_item_vectors_are_no_resume(run: RunFolder) -> None:
     assert resumed.open(resumed.training)
 
 
-def test_a_finished_run_is_left_as_it_is(run: RunFolder) -> None:
+def test_a_finished_run_is_left_as_it_is(run: RunFolder[TrainingConfig]) -> None:
     assert run.open(run.training)
     (run.folder / "metrics.json").write_text("{}")
     resumed = again(run, resume=True)
     assert not resumed.open(resumed.training)
 
 
-def test_other_processes_leave_the_folder_to_the_first(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_processes_leave_the_folder_to_the_first(
+    run: RunFolder[TrainingConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run.open(run.training)
     monkeypatch.setattr("seqrec.training.folder.is_first_process", lambda: False)
     second = again(run, overwrite=True)
@@ -335,7 +339,7 @@ class Keys(torch.utils.data.Dataset[BatchKey]):
         return key
 
 
-def make(run: RunFolder, good_epochs: set[int]) -> tuple[Moody, BatchModule]:
+def make(run: RunFolder[TrainingConfig], good_epochs: set[int]) -> tuple[Moody, BatchModule]:
     split = run.protocol.hold_out(run.dataset)
     sampler = RowSampler(split.train.lengths, batch_size=32, shuffle=True)
     lengths = lambda histories: histories.lengths  # noqa: E731
@@ -352,7 +356,7 @@ def make(run: RunFolder, good_epochs: set[int]) -> tuple[Moody, BatchModule]:
     return Moody(torch.from_numpy(split.valid.targets), good_epochs), data
 
 
-def test_the_best_epoch_is_chosen_and_tested(run: RunFolder) -> None:
+def test_the_best_epoch_is_chosen_and_tested(run: RunFolder[TrainingConfig]) -> None:
     run = again(run, num_epochs=9, patience=3, accelerator="cpu", progress_bar=False)
     module, data = make(run, good_epochs={2})
     complete(run, module, data)
@@ -386,7 +390,9 @@ class Scored(Moody):
             self.log("valid/NDCG@10", self.results["NDCG@10"])
 
 
-def test_the_number_that_keeps_a_checkpoint_chooses_the_epoch(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_that_keeps_a_checkpoint_chooses_the_epoch(
+    run: RunFolder[TrainingConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     # float64 tells the first two scores apart, and float32, in which Lightning keeps a checkpoint, does not.
     assert np.float32(Scored.scores[0]) == np.float32(Scored.scores[1])
     run = again(run, num_epochs=3, accelerator="cpu", progress_bar=False)
@@ -397,7 +403,7 @@ def test_the_number_that_keeps_a_checkpoint_chooses_the_epoch(run: RunFolder, mo
     assert int(module.trained) == 0  # the weights of the epoch that was chosen
 
 
-def test_a_run_that_counted_epochs_from_0_is_not_resumed(run: RunFolder) -> None:
+def test_a_run_that_counted_epochs_from_0_is_not_resumed(run: RunFolder[TrainingConfig]) -> None:
     record = RunRecord(run.folder, run.training)
     record.load_state_dict(record.state_dict())
     earlier = {key: value for key, value in record.state_dict().items() if key != "best_score"}
@@ -405,7 +411,7 @@ def test_a_run_that_counted_epochs_from_0_is_not_resumed(run: RunFolder) -> None
         record.load_state_dict(earlier)
 
 
-def test_a_score_to_beat_and_rare_validation(run: RunFolder) -> None:
+def test_a_score_to_beat_and_rare_validation(run: RunFolder[TrainingConfig]) -> None:
     config = replace(run.training, num_epochs=8, eval_every=2, patience=2, accelerator="cpu", progress_bar=False)
     module, data = make(run, good_epochs=set())
     module, record = fit(module, data, config, run.folder, to_beat=0.5)
@@ -416,7 +422,7 @@ def test_a_score_to_beat_and_rare_validation(run: RunFolder) -> None:
     assert [("valid/NDCG@10" in row) for row in record.history] == [False, True, False, True]
 
 
-def test_sampled_candidates_and_seen_items_reach_the_ranking(run: RunFolder) -> None:
+def test_sampled_candidates_and_seen_items_reach_the_ranking(run: RunFolder[TrainingConfig]) -> None:
     trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
     view = leave_one_out(run.dataset).valid
     histories = [set(view.items[a:b].tolist()) for a, b in zip(view.starts, view.ends, strict=True)]
@@ -454,14 +460,14 @@ def test_every_event_after_a_moment_is_ranked_and_every_user_counts_once(tmp_pat
     assert "each item of every user's after one moment" in format_text(comparison)
 
 
-def train(run: RunFolder) -> None:
+def train(run: RunFolder[TrainingConfig]) -> None:
     """Train and test, alone or as one of the processes that share out each batch."""
     module, data = make(run, good_epochs={1})
     assert run.open(run.training)
     complete(run, module, data)
 
 
-def test_two_processes_test_as_one(run: RunFolder, tmp_path: Path) -> None:
+def test_two_processes_test_as_one(run: RunFolder[TrainingConfig], tmp_path: Path) -> None:
     run = again(run, num_epochs=3, accelerator="cpu", progress_bar=False)
     both = again(run, devices=2, strategy="ddp", run_name="both")
     forked.run_pair(train, both, folder=tmp_path)

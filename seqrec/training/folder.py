@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from seqrec.training.options import FitConfig, TrainingConfig
 from seqrec.training.record import RunRecord, peak_memory
 
 log = logging.getLogger(__name__)
+Fit = TypeVar("Fit", bound=FitConfig)
 CONFIG = "config.json"
 LOCK = ".lock"
 LIBRARIES = ("torch", "pytorch-lightning", "numpy")
@@ -35,13 +36,13 @@ LIBRARIES = ("torch", "pytorch-lightning", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
-class RunFolder:
+class RunFolder(Generic[Fit]):
     """One run folder and what identifies it."""
 
     family: str
     dataset: Dataset
     init_type: str
-    training: FitConfig
+    training: Fit
     protocol: EvaluationProtocol
     vectors_sha256: str | None = None
     """sha256 of the item vectors that the run starts from; None without any."""

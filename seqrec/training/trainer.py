@@ -164,13 +164,13 @@ def test(module: NextItemModule, data: lightning.LightningDataModule, config: Tr
     return time.perf_counter() - start
 
 
-def complete(run: RunFolder, module: NextItemModule, data: lightning.LightningDataModule) -> None:
+def complete(run: RunFolder[TrainingConfig], module: NextItemModule, data: lightning.LightningDataModule) -> None:
     """Train, choose the best epoch on validation, test once, and write the results into the run folder."""
     module, record = fit(module, data, run.training, run.folder)
     report(run, module, record, test(module, data, run.training))
 
 
-def report(run: RunFolder, module: NextItemModule, record: RunRecord, test_seconds: float) -> None:
+def report(run: RunFolder[TrainingConfig], module: NextItemModule, record: RunRecord, test_seconds: float) -> None:
     """Write the results of a tested module into the run folder, and log them."""
     if not is_first_process():
         return

@@ -205,7 +205,8 @@ def by_the_equations(
             x = post_norm(block, x, x, causal=True)
         states.append(x)
     asking, other = states if of == "Rec" else states[::-1]
-    x, mixing = asking, model.mixing[of]
+    mixing: Any = model.mixing[of]
+    x = asking
     for block in mixing.blocks:
         x = post_norm(block, x, other, causal=False)
     x = mixing.out(torch.cat([asking, x], dim=1))
@@ -264,7 +265,8 @@ def test_a_model_of_both_tasks_reads_both_histories_of_each_user(comments: Comme
     model.register_buffer("titles", titles.double(), persistent=False)
     for number, (user, time) in enumerate(zip(moments.users.tolist(), moments.times.tolist(), strict=True)):
         at = int(watched[number]) or None
-        own, other = ("Rec", "CommRank") if at is None else ("CommRank", "Rec")
+        tasks: list[Task] = ["Rec", "CommRank"]
+        own, other = tasks if at is None else tasks[::-1]
         torch.testing.assert_close(first[number], by_the_equations(model, streams, user, time, at, own))
         torch.testing.assert_close(second[number], by_the_equations(model, streams, user, time, at, other))
 
