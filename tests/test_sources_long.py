@@ -128,7 +128,7 @@ def test_books_of_2014(tmp_path: Path) -> None:
 def test_interests_come_back_as_often_as_asked_and_recent_events_do_not_show_them(tmp_path: Path) -> None:
     for share in (0.0, 0.5, 1.0):
         config = Interests(**where(tmp_path), share=share, num_users=800)
-        topics, lasting = config.draw_topics(np.random.default_rng(0))
+        topics, lasting, bells = config.draw_topics(np.random.default_rng(0))
         assert topics.shape == (800, 96 + 32 + 2) and len(np.unique(lasting[0])) == 6
         is_own = (topics[:, :, None] == lasting[:, None]).any(2)
         assert is_own[:, :96].mean() == pytest.approx(0.7 + 0.3 * 6 / 60, abs=0.01)
@@ -136,6 +136,9 @@ def test_interests_come_back_as_often_as_asked_and_recent_events_do_not_show_the
         assert [(topics[:, place] == lasting[:, place]).mean() for place in (-2, -1)] == pytest.approx(
             [share] * 2, abs=0.06
         )
+        # A bell rings before two returns, and at no other time.
+        assert (is_own[:, 97:] == (bells[:, 96:-1] | np.pad(bells, ((0, 0), (1, 0)))[:, 96:-2])).all()
+        assert bells[:, -3].mean() == pytest.approx(share, abs=0.06) and not bells[:, -2:].any()
         # What came back once does not come back again.
         earlier = [set(row[96:-1]) for row in topics]
         assert not any(row[-1] in seen for row, seen, own in zip(topics, earlier, is_own, strict=True) if own[-1])
@@ -144,11 +147,12 @@ def test_interests_come_back_as_often_as_asked_and_recent_events_do_not_show_the
 def test_interests_are_a_dataset(tmp_path: Path) -> None:
     users, _, table = read(Interests(**where(tmp_path), num_users=30, num_topics=12))
     assert len(users) == 30 and {len(items) for items in users.values()} == {130}
-    assert table["title"][0].startswith("topic ")
+    assert table["title"][0].startswith("topic ") and "bell" in table["title"].to_list()
     for wrong, message in (
         ({"share": 1.5}, r"--share must lie in \[0, 1\]"),
         ({"num_topics": 8}, "--num_topics 8 must be at least 12"),
         ({"recent": 4}, "--recent 4 must be at least 12"),
+        ({"interests": 5}, "--interests must be even"),
     ):
         with pytest.raises(UserError, match=message):
             Interests(**where(tmp_path), **wrong)

@@ -2,12 +2,13 @@
 
 Items belong to topics; within one, popularity falls as 1 / rank. A user has `interests` topics of `num_topics`. Of the
 `old` first events most (seven in ten) are of these, the others of any topic. Of the `recent` ones after them none is:
-they are sessions of five events, each of another topic. But at interests - 2 moments among them, and at the last two
-events, which leave-one-out holds out, the user comes back to an interest with probability `share`, each time to another
-one, so that earlier returns do not tell the next.
+they are sessions of five events, each of another topic, the first one cut at random. Now and then, with probability
+`share` at each of interests / 2 moments, a bell rings, an item of its own, and the two events after it return to two
+interests to which no return has gone before, so that earlier returns do not tell the next. The last of these moments is
+the user's end: its two returns are what leave-one-out holds out.
 
-With `share` 0 the recent events say all that can be known; the larger it is, the more of the targets only old ones
-foretell.
+So recent events tell when a return is due, and old ones alone to what. With `share` 0 there is no bell, and the recent
+events say all that can be known.
 """
 
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Interests(Preparation):
 
     name: str = "interests"
     share: float = 0.5
-    """Probability that a target comes from a lasting interest."""
+    """Probability that targets come from lasting interests."""
     num_users: int = 2000
     """Users."""
     num_topics: int = 60
@@ -42,7 +43,7 @@ class Interests(Preparation):
     topic_size: int = 25
     """Items of a topic."""
     interests: int = 6
-    """Lasting interests of a user."""
+    """Lasting interests of a user, an even number."""
     old: int = 96
     """Events of a user that show them."""
     recent: int = 32
@@ -51,7 +52,9 @@ class Interests(Preparation):
     def __post_init__(self) -> None:
         super(Interests, self).__post_init__()
         require_at_least(1, self, "num_users", "topic_size", "old")
-        require_at_least(3, self, "interests")
+        require_at_least(4, self, "interests")
+        if self.interests % 2:
+            raise UserError(f"--interests must be even, as returns go to two at a time, got {self.interests}")
         if not 0 <= self.share <= 1:
             raise UserError(f"--share must lie in [0, 1], got {self.share}")
         if self.num_topics < 2 * self.interests:
@@ -65,25 +68,30 @@ class Interests(Preparation):
     def read(self, scratch: Path) -> RawData:
         """Return the events, and items with their topics as text."""
         rng = np.random.default_rng(self.seed)
-        topics, _ = self.draw_topics(rng)
+        topics, _, bells = self.draw_topics(rng)
         weight = 1 / np.arange(1, self.topic_size + 1)
         rank = rng.choice(self.topic_size, topics.shape, p=weight / weight.sum())
-        item = (topics * self.topic_size + rank).flatten()
+        bell = self.num_topics * self.topic_size
+        item = np.where(bells, bell, topics * self.topic_size + rank).flatten()
         user = np.repeat(np.arange(self.num_users), topics.shape[1])
         frame = pl.DataFrame({"user": user, "item": item}).select(
             pl.format("U{}", pl.col("user").cast(pl.String).str.zfill(6)).alias("user"),
             pl.format("I{}", "item").alias("item"),
         )
-        names = pl.DataFrame({"number": np.arange(self.num_topics * self.topic_size)}).select(
+        names = pl.DataFrame({"number": np.arange(bell + 1)}).select(
             pl.format("I{}", "number").alias("raw_id"),
-            pl.format("topic {} item {}", pl.col("number") // self.topic_size, "number").alias("title"),
+            pl.when(pl.col("number") < bell)
+            .then(pl.format("topic {} item {}", pl.col("number") // self.topic_size, "number"))
+            .otherwise(pl.lit("bell"))
+            .alias("title"),
         )
         return RawData(frame.lazy(), names, origin="the made-up interests")
 
-    def draw_topics(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the topic of each event, (U, old + recent + 2), and each user's interests, (U, interests).
+    def draw_topics(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the topic of each event, each user's interests, and which events are bells.
 
-        The last interest is that of the last event, if that is a return, and the one before it that of the one before.
+        Shapes: (U, old + recent + 2), (U, interests), and (U, old + recent + 2). The last two interests are those to
+        which the last two events return, if they do.
         """
         U, m = self.num_users, self.interests
         own = np.argsort(rng.random((U, self.num_topics)), axis=1)  # the first m are interests
@@ -95,10 +103,17 @@ class Interests(Preparation):
             rng.integers(0, self.num_topics, (U, self.old)),
         )
         last = self.recent + 2
-        sessions = others[users, rng.integers(0, self.num_topics - m, (U, -(-last // SESSION)))]
-        recent = np.repeat(sessions, SESSION, axis=1)[:, :last]
-        moments = np.argsort(rng.random((U, self.recent)), axis=1)[:, : m - 2]
-        moments = np.concatenate([moments, np.tile([last - 2, last - 1], (U, 1))], axis=1)  # (U, m)
-        comes_back = rng.random((U, m)) < self.share
-        recent[users, moments] = np.where(comes_back, lasting, recent[users, moments])
-        return np.concatenate([old, recent], axis=1), lasting
+        sessions = others[users, rng.integers(0, self.num_topics - m, (U, last // SESSION + 2))]
+        phase = rng.integers(0, SESSION, (U, 1))
+        recent = np.take_along_axis(sessions, (np.arange(last) + phase) // SESSION, axis=1)
+        bells = np.zeros((U, last), dtype=bool)
+        pairs = m // 2
+        room = (self.recent - 1) // max(pairs - 1, 1)  # events among which a moment of training lies
+        for pair in range(pairs):
+            is_last = pair == pairs - 1
+            start = np.full(U, self.recent - 1) if is_last else pair * room + rng.integers(0, room - 2, U)
+            comes_back = np.flatnonzero(rng.random(U) < self.share)
+            bells[comes_back, start[comes_back]] = True
+            for step in (0, 1):
+                recent[comes_back, start[comes_back] + 1 + step] = lasting[comes_back, 2 * pair + step]
+        return np.concatenate([old, recent], axis=1), lasting, np.pad(bells, ((0, 0), (self.old, 0)))
