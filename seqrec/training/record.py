@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 class RunRecord(lightning.Callback):
     """Records the best epoch, the learning curve and the time spent, also over a kill. Epochs count from 1."""
 
-    def __init__(self, folder: Path, config: FitConfig) -> None:
+    def __init__(self, folder: Path, config: FitConfig, unit: str = "epoch") -> None:
+        """Take the run's folder and flags, and what the Trainer's epochs are called."""
+        self.unit = unit
         self.folder, self.seed = folder, config.seed
         self.best_metric = config.best_metric if isinstance(config, TrainingConfig) else None
         self.best: dict[str, float] = {}
@@ -99,7 +101,7 @@ class RunRecord(lightning.Callback):
                 score = f", validation {self.best_metric} {row[f'valid/{self.best_metric}']:.4f}"
                 score += " (best so far)" if self.best_epoch == epoch else ""
             loss = row.get("train/loss", float("nan"))
-            log.info("epoch %d: loss %.4f%s, %.1f s", epoch, loss, score, spent)
+            log.info("%s %d: loss %.4f%s, %.1f s", self.unit, epoch, loss, score, spent)
         self._validated = False
 
     def _write_curve(self) -> None:

@@ -121,7 +121,7 @@ def fit_to_the_end(
     module: lightning.LightningModule, data: lightning.LightningDataModule, config: FitConfig, folder: Path
 ) -> RunRecord:
     """Train without validation, continuing from `last.ckpt` under --resume; return the record of the training."""
-    record = RunRecord(folder, config)
+    record = RunRecord(folder, config, "part")
     last = ModelCheckpoint(folder / "checkpoints", "last", enable_version_counter=False, save_on_train_epoch_end=True)
     trainer = make_trainer(config, folder, [record, last])
     own = find_checkpoint(folder / "checkpoints" / "last.ckpt") if config.resume else None
