@@ -194,8 +194,8 @@ def align(config: AlignConfig) -> None:
     lightning.seed_everything(config.training.seed, verbose=False)
     model, cases = open_alignment(config, comments)
     module, data = AlignModule(model, config), AlignData(cases, config)
-    batches, parts = f"{len(data.rounds.sampler):,}", data.rounds.count
-    log.info("aligning on %s cases in batches, %s an epoch; %d parts", f"{len(cases):,}", batches, parts)
+    batches, parts = f"{data.rounds.total:,}", data.rounds.count
+    log.info("aligning on %s cases: %s batches, in %d parts", f"{len(cases):,}", batches, parts)
     fit_to_the_end(module, data, replace(config.training, num_epochs=data.rounds.count), run.folder)
     if is_first_process():
         learned = module.learned(load_state(run.folder / "checkpoints" / "last.ckpt"))

@@ -267,6 +267,8 @@ class CommentBatch(NamedTuple):
     """(M, W) text vectors."""
     lengths: Tensor
     """(B,) int64 candidates of each user."""
+    ages: Tensor | None
+    """(T,) float32 seconds since the candidates appeared, where the source says when."""
     relevant: Tensor
     """(T,) bool."""
     rows: Tensor
@@ -307,6 +309,9 @@ class CommentDataset(Dataset[CommentBatch]):
             lengths = np.bincount(owner[chosen], minlength=len(rows))
         moments = Moments(self.moments.users[rows], self.moments.times[rows])
         watched = self.cases.entries.items[self.cases.rows[rows]]
+        published, ages = self.cases.comments.published, None
+        if published is not None:
+            ages = torch.from_numpy((np.repeat(moments.times, lengths) - published[comments]).astype(np.float32))
         known, places = np.unique(comments, return_inverse=True)
         assert streams.vectors is not None
         spans = ranges(self.firsts[rows], self.firsts[rows + 1] - self.firsts[rows])
@@ -315,6 +320,7 @@ class CommentDataset(Dataset[CommentBatch]):
             candidates=torch.from_numpy(places),
             vectors=torch.from_numpy(np.asarray(streams.vectors[known])),
             lengths=torch.from_numpy(lengths),
+            ages=ages,
             relevant=torch.from_numpy(relevant),
             rows=torch.from_numpy(spans),
             num_counted=len(rows) if key.counts else 0,

@@ -140,6 +140,23 @@ class QueryReadout(AttentionBlock):
         return out
 
 
+class AgeCurve(nn.Module):
+    """What the age of a candidate adds to its score: a curve over the logarithm of seconds, straight between knots."""
+
+    KNOTS = 21
+    """At e^0 - 1 to e^20 - 1 seconds, which is 15 years."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heights = nn.Parameter(torch.zeros(self.KNOTS))
+
+    def forward(self, ages: Tensor) -> Tensor:
+        """Return (T,) of (T,) seconds."""
+        place = ages.clamp(min=0).log1p().clamp(max=self.KNOTS - 1)
+        left = place.long().clamp(max=self.KNOTS - 2)
+        return torch.lerp(self.heights[left], self.heights[left + 1], (place - left).to(self.heights.dtype))
+
+
 class SRModel(nn.Module):
     """The sequential recommender, with the parts that its tasks use alone."""
 

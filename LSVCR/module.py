@@ -22,7 +22,7 @@ from LSVCR.data import (
     moments_of,
     open_streams,
 )
-from LSVCR.model import Inputs, SRModel
+from LSVCR.model import AgeCurve, Inputs, SRModel
 from LSVCR.options import Config
 from seqrec.basics.errors import UserError
 from seqrec.data.batches import RowSampler
@@ -131,6 +131,9 @@ class CommentModule(LSVCRModule):
     def __init__(self, config: Config, streams: Streams, titles: NDArray[np.float32] | None) -> None:
         super().__init__(config, streams, titles)
         self.recorder = RankRecorder(config.protocol.metric_ks, joint=True)
+        self.age = AgeCurve() if config.age else None
+        if config.age and streams.comments.published is None:
+            raise UserError(f"--age: {streams.comments.own.path} does not say when comments appeared: drop it")
 
     def scores(self, batch: CommentBatch) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Return the (T,) scores of candidates, and what the model's `merged_texts` returns."""
@@ -138,7 +141,10 @@ class CommentModule(LSVCRModule):
         users = F.normalize(users, dim=1) / self.config.temperature
         comments = F.normalize(self.model.text(batch.vectors), dim=1)
         owner = torch.repeat_interleave(batch.lengths)
-        return (users[owner] * comments[batch.candidates]).sum(dim=1), texts
+        scores = (users[owner] * comments[batch.candidates]).sum(dim=1)
+        if self.age is not None and batch.ages is not None:
+            scores = scores + self.age(batch.ages)
+        return scores, texts
 
     def item_vectors(self) -> Tensor:
         """Return (N+1, D) of videos."""

@@ -61,6 +61,8 @@ class Config:
     """Folder of the text vectors."""
     disable_id: bool = False
     """Read texts alone: videos have no vectors of their own."""
+    age: bool = False
+    """For CommRank, score a comment by how long it has stood there, too, along a learned curve."""
     start_from: Path | None = None
     """Folder of a finished run of align.py: the model starts with its weights."""
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -96,6 +98,8 @@ class Config:
             raise UserError("--disable_id leaves texts alone, and --text none has none: give --text NAME")
         if self.start_from is not None and self.text == NONE:
             raise UserError("--start_from brings weights that read texts, and --text none has none: give --text NAME")
+        if self.age and self.task != "CommRank":
+            raise UserError("--age is that of comments: give --task CommRank, or drop it")
         protocol = self.protocol
         if protocol.split != "leave_one_out" or any(
             getattr(protocol, name) not in (0, usual) for name, usual in WINDOW.items()

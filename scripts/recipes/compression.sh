@@ -14,14 +14,16 @@ tokens() {  # DATASET, RUN, SKIPPED ...: what tokens are worth, and what it cost
     bash PerSRec/evaluate.sh "$folder" --from_cache --memory "$folder/memory-$skipped"
   done
 }
-study() {  # DATASET, S, P, sequences of S events in a batch, as many of S - P [flags]: runs of equal steps
-  local name=$1 flags=("${@:6}") seed k
+three() {  # DATASET, S, P, sequences of S events in a batch, as many of S - P, SEED [flags]: runs of equal steps
   local full=(--maxlen "$2" --batch_size "$4") recent=(--maxlen $(($2 - $3)) --batch_size "$5")
-  for seed in 1 2 3; do
-    run "$name" full $seed "${flags[@]}" "${full[@]}"
-    run "$name" k4 $seed "${flags[@]}" "${full[@]}" --number_of_user_tokens 4 --pretrain_item_num "$3"
-    run "$name" recent $seed "${flags[@]}" "${recent[@]}"
-  done
+  run "$1" full "$6" "${@:7}" "${full[@]}"
+  run "$1" k4 "$6" "${@:7}" "${full[@]}" --number_of_user_tokens 4 --pretrain_item_num "$3"
+  run "$1" recent "$6" "${@:7}" "${recent[@]}"
+}
+study() {  # DATASET, S, P, sequences of S events in a batch, as many of S - P [flags]: three seeds, and other compressors
+  local name=$1 flags=("${@:6}") seed k
+  local full=(--maxlen "$2" --batch_size "$4")
+  for seed in 1 2 3; do three "${@:1:5}" $seed "${flags[@]}"; done
   for k in 1 16; do
     run "$name" k$k 1 "${flags[@]}" "${full[@]}" --number_of_user_tokens $k --pretrain_item_num "$3"
   done
@@ -32,6 +34,7 @@ common=(--model hstu --n_heads 2 --dropout_rate 0.2 --schedule linear --lr 1e-3 
 prepare sequences --input "$data/ml-1m/ml-1m_user_sequences.txt" --items "$data/ml-1m/movies.dat" --name ml-1m
 study ml-1m 200 150 8 32 "${common[@]}" --hidden_units 128 --warmup_steps 400 --filter_seen
 for seed in 1 2 3; do tokens ml-1m k4-seed$seed 10 25 50; done
+for run in k1 k16 mean; do tokens ml-1m $run-seed1; done
 
 # A grocer's baskets: products of one text are one item.
 source="$data/complete-journey"
@@ -44,12 +47,15 @@ flags=("${common[@]}" "${latest[@]}" --hidden_units 64 --warmup_steps 400 --loss
 study complete-journey 400 300 4 16 "${flags[@]}"
 run complete-journey fulltime 1 "${flags[@]}" --maxlen 400 --batch_size 4 --time_bias
 for seed in 1 2 3; do tokens complete-journey k4-seed$seed 25 100; done
+for run in k1 k16 mean; do tokens complete-journey $run-seed1; done
 
 # Made-up users, of whose targets a known share can be foretold by old events alone.
+made=(--model hstu --n_heads 2 --dropout_rate 0.2 --schedule linear --lr 2e-3 --num_epochs 8 --patience 8 --hidden_units 64
+  --warmup_steps 200)
 for share in 0.8 0; do
-  prepare interests --name interests-$share --share $share --num_users 15000 --num_topics 20 --topic_size 10 --interests 3 \
+  prepare interests --name interests-$share --share $share --num_users 8000 --num_topics 20 --topic_size 10 --interests 4 \
     --old 40 --recent 16
-  study interests-$share 56 40 32 112 "${common[@]}" --hidden_units 32 --warmup_steps 200
+  for seed in 1 2 3; do three interests-$share 56 40 32 112 $seed "${made[@]}"; done
   for seed in 1 2 3; do tokens interests-$share k4-seed$seed; done
 done
 for name in ml-1m complete-journey interests-0.8 interests-0; do compare $name --families PerSRec --reference PerSRec/recent; done

@@ -17,4 +17,11 @@ persrec $name hstu-text 1 "${texts[@]}" --model hstu --dropout_rate 0.3 --item_o
 persrec $name hllm-last1 1 "${texts[@]}" --model llama --dropout_rate 0.5 --attn_dropout_prob 0.5 --item_offset \
   --schedule constant --num_epochs 1 --batch_size 256 --lr 1e-4 --plm_lr 1e-5 --plm_last_n_unfreeze 1 --item_emb_token_n 0 \
   --start_from runs/PerSRec/$name/hllm-d5-seed1
+# SmolLM2 in MiniLM's place, frozen, then its last block trained, or updated with a low rank.
+smollm2=("${texts[@]}" --model llama --dropout_rate 0.5 --attn_dropout_prob 0.5 --item_offset --plm_name smollm2)
+persrec $name smollm2 1 "${smollm2[@]}"
+last=("${smollm2[@]}" --schedule constant --num_epochs 1 --batch_size 64 --lr 1e-4 --plm_last_n_unfreeze 1
+  --item_emb_token_n 0 --start_from runs/PerSRec/$name/smollm2-seed1)
+persrec $name smollm2-last1 1 "${last[@]}" --plm_lr 1e-5
+persrec $name smollm2-lora 1 "${last[@]}" --plm_lr 1e-4 --lora_r 8
 compare $name --families PerSRec

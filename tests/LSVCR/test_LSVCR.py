@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from LSVCR.data import CommentDataset, DrawnBy, Moments, Streams, VideoCases, open_streams
-from LSVCR.model import Inputs, SRModel, id_text_contrast
+from LSVCR.model import AgeCurve, Inputs, SRModel, id_text_contrast
 from LSVCR.module import CommentModule, VideoModule, open_module
 from LSVCR.options import Config, ModelOptions, Task
 from seqrec.basics.errors import MissingFileError, UserError
@@ -293,7 +293,7 @@ def test_the_loss_of_videos(comments: Comments) -> None:
     assert len(cases.at) == int((train.lengths - 1).sum())
     batch = cases[BatchKey(np.array([0, 5, 77]), 0, 0)]
     assert batch.targets.tolist() == comments.dataset.items[cases.at[[0, 5, 77]]].tolist()
-    users, _ = module.model(batch.inputs)
+    users, _ = module.model(batch.inputs, "Rec")
     classes = F.normalize(module.model.item_vectors(), dim=1)
     logits = F.normalize(users, dim=1) @ classes.T / 0.07
     logits[:, 0] = -torch.inf
@@ -302,7 +302,7 @@ def test_the_loss_of_videos(comments: Comments) -> None:
     torch.manual_seed(3)
     loss = weighted.training_step(batch)  # type: ignore[arg-type]
     torch.manual_seed(3)
-    _, texts = weighted.model(batch.inputs)
+    _, texts = weighted.model(batch.inputs, "Rec")
     assert texts is not None
     alike = weighted.model.id_text_loss((batch.inputs.videos, batch.inputs.entries), texts, 99, 0.07)
     torch.testing.assert_close(loss, module.training_step(batch) + 0.5 * alike)  # type: ignore[arg-type]
@@ -316,7 +316,7 @@ def test_the_loss_of_comments_and_its_draws(comments: Comments) -> None:
     batch = data[BatchKey(rows, 0, 0)]
     ends = batch.lengths.cumsum(0).tolist()
     vectors = torch.from_numpy(np.asarray(module.streams.vectors))
-    users, _ = module.model(batch.inputs)
+    users, _ = module.model(batch.inputs, "CommRank")
     losses = []
     for number, end in enumerate(ends):
         stretch = slice(end - int(batch.lengths[number]), end)
@@ -335,6 +335,28 @@ def test_the_loss_of_comments_and_its_draws(comments: Comments) -> None:
     assert torch.equal(alone.vectors[alone.candidates], batch.vectors[batch.candidates[stretch]])
     other = data[BatchKey(rows, 1, 0)]
     assert other.candidates.tolist() != batch.candidates.tolist() or not torch.equal(other.vectors, batch.vectors)
+
+
+def test_age_is_a_curve_over_its_logarithm(comments: Comments) -> None:
+    curve = AgeCurve().double()
+    nn.init.normal_(curve.heights)
+    ages = torch.tensor([0.0, 1.0, 59.0, 86_400.0, 3e8, 1e12], dtype=torch.float64)
+    knots = np.arange(21.0)
+    expected = np.interp(np.log1p(ages.numpy()), knots, curve.heights.detach().numpy())
+    torch.testing.assert_close(curve(ages), torch.from_numpy(expected))
+    plain, cases = opened(comments, config_of(comments, "CommRank"))
+    aged, _ = opened(comments, config_of(comments, "CommRank", age=True))
+    assert isinstance(plain, CommentModule) and isinstance(aged, CommentModule) and aged.age is not None
+    aged.model.load_state_dict(plain.model.state_dict())
+    batch = CommentDataset(plain.streams, cases.test, None, seed=0)[BatchKey(np.arange(9), 0, 0)]
+    assert comments.published is not None and batch.ages is not None
+    there = cases.test.candidates(np.arange(9))
+    times = np.repeat(cases.test.entries.times[cases.test.rows[:9]], there.lengths)
+    assert batch.ages.tolist() == (times - comments.published[there.comments]).tolist() and (batch.ages > 0).all()
+    torch.testing.assert_close(aged.scores(batch)[0], plain.scores(batch)[0] + aged.age(batch.ages))
+    silent = replace(comments, published=None)
+    with pytest.raises(UserError, match="does not say when comments appeared"):
+        open_module(config_of(comments, "CommRank", age=True), silent)
 
 
 # Runs
@@ -406,6 +428,7 @@ def test_comments_are_ranked_as_one_by_one(comments: Comments, tmp_path: Path) -
         ({"protocol": replace(Config().protocol, item_start_position=-9)}, "drop --last_k_eval_test"),
         ({"protocol": replace(Config().protocol, last_k_eval_test=4)}, "drop --last_k_eval_test"),
         ({"max_candidate_num": 1}, "max_candidate_num"),
+        ({"age": True}, "--age is that of comments"),
     ],
 )
 def test_contradictions(options: dict[str, Any], message: str) -> None:

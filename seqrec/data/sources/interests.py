@@ -4,8 +4,9 @@ Items belong to topics; within one, popularity falls as 1 / rank. A user has `in
 `old` first events most (seven in ten) are of these, the others of any topic. Of the `recent` ones after them none is:
 they are sessions of five events, each of another topic, the first one cut at random. Now and then, with probability
 `share` at each of interests / 2 moments, a bell rings, an item of its own, and the two events after it return to two
-interests to which no return has gone before, so that earlier returns do not tell the next. The last of these moments is
-the user's end: its two returns are what leave-one-out holds out.
+interests to which no return has gone before, so that earlier returns do not tell the next. The first of the two is an
+item that every topic has for this alone, so that the second one is due after it as the first one after the bell. The
+last of these moments is the user's end: its two returns are what leave-one-out holds out.
 
 So recent events tell when a return is due, and old ones alone to what. With `share` 0 there is no bell, and the recent
 events say all that can be known.
@@ -69,20 +70,25 @@ class Interests(Preparation):
         """Return the events, and items with their topics as text."""
         rng = np.random.default_rng(self.seed)
         topics, _, bells = self.draw_topics(rng)
+        firsts = np.pad(bells, ((0, 0), (1, 0)))[:, :-1]
         weight = 1 / np.arange(1, self.topic_size + 1)
         rank = rng.choice(self.topic_size, topics.shape, p=weight / weight.sum())
         bell = self.num_topics * self.topic_size
-        item = np.where(bells, bell, topics * self.topic_size + rank).flatten()
+        item = np.where(firsts, bell + 1 + topics, topics * self.topic_size + rank)
+        item = np.where(bells, bell, item).flatten()
         user = np.repeat(np.arange(self.num_users), topics.shape[1])
         frame = pl.DataFrame({"user": user, "item": item}).select(
             pl.format("U{}", pl.col("user").cast(pl.String).str.zfill(6)).alias("user"),
             pl.format("I{}", "item").alias("item"),
         )
-        names = pl.DataFrame({"number": np.arange(bell + 1)}).select(
-            pl.format("I{}", "number").alias("raw_id"),
-            pl.when(pl.col("number") < bell)
-            .then(pl.format("topic {} item {}", pl.col("number") // self.topic_size, "number"))
-            .otherwise(pl.lit("bell"))
+        number = pl.col("number")
+        names = pl.DataFrame({"number": np.arange(bell + 1 + self.num_topics)}).select(
+            pl.format("I{}", number).alias("raw_id"),
+            pl.when(number < bell)
+            .then(pl.format("topic {} item {}", number // self.topic_size, number))
+            .when(number == bell)
+            .then(pl.lit("bell"))
+            .otherwise(pl.format("topic {} once more", number - bell - 1))
             .alias("title"),
         )
         return RawData(frame.lazy(), names, origin="the made-up interests")
