@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from LSVCR.options import Config
+from LSVCR.published import FINETUNE as PUBLISHED
+from LSVCR.published import count_processes
 from seqrec.basics.command import run_command
 
 if TYPE_CHECKING:
@@ -33,4 +36,4 @@ def restore(
 
 
 if __name__ == "__main__":
-    run_command(main, Config)
+    run_command(main, Config, [*count_processes(), *sys.argv[1:]], PUBLISHED)
