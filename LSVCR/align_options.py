@@ -1,4 +1,4 @@
-"""The flags of alignment with a large language model."""
+"""The flags of alignment with a large language model, and of encoding texts with it."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +9,8 @@ import tyro
 from LSVCR.options import ModelOptions
 from seqrec.basics.checks import require_above, require_at_least, require_at_most
 from seqrec.basics.errors import UserError
+from seqrec.basics.names import check_name
+from seqrec.basics.paths import ROOT
 from seqrec.nn.optimization import Schedule
 from seqrec.text.options import LoraOptions
 from seqrec.training.options import FitConfig
@@ -114,3 +116,39 @@ class AlignConfig:
     def reading(self) -> ModelOptions:
         """The architecture, of a model that reads histories of `max_his_len`."""
         return replace(self.model, maxlen=self.max_his_len)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeConfig:
+    """What to encode, with what, and under which name."""
+
+    run: Path | None = None
+    """Folder of a finished run of align.py; by default the language model is used as it is."""
+    model_name_or_path: str = "smollm2"
+    """Without --run, a decoder: smollm2, a folder, or a name on the Hugging Face hub."""
+    init_type: str | None = None
+    """Name of the vectors, embedding/DATASET/NAME.npy and embedding/DATASET-comments/NAME.npy: aligned, or that of the
+    language model."""
+    full: bool = False
+    """With --run, write the language model's own vectors, too, as NAME-full; finetune.py then trains the map."""
+    dataset: str | None = None
+    """Name of a prepared dataset with comments; by default the run's."""
+    data_path: Path | None = None
+    """Folder of a prepared dataset elsewhere."""
+    tokenized_len: int | None = None
+    """Maximum number of tokens of a text; by default the run's, or 256."""
+    max_tokens: int = 8192
+    """Tokens per batch."""
+    part_items: int = 16384
+    """Texts that are encoded, and kept in memory, at a time."""
+    embedding_dir: Path = ROOT / "embedding"
+    """Where text vectors go."""
+    overwrite: bool = False
+    """Replace vectors of that name that other weights or options made."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "max_tokens", "part_items", "tokenized_len")
+        if self.init_type is not None:
+            check_name("--init_type", self.init_type)
+        if self.full and self.run is None:
+            raise UserError("--full is for --run RUN: without it the vectors are the language model's own anyway")

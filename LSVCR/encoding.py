@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from LSVCR.align_model import LLM, Aligned
-from LSVCR.align_options import AlignConfig, LLMOptions
+from LSVCR.align_options import AlignConfig, EncodeConfig, LLMOptions
 from LSVCR.aligned import ALIGNED, read_learned
-from LSVCR.encode import Config
 from seqrec.basics.precision import full_precision
 from seqrec.data.comments import load_comments
 from seqrec.data.dataset import Dataset
@@ -61,7 +60,7 @@ def open_llm(name: str) -> Source:
     return Source(llm, None, folder, name.strip("/").rpartition("/")[2], 256, None)
 
 
-def encode_texts(config: Config) -> None:
+def encode_texts(config: EncodeConfig) -> None:
     """Write the vectors of a dataset's videos and of its comments."""
     given = config.dataset, config.data_path
     if config.run is None:
@@ -75,7 +74,7 @@ def encode_texts(config: Config) -> None:
         write_texts(source, data, config)
 
 
-def write_texts(source: Source, dataset: Dataset, config: Config) -> None:
+def write_texts(source: Source, dataset: Dataset, config: EncodeConfig) -> None:
     """Write the vectors of a dataset's items, unless they are there."""
     name, longest = config.init_type or source.name, config.tokenized_len or source.tokenized_len
     made = {"backbone": source.backbone.name, "weights": source.llm.files.sha256(), "tokenized_len": longest}
