@@ -195,7 +195,7 @@ def align(config: AlignConfig) -> None:
     model, cases = open_alignment(config, comments)
     module, data = AlignModule(model, config), AlignData(cases, config)
     batches, parts = f"{data.rounds.total:,}", data.rounds.count
-    log.info("aligning on %s cases: %s batches, in %d parts", f"{len(cases):,}", batches, parts)
+    log.info("aligning on %s cases, batches: %s, checkpoints: %d", f"{len(cases):,}", batches, parts)
     fit_to_the_end(module, data, replace(config.training, num_epochs=data.rounds.count), run.folder)
     if is_first_process():
         learned = module.learned(load_state(run.folder / "checkpoints" / "last.ckpt"))
