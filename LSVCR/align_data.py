@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from LSVCR.align_options import AlignConfig
-from LSVCR.data import Moments, Streams, VideoCases
+from LSVCR.data import Found, Moments, Streams, VideoCases
 from LSVCR.model import Inputs
 from LSVCR.options import Task
 from LSVCR.prompting import PromptWriter, Tokens
+from seqrec.basics.arrays import ragged_arange
 from seqrec.basics.draws import RowDraws
 from seqrec.basics.errors import UserError
-from seqrec.basics.ranges import ranges
 from seqrec.data.batches import BatchKey
 from seqrec.data.comment_cases import CommentCases
 from seqrec.nn.ragged import Layout
@@ -126,7 +126,7 @@ class AlignCases(Dataset[AlignBatch]):
         found = self.streams.find(Moments(self.users[rows], self.times[rows]))
         draws = key.draws(config.training.seed, rows[found.order], "views")
         hot = self._hot_comments(found.videos, found.lengths[0], draws)
-        told, read = self._taken_comments(found.entries, found.lengths[1], found.taken, found.owner, draws)
+        told, read = self._taken_comments(found, draws)
         places, kept = np.nonzero(read)
         shown = found._replace(taken=read[places, kept], owner=places)
         inputs, known = shown.inputs(hot[1], watched)
@@ -135,8 +135,7 @@ class AlignCases(Dataset[AlignBatch]):
         items, answers = items[items > 0], targets[asks]
         comments = np.union1d(known[1:], answers)
         place = np.where(asks, len(items) + np.searchsorted(comments, targets), np.searchsorted(items, targets))
-        prompts = self._prompts(found.order, found.lengths, found.videos, hot[0], found.entries, told, asks, watched,
-                                targets, key)  # fmt: skip
+        prompts = self._prompts(found, hot[0], told, asks, watched, targets, key)
         sizes = np.array([[len(prompt), len(answer)] for prompt, answer in prompts])
         starts = np.cumsum(sizes.sum(axis=1)) - sizes[:, 1]
         return AlignBatch(
@@ -144,7 +143,7 @@ class AlignCases(Dataset[AlignBatch]):
             for_comments=torch.from_numpy(asks),
             prompts=_texts([np.concatenate(pair) for pair in prompts]),
             ends=torch.from_numpy(starts - 1),
-            answers=torch.from_numpy(ranges(starts, sizes[:, 1])),
+            answers=torch.from_numpy(ragged_arange(starts, sizes[:, 1])),
             texts=_joined(self.sources.titles.read(items), self.sources.comments.read(comments)),
             items=torch.from_numpy(items),
             comments=torch.from_numpy(np.searchsorted(comments, known[1:])),
@@ -174,25 +173,19 @@ class AlignCases(Dataset[AlignBatch]):
         second = np.where(differs, other, first)
         return self.streams.hot[videos, first], self.streams.hot[videos, second]
 
-    def _taken_comments(
-        self,
-        entries: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-        taken: NDArray[np.int64],
-        owner: NDArray[np.int64],
-        draws: RowDraws,
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _taken_comments(self, found: Found, draws: RowDraws) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (Q, SHOWN) comments of each entry for the prompt and for the small model, 0 for none.
 
         By chance they differ: as many popular comments of the video are added to the entry's own, and all are dealt to
         the two at random.
         """
+        entries, lengths, taken, owner = found.entries, found.lengths[1], found.taken, found.owner
         Q = len(entries)
         counts = np.bincount(owner, minlength=Q)
         user = np.repeat(np.arange(len(lengths)), lengths)
         by_user = np.bincount(user, weights=counts, minlength=len(lengths)).astype(np.int64)
         order = np.lexsort((draws.uniform(by_user), owner))
-        rank = ranges(np.zeros_like(counts), counts)
+        rank = ragged_arange(np.zeros_like(counts), counts)
         own = np.zeros((Q, SHOWN), np.int64)
         own[owner[order][rank < SHOWN], rank[rank < SHOWN]] = taken[order][rank < SHOWN]
         differs = np.flatnonzero(self._differs(self.config.chis_aug_p, lengths, draws) & (counts > 0))
@@ -220,11 +213,8 @@ class AlignCases(Dataset[AlignBatch]):
 
     def _prompts(
         self,
-        order: NDArray[np.int64],
-        lengths: tuple[NDArray[np.int64], NDArray[np.int64]],
-        videos: NDArray[np.int64],
+        histories: Found,
         hot: NDArray[np.int64],
-        entries: NDArray[np.int64],
         told: NDArray[np.int64],
         asks: NDArray[np.bool_],
         watched: NDArray[np.int64],
@@ -233,11 +223,12 @@ class AlignCases(Dataset[AlignBatch]):
     ) -> list[tuple[Tokens, Tokens]]:
         """Return each user's prompt and answer, in the batch's order."""
         title, comment, writer = self._title, self._comment, self.writer
+        videos, entries, lengths = histories.videos, histories.entries, histories.lengths
         starts = [np.cumsum(part) - part for part in lengths]
-        place = np.argsort(order)
+        place = np.argsort(histories.order)
         chance = key.draws(self.config.training.seed, key.rows, "prompts").uniform()
         found = []
-        for user in range(len(order)):
+        for user in range(len(place)):
             at = place[user]
             first, last = starts[0][at], starts[0][at] + lengths[0][at]
             watched_lines = [

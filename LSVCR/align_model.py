@@ -3,8 +3,6 @@
 Shapes: B users, T tokens, R texts, H width of the language model, D width of the recommender, V words.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -62,8 +60,7 @@ class LLM(nn.Module):
             return
         blocks = nn.ModuleList(block for _, block in self.upper.layers)
         if options.lora_r:
-            ends = {name.rpartition(".")[2] for name, part in blocks.named_modules() if isinstance(part, nn.Linear)}
-            add_lora(self, blocks, replace(options, lora_targets=options.lora_targets or tuple(sorted(ends))))
+            add_lora(self, blocks, options)
         else:
             blocks.requires_grad_(True)
         if options.gradient_checkpointing:

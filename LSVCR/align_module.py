@@ -65,17 +65,12 @@ class AlignModule(lightning.LightningModule):
             user, other, target = (F.normalize(x.float(), dim=1) for x in self.model.read_histories(batch))
             keys = self.all_keys(batch)
             first = self.global_rank * (len(keys) // self.trainer.world_size)
-            nobody = (keys == 0)[None]
+            nobody = keys == 0
             same = (keys == batch.keys[:, None]) | nobody
-            own = torch.arange(first, first + len(user), device=self.device)
-            same[torch.arange(len(user), device=self.device), own] = False
             losses["rec"] = contrast(user, self.of_all(target, keys), first, temperature, same)
             if said is not None:
-                nobody = nobody.expand(len(user), -1).clone()
-                nobody[torch.arange(len(user), device=self.device), own] = False
-                users, all_said = self.of_all(user, keys), self.of_all(said, keys)
-                there = contrast(user, all_said, first, temperature, nobody)
-                back = contrast(said, users, first, temperature, nobody)
+                there = contrast(user, self.of_all(said, keys), first, temperature, nobody)
+                back = contrast(said, self.of_all(user, keys), first, temperature, nobody)
                 losses["pref"] = (there + back) / 2
                 losses["bhv"] = prefer(said, user, other, temperature)
         total = zero

@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 
 from LSVCR.model import Inputs
 from LSVCR.options import Config
+from seqrec.basics.arrays import ragged_arange
 from seqrec.basics.draws import RowDraws
 from seqrec.basics.errors import UserError
-from seqrec.basics.ranges import ranges
 from seqrec.data.batches import BatchKey
 from seqrec.data.comment_cases import CaseSplit, CommentCases, Entries, split_cases, taken_comments
 from seqrec.data.comments import Comments
@@ -116,7 +116,7 @@ class Streams:
             lengths=lengths,
             videos=np.where(rows[0] < 0, 0, dataset.items[rows[0]]).astype(np.int64),
             entries=np.where(rows[1] < 0, 0, self.entries.items[rows[1]]),
-            taken=self.comments.own.items[ranges(bounds[rows[1]], counts)].astype(np.int64),
+            taken=self.comments.own.items[ragged_arange(bounds[rows[1]], counts)].astype(np.int64),
             owner=np.repeat(np.arange(len(rows[1])), counts),
         )
 
@@ -177,13 +177,13 @@ def _latest(start: NDArray[np.int64], end: NDArray[np.int64], most: int) -> tupl
     """Return the rows of the latest events of each history and how many these are; one row, -1, of an empty one."""
     lengths = np.minimum(end - start, most)
     shown = np.maximum(lengths, 1)
-    rows = ranges(end - lengths, shown)
+    rows = ragged_arange(end - lengths, shown)
     rows[np.repeat(lengths, shown) == 0] = -1
     return rows, shown
 
 
 def _places(lengths: NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(ranges(np.zeros_like(lengths), lengths))
+    return torch.from_numpy(ragged_arange(np.zeros_like(lengths), lengths))
 
 
 def popular_comments(comments: Comments, cases: CommentCases, most: int = HOT) -> NDArray[np.int64]:
@@ -235,7 +235,7 @@ class VideoCases(Dataset[VideoBatch]):
 
     def __init__(self, streams: Streams, train: Histories, seed: int) -> None:
         lengths = np.maximum(train.lengths - 1, 0)
-        self.at = ranges(train.starts + 1, lengths)
+        self.at = ragged_arange(train.starts + 1, lengths)
         if not len(self.at):
             raise UserError("no user has 2 videos to train on: prepare a larger dataset")
         times = streams.comments.dataset.timestamps
@@ -303,7 +303,7 @@ class CommentDataset(Dataset[CommentBatch]):
             owner = np.repeat(np.arange(len(rows)), lengths)
             order = np.lexsort((draws.uniform(lengths), ~relevant, owner))
             taken = np.bincount(owner[relevant], minlength=len(rows))
-            place = ranges(np.zeros_like(lengths), lengths)  # taken ones stand first
+            place = ragged_arange(np.zeros_like(lengths), lengths)  # taken ones stand first
             chosen = order[(place == 0) | ((place >= taken[owner]) & (place < (taken + self.negatives)[owner]))]
             comments, relevant = comments[chosen], relevant[chosen]
             lengths = np.bincount(owner[chosen], minlength=len(rows))
@@ -314,7 +314,7 @@ class CommentDataset(Dataset[CommentBatch]):
             ages = torch.from_numpy((np.repeat(moments.times, lengths) - published[comments]).astype(np.float32))
         known, places = np.unique(comments, return_inverse=True)
         assert streams.vectors is not None
-        spans = ranges(self.firsts[rows], self.firsts[rows + 1] - self.firsts[rows])
+        spans = ragged_arange(self.firsts[rows], self.firsts[rows + 1] - self.firsts[rows])
         return CommentBatch(
             inputs=streams.read(moments, drawn_by, watched),
             candidates=torch.from_numpy(places),

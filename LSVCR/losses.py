@@ -17,12 +17,12 @@ def contrast(own: Tensor, others: Tensor, first: int, temperature: float, hidden
         others: (G, D) partners; that of user i is row first + i.
         first: Where this process's begin.
         temperature: Cosines are divided by it.
-        hidden: (B, G) bool, partners that do not count; a user's own is never one of them.
+        hidden: Partners that do not count, bool, broadcastable to (B, G); a user's own does in any case.
     """
     logits = own @ others.T / temperature
     places = torch.arange(first, first + len(own), device=own.device)
     if hidden is not None:
-        logits = logits.masked_fill(hidden, -torch.inf)
+        logits = logits.masked_fill(hidden.expand_as(logits).scatter(1, places[:, None], False), -torch.inf)
     return F.cross_entropy(logits, places)
 
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from seqrec.basics.arrays import ragged_arange
 from seqrec.basics.draws import RowDraws
-from seqrec.basics.ranges import ranges
 from seqrec.data.comments import Comments
 
 DAY = 86_400
@@ -86,7 +86,7 @@ def taken_comments(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the events with comments of some entries: the place of the entry in `rows`, and the comment."""
     lengths = entries.bounds[rows + 1] - entries.bounds[rows]
-    events = ranges(entries.bounds[rows], lengths)
+    events = ragged_arange(entries.bounds[rows], lengths)
     return np.repeat(np.arange(len(rows)), lengths), comments.own.items[events].astype(np.int64)
 
 
@@ -126,7 +126,7 @@ class CommentCases:
         """Return the candidates of some (B,) cases: a case has the same ones at any time and in any batch."""
         rows = self.rows[chosen]
         first, counts = self.entries.firsts[rows], self.entries.counts[rows]
-        owner, found = np.repeat(np.arange(len(rows)), counts), ranges(first, counts)
+        owner, found = np.repeat(np.arange(len(rows)), counts), ragged_arange(first, counts)
         relevant = np.zeros(len(found), dtype=bool)
         case, taken = taken_comments(self.comments, self.entries, rows)
         inside = (taken >= first[case]) & (taken < first[case] + counts[case])
@@ -138,7 +138,7 @@ class CommentCases:
         keys[relevant] = -1
         order = np.lexsort((keys, owner))
         kept = np.zeros(len(found), dtype=bool)
-        kept[order] = ranges(np.zeros_like(counts), counts) < self.limit
+        kept[order] = ragged_arange(np.zeros_like(counts), counts) < self.limit
         kept |= relevant
         return Candidates(found[kept], np.bincount(owner[kept], minlength=len(rows)), relevant[kept])
 

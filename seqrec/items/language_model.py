@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +150,4 @@ def _add_lora(items: TextVectors, options: ItemOptions) -> None:
     trained = torch.nn.ModuleList(block for number, block in items.upper.layers if number >= items.trained_from)
     for parameter in items.upper.parameters():
         parameter.requires_grad_(False)
-    ends = {name.rpartition(".")[2] for name, part in trained.named_modules() if isinstance(part, torch.nn.Linear)}
-    targets = options.lora_targets or tuple(sorted(ends))
-    add_lora(items, trained, replace(options, lora_targets=targets))
+    add_lora(items, trained, options)

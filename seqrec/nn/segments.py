@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seqrec.basics.arrays import ragged_arange
 from seqrec.basics.errors import UserError
-from seqrec.basics.ranges import ranges
 from seqrec.nn.ragged import Layout, cut_by_length, make_layout, mix, repeat_heads
 
 
@@ -202,7 +202,7 @@ def newest_events(rows: Rows, lengths: NDArray[np.int64], window: Window) -> Seg
     bounds = cut_by_length(recent)
     return Segments(
         torch.from_numpy(ends - 1),
-        torch.from_numpy(_after(rows.tokens.numpy(), ranges(ends - recent, recent), recent)),
+        torch.from_numpy(_after(rows.tokens.numpy(), ragged_arange(ends - recent, recent), recent)),
         make_layout(np.ones_like(recent), bounds),
         make_layout(recent + rows.tokens.shape[1], bounds),
         is_causal=False,
@@ -211,7 +211,7 @@ def newest_events(rows: Rows, lengths: NDArray[np.int64], window: Window) -> Seg
 
 def _places(lengths: NDArray[np.int64], window: Window) -> NDArray[np.int64]:
     """Return the places of the events of histories, whose newest stands in the last slot."""
-    slot = ranges(window.length - lengths, lengths)
+    slot = ragged_arange(window.length - lengths, lengths)
     offsets = [group.offset for group in window.groups]
     before = np.cumsum([0, *(group.size for group in window.groups)])
     return np.asarray(slot + before[np.searchsorted(offsets, slot, side="right")])
@@ -230,7 +230,7 @@ def _all_segments(
         users = np.flatnonzero(extent[:, g])
         users = users[np.argsort(-extent[users, g], kind="stable")]
         length, total = extent[users, g], sum(map(len, lengths))
-        own = ranges(starts[users, g], length)
+        own = ragged_arange(starts[users, g], length)
         queries.append(own)
         keys.append(_after(tokens[users, :prefix], own, length))
         lengths.append(length)

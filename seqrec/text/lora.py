@@ -26,7 +26,7 @@ def add_lora(model: nn.Module, encoder: nn.Module, options: LoraOptions) -> None
     Args:
         model: The encoder or a model around it; what lies outside the encoder stays trainable.
         encoder: Part of the model.
-        options: With `lora_r` above 0.
+        options: With `lora_r` above 0; without targets all projections get an update.
 
     Raises:
         UserError: If a target names no projection of the encoder.
@@ -35,9 +35,10 @@ def add_lora(model: nn.Module, encoder: nn.Module, options: LoraOptions) -> None
 
     names = {name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)}
     ends = {name.rpartition(".")[2] for name in names}
-    if unknown := set(options.lora_targets) - ends:
+    wanted = set(options.lora_targets) or ends
+    if unknown := wanted - ends:
         raise UserError(f"--lora_targets {sorted(unknown)} are no projections of the encoder, which has {sorted(ends)}")
-    targets = [name for name in names if name.rpartition(".")[2] in options.lora_targets]
+    targets = [name for name in names if name.rpartition(".")[2] in wanted]
     config = LoraConfig(
         r=options.lora_r,
         lora_alpha=options.lora_alpha,

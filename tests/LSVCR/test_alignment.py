@@ -138,7 +138,8 @@ def test_a_prompt_that_is_too_long_loses_its_oldest_lines(llama: Path) -> None:
     room = 20 - fixed
     assert room // 4 >= 3
     assert kept(lines[:1], lines[4:5]) == [1, 5]
-    assert kept(lines[:4], lines[4:5])[-3:] == [3, 4, 5] or kept(lines[:4], lines[4:5]) == [4, 5]
+    left = (room - 4) // 4  # lines of videos beside the one of comments
+    assert kept(lines[:4], lines[4:5]) == [*range(5 - left, 5), 5]
     both = kept(lines[:4], lines[4:])
     assert both == [4 - room // 8 + 1 + i for i in range(room // 8)] + [9 - room // 8 + i for i in range(room // 8)]
 
@@ -223,14 +224,13 @@ def test_the_two_views_differ_by_chance(comments: Comments, llama: Path) -> None
     told, read = all_differ._hot_comments(found.videos, found.lengths[0], key.draws(1, order, "views"))
     several = (hot[found.videos] > 0).sum(axis=1) > 1
     assert (told != read)[several].all() and (told == read)[~several].all() and several.any()
-    given = found.entries, found.lengths[1], found.taken, found.owner
-    told, read = same._taken_comments(*given, key.draws(1, order, "views"))
+    told, read = same._taken_comments(found, key.draws(1, order, "views"))
     assert (told == read).all()
     for entry in range(len(found.entries)):
         own = set(found.taken[found.owner == entry].tolist())
         shown = [c for c in told[entry].tolist() if c]
         assert len(shown) == min(3, len(own)) and set(shown) <= own
-    told, read = all_differ._taken_comments(*given, key.draws(1, order, "views"))
+    told, read = all_differ._taken_comments(found, key.draws(1, order, "views"))
     for entry, item in enumerate(found.entries.tolist()):
         own = set(found.taken[found.owner == entry].tolist())
         cards = [c for c in [*told[entry].tolist(), *read[entry].tolist()] if c]
@@ -441,6 +441,7 @@ def test_two_processes_align_like_one(comments: Comments, llama: Path, tmp_path:
     done = subprocess.run(list(map(str, line)), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     expected, found = read_learned(one.folder), read_learned(two.folder)
+    # Weights move by up to 0.1; where a gradient vanishes, Adam makes steps of its rounding.
     for name, tensor in expected.items():
         if not name.endswith(("score.4.bias", "key.bias")):  # softmaxes take them away, so their gradients are noise
             torch.testing.assert_close(found[name], tensor, atol=1e-3, rtol=1e-2, msg=name)
