@@ -65,6 +65,7 @@ def test_sums_are_divided_by_the_places_that_ask() -> None:
     ],
 )
 def test_the_last_old_event_predicts_a_token(insert_method: str, expected: list[tuple[int, Any]]) -> None:
+    torch.manual_seed(0)
     history = HistoryOptions(maxlen=8, number_of_user_tokens=2, pretrain_item_num=5, insert_method=insert_method)
     module, config = module_of(history)
     lists = [list(range(1, 10)), [8, 9, 3]]
