@@ -1,4 +1,4 @@
-"""Rankings by counts: of all users' events, or of a user's own; test and use."""
+"""Rankings of items by counts: of all users' events, or of a user's own; test and use."""
 
 import logging
 from collections.abc import Callable
@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from Baselines.data import event_ages, score_items
-from Baselines.model import Events, Favourites, SameForAll
-from Baselines.options import Config
+from Baselines.comments import rank_comments
+from Baselines.data import event_ages, order_of_appearance, score_items
+from Baselines.model import Events, Favourites, Latest, Neighbours, OwnHistory, SameForAll
+from Baselines.neighbours import by_users, by_words, find_nearest
+from Baselines.options import UNDATED, Config
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import write_atomically
 from seqrec.basics.progress import progress
+from seqrec.data.activity import Activity
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
@@ -27,8 +30,9 @@ from seqrec.training.trainer import report, test
 
 log = logging.getLogger(__name__)
 
+RankUnder = Callable[[float | None], None]
 HALF_LIVES = tuple(2.0**-power for power in range(1, 15))
-"""Shares of the greatest age that --baseline recency and favourites choose from."""
+"""Shares of the greatest age that rankings choose from."""
 MAX_TOKENS = 16384
 """Tokens of a batch in evaluation."""
 USERS_PER_BATCH = 4096
@@ -40,11 +44,14 @@ SCORES_PER_TOKEN = 256
 def run_baseline(config: Config) -> None:
     """Count, test, and write the run folder."""
     dataset = open_dataset(config.dataset, config.data_path)
+    if config.comments:
+        rank_comments(config, dataset)
+        return
     run = RunFolder("Baselines", dataset, config.baseline, config.training, config.protocol)
     split = config.protocol.hold_out(dataset)
     if not run.open(config):
         return
-    ranking = make_ranking(config, dataset.num_items)
+    ranking = make_ranking(config, dataset)
     data = BatchModule(
         dataset,
         split,
@@ -55,7 +62,7 @@ def run_baseline(config: Config) -> None:
         eval_lengths=ranking.count_tokens,
         eval_max_tokens=MAX_TOKENS,
     )
-    scores = choose_half_life(config, ranking.module, data, count(ranking.module, split.train))
+    scores = choose_half_life(config, ranking.module, data, count(config, ranking.module, dataset, split.train))
     with write_atomically(run.folder / "checkpoints" / "best.ckpt") as file:
         torch.save({"state_dict": ranking.module.state_dict()}, file)
     record = RunRecord(run.folder, config.training)
@@ -63,31 +70,50 @@ def run_baseline(config: Config) -> None:
     report(run, ranking.module, record, test(ranking.module, data, config.training))
 
 
-def make_ranking(config: Config, num_items: int) -> Recommender:
+def make_ranking(config: Config, dataset: Dataset) -> Recommender:
     """Return the ranking that the flags name, before anything is counted."""
-    if config.baseline == "favourites":
-        tokens = -(-(num_items + 1) // SCORES_PER_TOKEN)
-        module = Favourites(num_items, config.protocol.metric_ks)
-        return Recommender(module, all_events, lambda histories: np.full(len(histories), tokens))
-    same = SameForAll(num_items, config.protocol.metric_ks)
+    num_items = dataset.num_items
+    given = num_items, config.protocol.metric_ks
+    tokens = -(-(num_items + 1) // SCORES_PER_TOKEN)
+    if config.baseline == "latest":
+        if dataset.timestamps is None:
+            raise UserError(f"--baseline latest: {dataset.path} has no timestamps, only order")
+        latest = Latest(*given, Activity(dataset.items, dataset.timestamps))
+
+        def moments_of(histories: Histories, rows: NDArray[np.int64]) -> Tensor:
+            return torch.from_numpy(dataset.moments(histories.select(rows)))
+
+        return Recommender(latest, moments_of, lambda histories: np.full(len(histories), tokens))
+    if config.baseline in ("favourites", "item-knn", "text-knn"):
+        own = Favourites(*given) if config.baseline == "favourites" else Neighbours(*given, config.neighbours)
+        return Recommender(own, all_events, lambda histories: np.maximum(histories.lengths, tokens))
+    same = SameForAll(*given)
     return Recommender(same, no_events, lambda histories: np.full(len(histories), MAX_TOKENS // USERS_PER_BATCH))
 
 
-def count(module: NextItemModule, train: Histories) -> Callable[[float | None], None]:
+def count(config: Config, module: NextItemModule, dataset: Dataset, train: Histories) -> RankUnder:
     """Return what lets a module rank by training events under a half-life, a share of the greatest age."""
-    if isinstance(module, Favourites):
+    if isinstance(module, OwnHistory):
+        if isinstance(module, Neighbours):
+            by_items = by_words(dataset) if config.baseline == "text-knn" else by_users(train, module.num_items)
+            module.know(*find_nearest(by_items, config.neighbours))
         counts, longest = train.item_counts(module.num_items), int(train.lengths.max())
         return lambda share: module.take(counts, np.inf if share is None else share * longest)
+    if isinstance(module, Latest):
+        return lambda share: None
     assert isinstance(module, SameForAll)
+    if config.baseline == "newest":
+        order = order_of_appearance(dataset)
+        return lambda share: module.take(order)
     items, ages = event_ages(train)
     return lambda share: module.take(score_items(items, ages, len(module.scores) - 1, share))
 
 
 def choose_half_life(
-    config: Config, module: NextItemModule, data: BatchModule, rank_under: Callable[[float | None], None]
+    config: Config, module: NextItemModule, data: BatchModule, rank_under: RankUnder
 ) -> dict[str, float]:
     """Let the module rank under the half-life that ranks validation targets best, and return how well it does."""
-    is_open = config.baseline != "popularity" and config.half_life is None
+    is_open = config.baseline not in UNDATED and config.half_life is None
     trainer = lightning.Trainer(
         accelerator="cpu",
         logger=False,
@@ -134,6 +160,8 @@ def restore_baseline(
     """
     if trained is not None:
         raise UserError("a new item has not occurred yet: a baseline has no score for it")
-    ranking = make_ranking(config, dataset.num_items)
+    if config.comments:
+        raise UserError("this run ranks the comments under a video by a rule: give one that ranks items")
+    ranking = make_ranking(config, dataset)
     ranking.module.load_state_dict(state)
     return ranking

@@ -3,7 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from seqrec.data.dataset import Histories
+from seqrec.basics.errors import UserError
+from seqrec.data.comments import load_publication
+from seqrec.data.dataset import Dataset, Histories
 
 
 def event_ages(train: Histories) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -28,3 +30,18 @@ def score_items(
     """Return (N+1,) how often each item occurs, an event counting half as much for each half-life of its age."""
     weights = None if half_life is None else 0.5 ** (ages / half_life)
     return np.bincount(items, weights, minlength=num_items + 1).astype(np.float64)
+
+
+def order_of_appearance(dataset: Dataset) -> NDArray[np.int64]:
+    """Return (N+1,) numbers of which the greater is that of what appeared later.
+
+    Raises:
+        UserError: If the dataset does not say when its items appeared.
+    """
+    published = load_publication(dataset)
+    if published is None:
+        raise UserError(
+            f"--baseline newest: {dataset.path} does not say when its items appeared; `scripts/prepare.py comments` "
+            "keeps the times of --videos"
+        )
+    return np.unique(published, return_inverse=True)[1].astype(np.int64)

@@ -2,10 +2,12 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seqrec.data.activity import Activity
 from seqrec.training.module import NextItemModule, ScoringModule
 
 
@@ -44,8 +46,23 @@ class Events(NamedTuple):
     """(E,) float64: how many events of the same history came after."""
 
 
-class Favourites(ScoringModule):
-    """Scores items by how often they occur in the user's own history, recent events more, the others by popularity."""
+class Latest(ScoringModule):
+    """Scores items by when anybody had them last before a moment."""
+
+    def __init__(self, num_items: int, metric_ks: tuple[int, ...], activity: Activity) -> None:
+        """Take the events with N items."""
+        super().__init__(num_items, metric_ks)
+        self.activity = activity
+
+    def scores(self, inputs: Tensor) -> Tensor:
+        """Return (B, N+1) float64 of (B,) moments, in seconds."""
+        items = np.arange(self.num_items + 1)[None]
+        last = self.activity.last_before(items, inputs.cpu().numpy()[:, None])
+        return torch.from_numpy(last.astype(np.float64)).to(inputs.device)
+
+
+class OwnHistory(ScoringModule):
+    """Scores items by the user's own history, in which recent events count more; popularity decides what is equal."""
 
     popularity: Tensor
     half_life: Tensor
@@ -61,11 +78,47 @@ class Favourites(ScoringModule):
         self.popularity.copy_(torch.from_numpy(counts / (counts.max() + 1)))
         self.half_life.fill_(half_life)
 
+    def add_events(self, found: Tensor, inputs: Events, weights: Tensor) -> None:
+        """Add to the (B, N+1) scores what the (E,) events say, each by its weight."""
+        raise NotImplementedError
+
     def scores(self, inputs: Events) -> Tensor:
         """Return the score of each item for each user, (B, N+1) float64."""
-        own = inputs.rows, inputs.items
         found = torch.zeros(inputs.num_users, self.num_items + 1, dtype=torch.float64, device=inputs.rows.device)
-        found.index_put_(own, 0.5 ** (inputs.ages / self.half_life), accumulate=True)
-        found[own] += 1  # once for each item: however old, it stands before those that the user never had
-        # Popularity decides among items of equal score.
+        self.add_events(found, inputs, 0.5 ** (inputs.ages / self.half_life))
         return found.add_(self.popularity, alpha=1e-6)
+
+
+class Favourites(OwnHistory):
+    """Scores items by how often they occur in the user's own history."""
+
+    def add_events(self, found: Tensor, inputs: Events, weights: Tensor) -> None:
+        """Add each event to the score of its item."""
+        own = inputs.rows, inputs.items
+        found.index_put_(own, weights, accumulate=True)
+        found[own] += 1  # once for each item: however old, it stands before those that the user never had
+
+
+class Neighbours(OwnHistory):
+    """Scores items by how near they are to those of the user's own history; K neighbours of an item count."""
+
+    nearest: Tensor
+    similarity: Tensor
+
+    def __init__(self, num_items: int, metric_ks: tuple[int, ...], neighbours: int) -> None:
+        """Start with items that are all unlike."""
+        super().__init__(num_items, metric_ks)
+        shape = num_items + 1, min(neighbours, num_items)
+        self.register_buffer("nearest", torch.zeros(shape, dtype=torch.int64))
+        self.register_buffer("similarity", torch.zeros(shape))
+
+    def know(self, nearest: Tensor, similarity: Tensor) -> None:
+        """Take the (N+1, K) neighbours of each item and how near they are."""
+        self.nearest.copy_(nearest)
+        self.similarity.copy_(similarity)
+
+    def add_events(self, found: Tensor, inputs: Events, weights: Tensor) -> None:
+        """Add each event to the scores of its item's neighbours."""
+        places = inputs.rows[:, None] * found.shape[1] + self.nearest[inputs.items]
+        values = weights[:, None] * self.similarity[inputs.items]
+        found.view(-1).index_add_(0, places.flatten(), values.flatten())

@@ -6,10 +6,16 @@ from typing import Annotated, Literal
 
 import tyro
 
+from seqrec.basics.checks import require_at_least
 from seqrec.basics.errors import UserError
 from seqrec.basics.paths import ROOT
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.training.options import TrainingConfig
+
+Baseline = Literal["popularity", "recency", "favourites", "item-knn", "text-knn", "newest", "latest"]
+UNDATED = ("popularity", "newest", "latest")
+"""Rankings in which all events count alike."""
+OF_COMMENTS = ("newest", "latest", "popularity", "text-knn")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,18 +26,27 @@ class Config:
     """Name of a prepared dataset in data/; demo, unless --data_path is given."""
     data_path: Path | None = None
     """Folder of a prepared dataset elsewhere, or of raw data (dataset.pkl, train.json, *.inter): prepared once."""
-    baseline: Literal["popularity", "recency", "favourites"] = "popularity"
-    """Ranking: popularity (how often an item occurs in training), recency (an event counts half after every half-life)
-    or favourites (how often it occurs in the user's own history, in the same way; then popularity)."""
+    baseline: Baseline = "popularity"
+    """Ranking: popularity (how often an item occurs in training), recency (an event counts half after every half-life),
+    favourites (how often it occurs in the user's own history, in the same way; then popularity), item-knn or text-knn
+    (how near it is to items of the history, by the users they share or by the words of their texts; recent ones count
+    more) or newest (what appeared last)."""
+    comments: bool = False
+    """Rank the comments under a video in place of items, by newest, latest, popularity (how often one was taken up
+    before) or text-knn."""
     half_life: float | None = None
-    """Of recency and favourites, as a share of the oldest event's age; by default the best of 1/2, 1/4, ... 1/16384 on
-    validation."""
+    """Of all but popularity, newest and latest, as a share of the oldest event's age; by default the best of 1/2, 1/4,
+    ... 1/16384 on validation."""
+    neighbours: int = 100
+    """Of item-knn and text-knn, the nearest items that an item of the history speaks for."""
+    max_candidate_num: int = 100
+    """With --comments, greatest number of comments that are ranked under a video; taken ones are always among them."""
     best_metric: str = "NDCG@10"
     """Validation metric that selects the half-life."""
     runs_dir: Annotated[Path, tyro.conf.arg(aliases=["--output_dir", "--experiment_dir"])] = ROOT / "runs"
     """Folder of the run folders."""
     run_name: str | None = None
-    """Name of the run folder; by default the baseline's."""
+    """Name of the run folder; by default the baseline's, with --comments after comments-."""
     resume: bool = False
     """Leave a finished run as it is."""
     overwrite: bool = False
@@ -41,8 +56,14 @@ class Config:
     protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
 
     def __post_init__(self) -> None:
-        if self.half_life is not None and self.baseline == "popularity":
-            raise UserError("--half_life is for --baseline recency and favourites")
+        if self.half_life is not None and (self.baseline in UNDATED or self.comments):
+            raise UserError("--half_life is for --baseline recency, favourites, item-knn and text-knn, of items")
+        require_at_least(1, self, "neighbours")
+        require_at_least(2, self, "max_candidate_num")
+        if self.comments and self.baseline not in OF_COMMENTS:
+            raise UserError(f"--comments are ranked by {', '.join(OF_COMMENTS)}: give one as --baseline")
+        if self.comments and self.protocol != EvaluationProtocol(metric_ks=self.protocol.metric_ks):
+            raise UserError("--comments have --max_candidate_num: drop the flags of how items are held out and ranked")
         if self.half_life is not None and self.half_life <= 0:
             raise UserError(f"--half_life must be above 0, got {self.half_life}")
 
@@ -53,7 +74,7 @@ class Config:
             best_metric=self.best_metric,
             accelerator="cpu",
             runs_dir=self.runs_dir,
-            run_name=self.run_name or self.baseline,
+            run_name=self.run_name or "comments-" * self.comments + self.baseline,
             resume=self.resume,
             overwrite=self.overwrite,
             progress_bar=self.progress_bar,

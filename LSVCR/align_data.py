@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from LSVCR.align_options import AlignConfig
-from LSVCR.data import Found, Moments, Streams, VideoCases
+from LSVCR.cases import VideoCases
+from LSVCR.data import Found, Moments, Streams
 from LSVCR.model import Inputs
 from LSVCR.options import Task
 from LSVCR.prompting import PromptWriter, Tokens

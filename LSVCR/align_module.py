@@ -15,7 +15,8 @@ from LSVCR.align_data import AlignBatch, AlignCases, Sources
 from LSVCR.align_model import Aligned
 from LSVCR.align_options import AlignConfig
 from LSVCR.aligned import ALIGNED
-from LSVCR.data import VideoCases, open_streams, popular_comments
+from LSVCR.cases import VideoCases
+from LSVCR.data import open_streams, popular_comments
 from LSVCR.losses import contrast, prefer
 from LSVCR.options import Config
 from LSVCR.prompting import PromptWriter, read_templates

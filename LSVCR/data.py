@@ -11,23 +11,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from LSVCR.model import Inputs
 from LSVCR.options import Config
+from LSVCR.timing import Clock
 from seqrec.basics.arrays import ragged_arange
 from seqrec.basics.draws import RowDraws
 from seqrec.basics.errors import UserError
-from seqrec.data.batches import BatchKey
+from seqrec.data.activity import Activity
 from seqrec.data.comment_cases import CaseSplit, CommentCases, Entries, split_cases, taken_comments
 from seqrec.data.comments import Comments
 from seqrec.data.dataset import Histories
-from seqrec.data.protocol import CANDIDATE_SEED
 from seqrec.nn.ragged import cut_by_length, longest_first, make_layout
 
 HOT = 3
 """Popular comments of a video, of which one stands for it: any in training, the first in use."""
-NEVER = np.iinfo(np.int64).max
 
 
 class Moments(NamedTuple):
@@ -102,6 +100,8 @@ class Streams:
     vectors: NDArray[np.float32] | None
     """(C+1, W) text vectors of comments."""
     maxlen: int
+    clock: Clock | None = None
+    """Of what is ranked; None where times do not count."""
 
     def find(self, moments: Moments) -> Found:
         """Return the latest videos and entries of users before some moments."""
@@ -137,6 +137,7 @@ class Streams:
             draws = RowDraws(drawn_by.seed, drawn_by.epoch, drawn_by.rows[found.order], "hot comments")
             hot = self.hot[found.videos, draws.integers(0, known, found.lengths[0])]
         inputs, known = found.inputs(hot, watched)
+        inputs = inputs._replace(moments=torch.from_numpy(moments.times))
         if self.vectors is None:
             return inputs
         return inputs._replace(texts=torch.from_numpy(np.asarray(self.vectors[known])))
@@ -203,125 +204,29 @@ def open_streams(comments: Comments, config: Config, vectors: NDArray[np.float32
     """Return what histories are read from, and the cases of comments.
 
     Raises:
-        UserError: If the dataset has no times.
+        UserError: If the dataset has no times, or lacks those that count.
     """
     if comments.dataset.timestamps is None:
         raise UserError(f"{comments.dataset.path} has no timestamps, only order: two histories can't be told in time")
-    cases = split_cases(comments, config.max_candidate_num, CANDIDATE_SEED)
+    cases = split_cases(comments, config.max_candidate_num)
     hot = popular_comments(comments, cases.train)
-    return Streams(comments, cases.train.entries, hot, vectors, config.model.maxlen), cases
+    clock = open_clock(comments, config) if config.timing != "none" else None
+    return Streams(comments, cases.train.entries, hot, vectors, config.model.maxlen, clock), cases
+
+
+def open_clock(comments: Comments, config: Config) -> Clock:
+    """Return what the clock says of the candidates of a task."""
+    dataset = comments.dataset
+    assert dataset.timestamps is not None
+    published, events = comments.item_published, (dataset.items, dataset.timestamps)
+    if config.task == "CommRank":
+        published, events = comments.published, (comments.own.items, comments.times)
+    if published is None:
+        raise UserError(f"--timing: {comments.own.path} does not say when candidates appeared: drop it")
+    return Clock(published, Activity(*events) if config.timing == "heat" else None)
 
 
 def moments_of(histories: Histories, rows: NDArray[np.int64], comments: Comments) -> Moments:
     """Return the moment of the event that follows each history, or the end of time where none does."""
-    times = comments.dataset.timestamps
-    assert times is not None
-    users, ends = histories.users[rows], histories.ends[rows]
-    follows = ends < comments.dataset.offsets[users + 1]
-    return Moments(users, np.where(follows, times[np.minimum(ends, len(times) - 1)], NEVER))
-
-
-class VideoBatch(NamedTuple):
-    """Users before a video, and the video."""
-
-    inputs: Inputs
-    targets: Tensor
-    num_counted: int
-    """Targets that count: all, or 0 in a process without a case of its own."""
-
-
-class VideoCases(Dataset[VideoBatch]):
-    """Every event but a user's first is a case."""
-
-    def __init__(self, streams: Streams, train: Histories, seed: int) -> None:
-        lengths = np.maximum(train.lengths - 1, 0)
-        self.at = ragged_arange(train.starts + 1, lengths)
-        if not len(self.at):
-            raise UserError("no user has 2 videos to train on: prepare a larger dataset")
-        times = streams.comments.dataset.timestamps
-        assert times is not None
-        self.streams, self.seed = streams, seed
-        self.moments = Moments(np.repeat(train.users, lengths), times[self.at])
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """(n,) rows of each case."""
-        return self.streams.count_rows(self.moments)
-
-    def __getitem__(self, key: BatchKey) -> VideoBatch:
-        chosen = Moments(self.moments.users[key.rows], self.moments.times[key.rows])
-        targets = self.streams.comments.dataset.items[self.at[key.rows]].astype(np.int64)
-        counted = len(key.rows) if key.counts else 0
-        return VideoBatch(
-            self.streams.read(chosen, DrawnBy(self.seed, key.epoch, key.rows)), torch.from_numpy(targets), counted
-        )
-
-
-class CommentBatch(NamedTuple):
-    """Users under a video, and comments of it."""
-
-    inputs: Inputs
-    candidates: Tensor
-    """(T,) int64 rows of `vectors`."""
-    vectors: Tensor
-    """(M, W) text vectors."""
-    lengths: Tensor
-    """(B,) int64 candidates of each user."""
-    ages: Tensor | None
-    """(T,) float32 seconds since the candidates appeared, where the source says when."""
-    relevant: Tensor
-    """(T,) bool."""
-    rows: Tensor
-    """In evaluation, places of the relevant ones among those of all cases."""
-    num_counted: int
-
-
-class CommentDataset(Dataset[CommentBatch]):
-    """Cases of comments: with all candidates, or in training one that was taken and some that were not."""
-
-    def __init__(self, streams: Streams, cases: CommentCases, negatives: int | None, seed: int) -> None:
-        self.streams, self.cases, self.negatives, self.seed = streams, cases, negatives, seed
-        entries = cases.entries
-        self.moments = Moments(cases.users, entries.times[cases.rows])
-        found = cases.candidates(np.arange(len(cases)))
-        owner = np.repeat(np.arange(len(cases)), found.lengths)[found.relevant]
-        self.firsts = np.searchsorted(owner, np.arange(len(cases) + 1))
-        self.users = cases.users[owner]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """(n,) rows of each case."""
-        return self.streams.count_rows(self.moments)
-
-    def __getitem__(self, key: BatchKey) -> CommentBatch:
-        rows, streams = key.rows, self.streams
-        comments, lengths, relevant = self.cases.candidates(rows)
-        drawn_by = None
-        if self.negatives is not None:
-            drawn_by = DrawnBy(self.seed, key.epoch, rows)
-            draws = RowDraws(*drawn_by, "comments")
-            owner = np.repeat(np.arange(len(rows)), lengths)
-            order = np.lexsort((draws.uniform(lengths), ~relevant, owner))
-            taken = np.bincount(owner[relevant], minlength=len(rows))
-            place = ragged_arange(np.zeros_like(lengths), lengths)  # taken ones stand first
-            chosen = order[(place == 0) | ((place >= taken[owner]) & (place < (taken + self.negatives)[owner]))]
-            comments, relevant = comments[chosen], relevant[chosen]
-            lengths = np.bincount(owner[chosen], minlength=len(rows))
-        moments = Moments(self.moments.users[rows], self.moments.times[rows])
-        watched = self.cases.entries.items[self.cases.rows[rows]]
-        published, ages = self.cases.comments.published, None
-        if published is not None:
-            ages = torch.from_numpy((np.repeat(moments.times, lengths) - published[comments]).astype(np.float32))
-        known, places = np.unique(comments, return_inverse=True)
-        assert streams.vectors is not None
-        spans = ragged_arange(self.firsts[rows], self.firsts[rows + 1] - self.firsts[rows])
-        return CommentBatch(
-            inputs=streams.read(moments, drawn_by, watched),
-            candidates=torch.from_numpy(places),
-            vectors=torch.from_numpy(np.asarray(streams.vectors[known])),
-            lengths=torch.from_numpy(lengths),
-            ages=ages,
-            relevant=torch.from_numpy(relevant),
-            rows=torch.from_numpy(spans),
-            num_counted=len(rows) if key.counts else 0,
-        )
+    chosen = histories.select(rows)
+    return Moments(chosen.users, comments.dataset.moments(chosen))

@@ -42,6 +42,8 @@ class Inputs(NamedTuple):
     """Of `watched`: one row for each user."""
     order: Tensor
     """(B,) int64 puts results back into the batch's order."""
+    moments: Tensor | None = None
+    """(B,) int64 seconds up to which the histories go, in the batch's order."""
     titles: tuple[Tensor, Tensor] | None = None
     """(K,) int64 items, ascending, and their (K, W) text vectors, where these are not the model's own."""
 
@@ -138,23 +140,6 @@ class QueryReadout(AttentionBlock):
         """Return (B, D) from (B, D) and (Q, D)."""
         out: Tensor = self.norm(query + self.attention(query, x, layout, alone, causal=False))
         return out
-
-
-class AgeCurve(nn.Module):
-    """What the age of a candidate adds to its score: a curve over the logarithm of seconds, straight between knots."""
-
-    KNOTS = 21
-    """At e^0 - 1 to e^20 - 1 seconds, which is 15 years."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heights = nn.Parameter(torch.zeros(self.KNOTS))
-
-    def forward(self, ages: Tensor) -> Tensor:
-        """Return (T,) of (T,) seconds."""
-        place = ages.clamp(min=0).log1p().clamp(max=self.KNOTS - 1)
-        left = place.long().clamp(max=self.KNOTS - 2)
-        return torch.lerp(self.heights[left], self.heights[left + 1], (place - left).to(self.heights.dtype))
 
 
 class SRModel(nn.Module):

@@ -1,6 +1,5 @@
 """What LSVCR learns from a batch and how it ranks, as Lightning modules: videos, and comments under a video."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +12,24 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from LSVCR.aligned import read_learned
-from LSVCR.data import (
-    CommentBatch,
-    CommentDataset,
-    Streams,
-    VideoBatch,
-    VideoCases,
-    moments_of,
-    open_streams,
-)
-from LSVCR.model import AgeCurve, Inputs, SRModel
+from LSVCR.cases import CommentBatch, CommentDataset, VideoBatch, VideoCases
+from LSVCR.data import Streams, moments_of, open_streams
+from LSVCR.model import Inputs, SRModel
 from LSVCR.options import Config
+from LSVCR.timing import TimingScore
 from seqrec.basics.errors import UserError
 from seqrec.data.batches import RowSampler
-from seqrec.data.comment_cases import CaseSplit
+from seqrec.data.comment_cases import CaseSplit, CommentProtocol
 from seqrec.data.comments import Comments, load_comments
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
-from seqrec.data.protocol import EvaluationProtocol
+from seqrec.data.fresh import FreshItems
 from seqrec.data.vectors import NONE, load_embeddings
-from seqrec.evaluation.ranking import rank_listed
+from seqrec.evaluation.ranking import Ranking, rank_listed, top_scores
 from seqrec.evaluation.recorder import RankRecorder
 from seqrec.nn.losses import LossOptions, catalogue_loss
 from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
-from seqrec.training.batches import BatchModule
+from seqrec.training.batches import BatchModule, HeldOut
 from seqrec.training.folder import RunFolder
 from seqrec.training.module import NextItemModule, Recommender, TrainedOn, share_of_mean
 from seqrec.training.trainer import complete
@@ -46,24 +39,6 @@ SR = "sr."
 PLACES = "video_history.places.weight", "comment_history.places.weight"
 EVAL_ROWS = 16_384
 """Rows of both histories in a batch of evaluation."""
-
-
-@dataclass(frozen=True, slots=True)
-class CommentProtocol(EvaluationProtocol):
-    """How comments under a video are ranked: all that a user took up there are relevant at once."""
-
-    max_candidate_num: int = 100
-
-    @property
-    def several_targets(self) -> bool:
-        """Whether a user may have more than one."""
-        return True
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """Return everything that decides a run's ranks, as the run records it."""
-        plain = EvaluationProtocol(sample_size=self.max_candidate_num)
-        return plain.record | {"relevant": "all", "ranked": "comments"}
 
 
 class LSVCRModule(NextItemModule):
@@ -76,6 +51,7 @@ class LSVCRModule(NextItemModule):
         given = None if titles is None else torch.from_numpy(np.asarray(titles))
         num_items = streams.comments.dataset.num_items
         self.model = SRModel(num_items, config.model, (config.task,), given, with_ids=not config.disable_id)
+        self.timing = None if config.timing == "none" else TimingScore(config.timing)
 
     def finish(self, loss: Tensor, inputs: Inputs, texts: tuple[Tensor, Tensor] | None, num_counted: int) -> Tensor:
         """Return the loss of a batch with that of ids and texts, of several processes this one's share, and log it."""
@@ -99,6 +75,11 @@ class LSVCRModule(NextItemModule):
 class VideoModule(LSVCRModule):
     """Which video a user watches next."""
 
+    def __init__(self, config: Config, streams: Streams, titles: NDArray[np.float32] | None) -> None:
+        super().__init__(config, streams, titles)
+        days, dataset = config.protocol.fresh_days, streams.comments.dataset
+        self.fresh = FreshItems.of(dataset, days) if self.timing is not None and days is not None else None
+
     def user_vectors(self, inputs: Inputs) -> Tensor:
         """Return (B, D): scores are their dot products with the item vectors."""
         users, _ = self.model(inputs, "Rec")
@@ -117,12 +98,59 @@ class VideoModule(LSVCRModule):
         return self.streams.count_rows(moments_of(histories, np.arange(len(histories)), self.streams.comments))
 
     def training_step(self, batch: VideoBatch) -> Tensor:
-        """Return the loss over all videos, and that of ids and texts."""
+        """Return the loss over all videos, or over fresh ones by their age, too, and that of ids and texts."""
         users, texts = self.model(batch.inputs, "Rec")
-        hidden, classes = F.normalize(users, dim=1) / self.config.temperature, self.item_vectors()
-        none = batch.targets[:0]
-        loss = catalogue_loss(LossOptions(), hidden, classes, batch.targets, none, none.float(), self.model.num_items)
+        hidden = F.normalize(users, dim=1) / self.config.temperature
+        if batch.others is None or batch.times is None:
+            none, classes = batch.targets[:0], self.item_vectors()
+            N = self.model.num_items
+            loss = catalogue_loss(LossOptions(), hidden, classes, batch.targets, none, none.float(), N)
+        else:
+            items = torch.cat([batch.targets[:, None], batch.others], dim=1)
+            known, places = items.unique(return_inverse=True)
+            vectors = F.normalize(self.model.item_vectors(known), dim=1)[places]
+            scores = self.timed_scores(hidden, vectors, batch.times).masked_fill(items == 0, -torch.inf)
+            loss = F.cross_entropy(scores, torch.zeros_like(batch.targets))
         return self.finish(loss, batch.inputs, texts, batch.num_counted)
+
+    def timed_scores(self, users: Tensor, vectors: Tensor, times: Tensor) -> Tensor:
+        """Return (B, K) scores of (B, D) users, (B, K, D) videos and what the clock says of these, (B, K, F)."""
+        assert self.timing is not None
+        scores: Tensor = (users[:, None] * vectors).sum(dim=2) + self.timing(times) / self.config.temperature
+        return scores
+
+    def fresh_scores(self, inputs: Inputs, catalogue: Tensor, items: Tensor) -> Tensor:
+        """Return (B, K) float32 scores of (B, K) items; those of item 0 mean nothing."""
+        assert self.streams.clock is not None and inputs.moments is not None
+        times = self.streams.clock.read(items.cpu().numpy(), inputs.moments.cpu().numpy()[:, None])
+        return self.timed_scores(self.user_vectors(inputs), catalogue[items], times.to(self.device)).float()
+
+    def rank(self, batch: HeldOut, catalogue: Tensor) -> Ranking:
+        """Return the ranks of a batch's targets, given all item vectors, (N+1, D)."""
+        if self.fresh is None:
+            return super().rank(batch, catalogue)
+        assert batch.negatives is not None
+        items = torch.cat([batch.targets[:, None], batch.negatives], dim=1)
+        there = items > 0
+        first = torch.zeros_like(there)
+        first[:, 0] = True
+        return rank_listed(self.fresh_scores(batch.inputs, catalogue, items)[there], there.sum(dim=1), first[there])
+
+    def best(
+        self, inputs: Inputs, catalogue: Tensor, k: int, seen: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the (B, k) items of highest score and their scores; with a clock, of the last days alone."""
+        if self.fresh is None:
+            return super().best(inputs, catalogue, k, seen)
+        assert inputs.moments is not None and self.fresh.dataset.timestamps is not None
+        now = int(self.fresh.dataset.timestamps.max()) + 1
+        moments = inputs.moments.clamp(max=now)
+        inputs = inputs._replace(moments=moments)
+        items = torch.from_numpy(self.fresh.all(moments.cpu().numpy())).to(self.device)
+        scores = self.user_vectors(inputs).new_zeros(len(items), len(catalogue))
+        scores.scatter_(1, items, self.fresh_scores(inputs, catalogue, items))
+        hidden = torch.ones_like(scores, dtype=torch.bool).scatter_(1, items, value=False)
+        return top_scores(scores, k, seen, hidden)
 
 
 class CommentModule(LSVCRModule):
@@ -131,9 +159,6 @@ class CommentModule(LSVCRModule):
     def __init__(self, config: Config, streams: Streams, titles: NDArray[np.float32] | None) -> None:
         super().__init__(config, streams, titles)
         self.recorder = RankRecorder(config.protocol.metric_ks, joint=True)
-        self.age = AgeCurve() if config.age else None
-        if config.age and streams.comments.published is None:
-            raise UserError(f"--age: {streams.comments.own.path} does not say when comments appeared: drop it")
 
     def scores(self, batch: CommentBatch) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Return the (T,) scores of candidates, and what the model's `merged_texts` returns."""
@@ -142,8 +167,8 @@ class CommentModule(LSVCRModule):
         comments = F.normalize(self.model.text(batch.vectors), dim=1)
         owner = torch.repeat_interleave(batch.lengths)
         scores = (users[owner] * comments[batch.candidates]).sum(dim=1)
-        if self.age is not None and batch.ages is not None:
-            scores = scores + self.age(batch.ages)
+        if self.timing is not None and batch.times is not None:
+            scores = scores + self.timing(batch.times) / self.config.temperature
         return scores, texts
 
     def item_vectors(self) -> Tensor:
@@ -276,7 +301,7 @@ def batches_of(
     config, streams = module.config, module.streams
     if isinstance(module, CommentModule):
         return CommentData(streams, cases, config)
-    train_cases = VideoCases(streams, split.train, config.training.seed)
+    train_cases = VideoCases(streams, split.train, config.training.seed, module.fresh, config.neg_video_num)
     sampler = RowSampler(train_cases.lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed)
     return BatchModule(
         dataset,

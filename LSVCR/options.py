@@ -16,6 +16,7 @@ from seqrec.nn.optimization import Schedule
 from seqrec.training.options import TrainingConfig
 
 Task = Literal["Rec", "CommRank"]
+Timing = Literal["none", "age", "heat"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +62,9 @@ class Config:
     """Folder of the text vectors."""
     disable_id: bool = False
     """Read texts alone: videos have no vectors of their own."""
-    age: bool = False
-    """For CommRank, score a comment by how long it has stood there, too, along a learned curve."""
+    timing: Timing = "none"
+    """What the clock adds to the score of a comment, or with --fresh_days of a video, by a learned network: none, age
+    (how long it has been there) or heat (that, and when and how often anybody took it up until now)."""
     start_from: Path | None = None
     """Folder of a finished run of align.py: the model starts with its weights."""
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -72,6 +74,9 @@ class Config:
     """Weight of the loss that brings videos' own vectors and texts together."""
     contrast_neg_num: int = 99
     """Other videos of the batch that this loss tells a video from."""
+    neg_video_num: int = -1
+    """Other videos of the last --fresh_days that the watched one is told from, in training for Rec with --timing; -1
+    all. Without --timing it is told from all videos there are."""
     neg_comment_num: int = 19
     """Comments that the taken one is told from, in training for CommRank."""
     max_candidate_num: int = 100
@@ -98,8 +103,13 @@ class Config:
             raise UserError("--disable_id leaves texts alone, and --text none has none: give --text NAME")
         if self.start_from is not None and self.text == NONE:
             raise UserError("--start_from brings weights that read texts, and --text none has none: give --text NAME")
-        if self.age and self.task != "CommRank":
-            raise UserError("--age is that of comments: give --task CommRank, or drop it")
+        timed = self.timing != NONE
+        if timed and self.task == "Rec" and self.protocol.fresh_days is None:
+            raise UserError(f"--timing {self.timing} for --task Rec is that of what is fresh: give --fresh_days, too")
+        if self.neg_video_num != -1:
+            require_at_least(1, self, "neg_video_num")
+            if self.task != "Rec" or not timed:
+                raise UserError("--neg_video_num is for --task Rec with --timing: without, all videos are told apart")
         protocol = self.protocol
         if protocol.split != "leave_one_out" or any(
             getattr(protocol, name) not in (0, usual) for name, usual in WINDOW.items()
@@ -111,6 +121,6 @@ class Config:
         plain = EvaluationProtocol(metric_ks=protocol.metric_ks), None
         if self.task == "CommRank" and (replace(protocol, item_end_position=None), self.training.valid_users) != plain:
             raise UserError(
-                "--sample_size, --candidates, --filter_seen and --valid_users are for --task Rec: comments have "
-                "--max_candidate_num"
+                "--sample_size, --candidates, --fresh_days, --filter_seen and --valid_users are for --task Rec: "
+                "comments have --max_candidate_num"
             )

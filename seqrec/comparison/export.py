@@ -43,7 +43,8 @@ def write_table(comparison: Comparison, path: Path) -> None:
 
 def list_rows(table: ResultTable, metric: str) -> list[dict[str, Any]]:
     """Return a row of numbers for each group; those of a difference are None where there is none."""
-    protocol = {key: table.protocol[key] for key in ("split", "sample_size", "filter_seen")} | {"users": table.users}
+    protocol = {key: table.protocol[key] for key in ("split", "sample_size", "filter_seen")}
+    protocol |= {"fresh_days": table.protocol.get("fresh_days"), "users": table.users}
     rows = []
     for group in table.groups:
         row: dict[str, Any] = protocol | {"family": group.family, "start": group.group, "seeds": len(group.seeds)}

@@ -32,6 +32,8 @@ def describe_protocol(table: ResultTable) -> str:
     sampled = f"{protocol['sample_size']:,} {drawn} items"
     seen = "without those the user has already seen" if protocol["filter_seen"] else "already-seen ones included"
     against = sampled if protocol["sample_size"] > 0 else f"{catalogue}, {seen}"
+    if days := protocol.get("fresh_days"):
+        against = f"what appeared within {days:g} days before and the user had not had by then"
     return f"{table.users:,} users; {split} is ranked against {against}."
 
 

@@ -7,7 +7,7 @@ Shapes: V users of comments, m entries, n cases, T candidates of all.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from seqrec.basics.arrays import ragged_arange
 from seqrec.basics.draws import RowDraws
 from seqrec.data.comments import Comments
+from seqrec.data.protocol import CANDIDATE_SEED, EvaluationProtocol
 
 DAY = 86_400
 
@@ -143,6 +144,24 @@ class CommentCases:
         return Candidates(found[kept], np.bincount(owner[kept], minlength=len(rows)), relevant[kept])
 
 
+@dataclass(frozen=True, slots=True)
+class CommentProtocol(EvaluationProtocol):
+    """How comments under a video are ranked: all that a user took up there are relevant at once."""
+
+    max_candidate_num: int = 100
+
+    @property
+    def several_targets(self) -> bool:
+        """Whether a user may have more than one."""
+        return True
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return everything that decides a run's ranks, as the run records it."""
+        plain = EvaluationProtocol(sample_size=self.max_candidate_num)
+        return plain.record | {"relevant": "all", "ranked": "comments"}
+
+
 class CaseSplit(NamedTuple):
     """Cases by what they are for."""
 
@@ -151,7 +170,7 @@ class CaseSplit(NamedTuple):
     test: CommentCases
 
 
-def split_cases(comments: Comments, limit: int = 100, seed: int = 0) -> CaseSplit:
+def split_cases(comments: Comments, limit: int = 100, seed: int = CANDIDATE_SEED) -> CaseSplit:
     """Return the cases whose test case is a user's last entry and validation case the one before; the rest trains.
 
     A user with fewer than 3 entries only trains. A case needs a relevant candidate and another one: where the comment

@@ -195,3 +195,8 @@ def load_comments(dataset: Dataset) -> Comments:
             if hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() != hashes[key]:
                 raise UserError(f"{file} has another sha256 than manifest.json says: {REPAIR}")
     return Comments(dataset, own, arrays["under"], arrays.get("published"), arrays.get("item_published"))
+
+
+def load_publication(dataset: Dataset) -> NDArray[np.int64] | None:
+    """Return when the items of a dataset appeared, (N+1,) seconds, or None where its source does not say."""
+    return load_comments(dataset).item_published if (dataset.path / COMMENTS).is_dir() else None

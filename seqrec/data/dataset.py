@@ -15,6 +15,9 @@ from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.paths import ROOT
 from seqrec.data.dataset_files import check_item_ids, open_sequences, read_manifest, read_table
 
+END = np.iinfo(np.int64).max
+"""A moment after all others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
@@ -42,6 +45,19 @@ class Dataset:
     def whole_histories(self) -> "Histories":
         """Return every user's events."""
         return self.histories(np.arange(self.num_users), self.offsets[:-1], self.offsets[1:])
+
+    def moments(self, histories: "Histories") -> NDArray[np.int64]:
+        """Return when the event after each of (n,) histories took place, in seconds; END where there is none.
+
+        Raises:
+            UserError: If the events have no times, or the histories are not of this dataset.
+        """
+        if self.timestamps is None:
+            raise UserError(f"{self.path} has no timestamps, only order: what was known at a moment can't be told")
+        if histories.items is not self.items:
+            raise UserError("this model reads when events took place: give --users of the dataset, not a --history")
+        follows = histories.ends < self.offsets[histories.users + 1]
+        return np.where(follows, self.timestamps[np.minimum(histories.ends, len(self.timestamps) - 1)], END)
 
     def item_table(self) -> pl.DataFrame:
         """Return items.parquet: `item` 1..N in order, `raw_id`, then the text attributes in their order."""

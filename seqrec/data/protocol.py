@@ -1,12 +1,14 @@
 """Evaluation options: what is held out, and what it is ranked against."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from seqrec.basics.checks import require_above
 from seqrec.basics.errors import UserError
 from seqrec.data.candidate_files import describe_candidates
 from seqrec.data.dataset import Dataset as PreparedDataset
+from seqrec.data.fresh import FreshItems
 from seqrec.data.splits import Split, SplitName, TimeTarget, global_time_split, leave_one_out, users_apart
 
 CANDIDATE_SEED = 98765
@@ -42,6 +44,9 @@ class EvaluationProtocol:
     """File of each user's negatives to rank against instead (.json or .pkl, see docs/protocol.md)."""
     filter_seen: bool = False
     """Leave out items of the user's history as candidates (full ranking only)."""
+    fresh_days: float | None = None
+    """Rank against what appeared within so many days before the target and the user had not had by then, and leave out
+    targets that appeared earlier; for datasets that say when their items appeared."""
     candidate_seed: int = CANDIDATE_SEED
     """Seed of the sampled negatives: they depend on it and the user alone."""
     metric_ks: tuple[int, ...] = KS
@@ -62,6 +67,10 @@ class EvaluationProtocol:
             if self.sample_size > 0 or self.filter_seen or self.several_targets:
                 raise UserError("--candidates FILE is not for --sample_size, --filter_seen or --time_target successive")
             describe_candidates(self.candidates)
+        if self.fresh_days is not None:
+            require_above(0, self, "fresh_days")
+            if self.sample_size > 0 or self.filter_seen or self.candidates is not None:
+                raise UserError("--fresh_days says what is ranked: drop --sample_size, --candidates and --filter_seen")
         if not 0 < self.split_quantile < 1:
             raise UserError(f"--split_quantile must lie in (0, 1), got {self.split_quantile}")
         if self.split != "global_time" and (self.split_quantile, self.time_target) != (0.9, "last"):
@@ -75,6 +84,13 @@ class EvaluationProtocol:
 
     def hold_out(self, dataset: PreparedDataset) -> Split:
         """Return the split of a dataset."""
+        split = self._split(dataset)
+        if self.fresh_days is None:
+            return split
+        fresh = FreshItems.of(dataset, self.fresh_days)
+        return replace(split, valid=fresh.keep(split.valid), test=fresh.keep(split.test))
+
+    def _split(self, dataset: PreparedDataset) -> Split:
         if self.split == "leave_one_out":
             found = leave_one_out(dataset, *self._window)
             if not len(found.test) and self._window != tuple(WINDOW.values()):
@@ -108,6 +124,7 @@ class EvaluationProtocol:
             **(time if self.split == "global_time" else {}),
             "sample_size": self.sample_size,
             "filter_seen": self.filter_seen,
+            **({} if self.fresh_days is None else {"fresh_days": self.fresh_days}),
             **({"candidate_seed": self.candidate_seed} if self.sample_size > 0 else {}),
             **self._given_candidates,
         }
@@ -122,5 +139,6 @@ class EvaluationProtocol:
     @classmethod
     def of(cls, record: dict[str, Any]) -> "EvaluationProtocol":
         """Rebuild the protocol from a run's saved record."""
-        names = ("split", "split_quantile", "time_target", "sample_size", "filter_seen", "candidate_seed", *WINDOW)
+        told = ("split", "split_quantile", "time_target", "sample_size", "filter_seen", "candidate_seed", "fresh_days")
+        names = (*told, *WINDOW)
         return cls(**{name: record[name] for name in names if name in record})

@@ -50,7 +50,7 @@ def rank_targets(
         user_vectors: (B, D) float32.
         item_vectors: (N+1, D) float32.
         targets: (B,) int64 in 1..N.
-        negatives: (B, K) int64 items to rank against; None ranks against all items.
+        negatives: (B, K) int64 items to rank against, 0 for none; None ranks against all items.
         seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items; a target stays one.
         chunk_elements: B x C that are held at one time.
 
@@ -81,7 +81,7 @@ def rank_scores(
     Args:
         scores: (B, N+1), column i for item i.
         targets: (B,) int64 in 1..N.
-        negatives: (B, K) int64 items to rank against; None ranks against all items.
+        negatives: (B, K) int64 items to rank against, 0 for none; None ranks against all items.
         seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items; a target stays one.
 
     Raises:
@@ -90,7 +90,7 @@ def rank_scores(
     _check_finite(scores)
     own = scores.gather(1, targets[:, None])
     if negatives is not None:
-        others = scores.gather(1, negatives)
+        others = scores.gather(1, negatives).masked_fill(negatives == 0, -torch.inf)
     else:
         others = _candidates(scores, seen).scatter(1, targets[:, None], -torch.inf)
     return Ranking(
@@ -128,10 +128,22 @@ def rank_listed(scores: Tensor, lengths: Tensor, relevant: Tensor) -> Ranking:
     return Ranking(place[relevant], lengths[owner[relevant]], among[value[relevant]] > 0)
 
 
-def top_scores(scores: Tensor, k: int, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-    """Return each user's items of highest score, as `top_items` does, from (B, N+1) scores."""
+def top_scores(
+    scores: Tensor, k: int, seen: tuple[Tensor, Tensor] | None = None, hidden: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return each user's items of highest score, as `top_items` does.
+
+    Args:
+        scores: (B, N+1).
+        k: Number of items; at most N.
+        seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items.
+        hidden: (B, N+1) bool, whether an item is none, either.
+    """
     _check_finite(scores)
-    best, items = _candidates(scores, seen).topk(min(k, scores.shape[1] - 1), dim=1)
+    scores = _candidates(scores, seen)
+    if hidden is not None:
+        scores = scores.masked_fill(hidden, -torch.inf)
+    best, items = scores.topk(min(k, scores.shape[1] - 1), dim=1)
     return items.masked_fill(best == -torch.inf, 0), best.float()
 
 
@@ -163,9 +175,10 @@ def _rank_sampled(
         for i in range(0, len(own), step)
     ]
     scores = torch.cat(parts) if parts else own.new_zeros(0, negatives.shape[1])
+    scores = scores.masked_fill(negatives == 0, -torch.inf)
     return Ranking(
         ranks=(scores >= own[:, None]).sum(dim=1),
-        num_candidates=torch.full_like(own, negatives.shape[1] + 1, dtype=torch.int64),
+        num_candidates=(negatives > 0).sum(dim=1) + 1,
         tied=(scores == own[:, None]).any(dim=1),
     )
 

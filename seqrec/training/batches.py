@@ -15,6 +15,7 @@ from seqrec.data.batches import BatchKey, Rounds, RowSampler
 from seqrec.data.candidate_files import load_candidates
 from seqrec.data.dataset import Dataset as PreparedDataset
 from seqrec.data.dataset import Histories
+from seqrec.data.fresh import FreshItems
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.data.splits import Split
 from seqrec.evaluation.candidates import sample_negatives
@@ -33,6 +34,7 @@ class HeldOut(NamedTuple):
     """(B,) int64 rows of the view."""
     targets: Tensor
     negatives: Tensor | None
+    """(B, K) int64 items, 0 where a user has fewer."""
     seen: tuple[Tensor, Tensor] | None
 
 
@@ -48,6 +50,7 @@ class HeldOutDataset(Dataset[HeldOut]):
     ) -> None:
         self.dataset, self.histories, self.protocol, self.make_inputs = dataset, histories, protocol, make_inputs
         self.targets = histories.targets
+        self.fresh = None if protocol.fresh_days is None else FreshItems.of(dataset, protocol.fresh_days)
         self.given = None if protocol.candidates is None else load_candidates(protocol.candidates, dataset)
         if self.given is not None and (absent := histories.users[self.given[histories.users, 0] == 0]).size:
             user = dataset.user_table()["raw_id"][int(absent[0])]
@@ -63,6 +66,9 @@ class HeldOutDataset(Dataset[HeldOut]):
         negatives, users = None, self.histories.users[rows]
         if self.given is not None:
             negatives = torch.from_numpy(self.given[users].astype(np.int64))
+        elif self.fresh is not None:
+            moments = self.dataset.moments(self.histories.select(rows))
+            negatives = torch.from_numpy(self.fresh.others(users, moments))
         elif protocol.sample_size > 0:
             drawn = sample_negatives(self.dataset, users, protocol.sample_size, protocol.candidate_seed)
             negatives = torch.from_numpy(drawn)

@@ -9,12 +9,21 @@ import torch
 
 from Baselines.counting import HALF_LIVES, all_events
 from Baselines.data import event_ages, score_items
-from Baselines.model import Favourites
-from Baselines.options import Config
+from Baselines.model import Favourites, Neighbours
+from Baselines.neighbours import by_users, find_nearest
+from Baselines.options import Baseline, Config
+from Baselines.words import count_words, project, read_texts
+from seqrec.basics.errors import UserError
+from seqrec.data.comment_cases import split_cases
+from seqrec.data.comments import Comments, load_comments
 from seqrec.data.dataset import load_dataset
-from seqrec.data.protocol import CANDIDATE_SEED
+from seqrec.data.preparation import prepare
+from seqrec.data.protocol import CANDIDATE_SEED, EvaluationProtocol
+from seqrec.data.sources.comments_demo import CommentsDemo
 from seqrec.data.splits import leave_one_out
+from seqrec.data.vectors import load_embeddings
 from seqrec.evaluation.candidates import sample_negatives
+from seqrec.training.recommend import recommend
 from seqrec.training.restore import load_run
 from tests import forked
 from tests.conftest import write_dataset
@@ -132,8 +141,194 @@ def test_the_half_life_is_chosen_on_validation(tmp_path: Path) -> None:
     assert recent.sum() == 0 < counted.sum()
 
 
+# Neighbours
+
+
+def test_neighbours_are_the_nearest_by_users_and_by_words(tmp_path: Path) -> None:
+    histories = [[1, 2, 2, 3], [1, 2], [3, 4, 5], [5, 1]]
+    dataset = load_dataset(write_dataset(tmp_path / "shop", histories, 6))
+    table = by_users(dataset.whole_histories(), 6)
+    none: set[int] = set()
+    sets = [none] + [{u for u, items in enumerate(histories) if item in items} for item in range(1, 7)]
+    nearest, similarity = find_nearest(table, 3)
+    for item in range(1, 7):
+        cosine = [0.0] * 7
+        for other in set(range(1, 7)) - {item}:
+            size = len(sets[item]) * len(sets[other])
+            cosine[other] = len(sets[item] & sets[other]) / size**0.5 if size else 0.0
+        assert similarity[item].tolist() == pytest.approx(sorted(cosine, reverse=True)[:3])
+        assert [cosine[i] for i in nearest[item].tolist()] == pytest.approx(similarity[item].tolist())
+    assert find_nearest(table, 100)[0].shape == (7, 6)
+    module = Neighbours(6, (10,), 3)
+    module.know(nearest, similarity)
+    module.take(np.zeros(7), half_life=1)
+    scores = module.scores(all_events(as_histories([[1, 3, 3], [4]]), np.array([0, 1])))
+    expected = np.zeros((2, 7))
+    for row, item, weight in ((0, 1, 0.25), (0, 3, 0.5), (0, 3, 1.0), (1, 4, 1.0)):
+        np.add.at(expected[row], nearest[item].numpy(), weight * similarity[item].numpy())
+    assert scores.numpy() == pytest.approx(expected)
+
+
+def test_words_are_counted_as_scikit_learn_says_and_characters_without_spaces_are_words() -> None:
+    texts = ["a red kettle", "the red kettle", "", "红茶壶", "红茶"]
+    (table,), words = count_words([texts])
+    assert words == ["kettle", "red", "red kettle", "红", "红 茶", "茶"]
+    dense = table.toarray()
+    assert np.allclose(np.linalg.norm(dense, axis=1), [1, 1, 0, 1, 1])
+    rarity = np.log(6 / 3) + 1  # of a word in two of five texts
+    assert dense[0][:3] == pytest.approx(rarity / np.sqrt(3 * rarity**2))
+    with pytest.raises(UserError, match="nothing to compare them by"):
+        count_words([["a", "b"]])
+
+
+def test_tfidf_vectors_keep_the_products_of_the_rows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = [" ".join(rng.choice(["red", "blue", "tea", "cup", "pot", "lid"], 4)) for _ in range(30)]
+    tables, _ = count_words([names[:20], names[20:]])
+    first, second = project(tables, min(12, tables[0].shape[1] - 1))
+    whole = np.concatenate([first, second])
+    exact = np.concatenate([table.toarray() for table in tables])
+    assert first.shape == (20, 12) and np.abs(whole @ whole.T - exact @ exact.T).max() < 0.35
+    near = np.corrcoef((whole @ whole.T).ravel(), (exact @ exact.T).ravel())[0, 1]
+    assert near > 0.95
+    with pytest.raises(UserError, match="--width 99 must be less than"):
+        project(tables, 99)
+
+
+@pytest.mark.parametrize("baseline", ["item-knn", "text-knn"])
+def test_neighbours_recommend_as_they_were_tested(baseline: str, tiny_path: Path, tmp_path: Path) -> None:
+    run(tiny_path, tmp_path, "--baseline", baseline, "--neighbours", "20")
+    assert_recommends_as_it_was_tested(tmp_path / "Baselines/tiny" / baseline, tiny_path)
+    if baseline == "item-knn":  # items of one history follow one another
+        run(tiny_path, tmp_path)
+        folders = (tmp_path / "Baselines/tiny" / name for name in (baseline, "popularity"))
+        found = [json.loads((folder / "metrics.json").read_text())["test"]["NDCG@10"] for folder in folders]
+        assert found[0] > found[1]
+
+
+# Times, and comments under videos
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Comments:
+    """Made-up videos and comments."""
+    folder = tmp_path_factory.mktemp("videos")
+    config = CommentsDemo(name="tube", data_dir=folder, num_users=80, num_videos=100, visits=9, comments_per_video=7)
+    return load_comments(load_dataset(prepare(config)))
+
+
+@pytest.mark.parametrize("baseline", ["newest", "latest"])
+def test_fresh_videos_are_ranked_by_their_times(baseline: str, videos: Comments, tmp_path: Path) -> None:
+    dataset, published = videos.dataset, videos.item_published
+    assert published is not None and dataset.timestamps is not None
+    run(dataset.path, tmp_path, "--baseline", baseline, "--fresh_days", "7")
+    ranks = np.load(tmp_path / "Baselines/tube" / baseline / "ranks-test.npy")
+    test = leave_one_out(dataset).test
+    events = list(zip(dataset.items.tolist(), dataset.timestamps.tolist(), strict=True))
+    for row, user in enumerate(test.users):
+        moment, target = int(dataset.moments(test)[row]), int(test.targets[row])
+        start, end = dataset.offsets[user : user + 2]
+        had = [i for i, t in events[start:end] if t <= moment]
+        fresh = [i for i in range(1, len(published)) if 0 <= moment - published[i] <= 7 * 86_400]
+        rivals = [i for i in fresh if i not in had]
+        if target not in fresh or not rivals:
+            assert ranks[user] == -1
+            continue
+
+        def score(item: int, moment: int = moment) -> int:
+            if baseline == "newest":
+                return int(published[item])
+            return max((t for i, t in events if i == item and t < moment), default=-1)
+
+        assert ranks[user] == sum(score(i) >= score(target) for i in rivals)
+
+
+def test_what_was_had_last_is_recommended_first(videos: Comments, tmp_path: Path) -> None:
+    run(videos.dataset.path, tmp_path, "--baseline", "latest")
+    dataset, recommender = load_run(tmp_path / "Baselines/tube/latest", videos.dataset.path)
+    assert dataset.timestamps is not None
+    last = {int(i): int(t) for t, i in sorted(zip(dataset.timestamps.tolist(), dataset.items.tolist(), strict=True))}
+    for rows, items, _ in recommend(recommender, dataset.whole_histories(), 5):
+        for row, found in zip(rows, items, strict=True):
+            own = set(dataset.items[dataset.offsets[row] : dataset.offsets[row + 1]].tolist())
+            expected = sorted((t for i, t in last.items() if i not in own), reverse=True)[:5]
+            assert [last[i] for i in found.tolist()] == expected
+
+
+@pytest.mark.parametrize("rule", ["newest", "latest", "popularity", "text-knn"])
+def test_comments_are_ranked_by_a_rule(rule: Baseline, videos: Comments, tmp_path: Path) -> None:
+    run(videos.dataset.path, tmp_path, "--comments", "--baseline", rule, "--max_candidate_num", "5")
+    folder = tmp_path / f"Baselines/tube/comments-{rule}"
+    ranks, users = np.load(folder / "ranks-test.npy"), np.load(folder / "users-test.npy")
+    cases = split_cases(videos, 5).test
+    found = cases.candidates(np.arange(len(cases)))
+    (words,), _ = count_words([read_texts(videos.own)])
+    events = list(zip(videos.own.items.tolist(), videos.times.tolist(), strict=True))
+    expected, owners, start = [], [], 0
+    for case, user in enumerate(cases.users.tolist()):
+        stretch = slice(start, start := start + int(found.lengths[case]))
+        there, relevant = found.comments[stretch], found.relevant[stretch]
+        moment = int(cases.entries.times[cases.rows[case]])
+        first, end = videos.own.offsets[user : user + 2]
+        known = [c for c, t in events[first:end] if t < moment]
+
+        def score(comment: int, moment: int = moment, known: list[int] = known) -> float:
+            taken = [t for c, t in events if c == comment and t < moment]
+            if rule == "text-knn":
+                return (
+                    float(np.mean([words[c - 1].multiply(words[comment - 1]).sum() for c in known])) if known else 0.0
+                )
+            assert videos.published is not None
+            if rule == "newest":
+                return int(videos.published[comment])
+            return max(taken, default=-1) if rule == "latest" else len(taken)
+
+        scores = np.array([score(comment) for comment in there.tolist()])
+        for place in np.flatnonzero(relevant):
+            same = np.abs(scores - scores[place]) < 1e-7
+            ahead = (scores > scores[place]) & ~same
+            # An equal score counts against it, of another that was taken up if this one comes first.
+            expected.append(int((ahead | same & ~relevant | same & relevant & (np.arange(len(there)) < place)).sum()))
+            owners.append(user)
+    assert users.tolist() == owners and ranks.tolist() == expected
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["protocol"]["ranked"] == "comments" and metrics["valid"]["users"] > 0
+    with pytest.raises(UserError, match="ranks the comments under a video by a rule"):
+        load_run(folder, videos.dataset.path)
+
+
+def test_vectors_of_videos_and_comments_are_of_one_space(videos: Comments, tmp_path: Path) -> None:
+    where = ("--data_path", videos.dataset.path, "--embedding_dir", tmp_path, "--width", "20")
+    for _ in range(2):
+        forked.run_script("Baselines/encode.py", *where, output=tmp_path / "said")
+    assert "are there already" in (tmp_path / "said").read_text()
+    vectors = [load_embeddings("tfidf", data, tmp_path) for data in (videos.dataset, videos.own)]
+    tables, _ = count_words([read_texts(data) for data in (videos.dataset, videos.own)])
+    for found, expected in zip(vectors, project(tables, 20), strict=True):
+        assert not found[0].any() and np.allclose(found[1:], expected, atol=1e-5)
+
+
+def test_what_a_dataset_does_not_say_is_refused(tiny_path: Path, tmp_path: Path) -> None:
+    for flags, message in (
+        (("--baseline", "newest"), "does not say when its items appeared"),
+        (("--fresh_days", "7"), "--fresh_days: .* does not say when its items appeared"),
+        (("--baseline", "latest"), "has no timestamps, only order"),
+        (("--comments",), "has no comments: prepare it with"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            run(tiny_path, tmp_path, *flags)
+
+
 def test_contradictions() -> None:
-    with pytest.raises(ValueError, match="--half_life is for --baseline recency and favourites"):
+    with pytest.raises(ValueError, match="--comments are ranked by newest, latest"):
+        Config(comments=True, baseline="item-knn")
+    with pytest.raises(ValueError, match="--comments have --max_candidate_num"):
+        Config(comments=True, protocol=EvaluationProtocol(filter_seen=True))
+    with pytest.raises(ValueError, match="--fresh_days must be above 0"):
+        EvaluationProtocol(fresh_days=0)
+    with pytest.raises(ValueError, match="--fresh_days says what is ranked"):
+        EvaluationProtocol(fresh_days=1, sample_size=9)
+    with pytest.raises(ValueError, match="--half_life is for --baseline recency, favourites"):
         Config(half_life=0.1)
     with pytest.raises(ValueError, match="--half_life must be above 0, got 0"):
         Config(baseline="recency", half_life=0)

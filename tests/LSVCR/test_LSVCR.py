@@ -11,19 +11,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from LSVCR.data import CommentDataset, DrawnBy, Moments, Streams, VideoCases, open_streams
-from LSVCR.model import AgeCurve, Inputs, SRModel, id_text_contrast
+from LSVCR.cases import CommentDataset, VideoCases
+from LSVCR.data import DrawnBy, Moments, Streams, open_streams
+from LSVCR.model import Inputs, SRModel, id_text_contrast
 from LSVCR.module import CommentModule, VideoModule, open_module
-from LSVCR.options import Config, ModelOptions, Task
+from LSVCR.options import Config, ModelOptions, Task, Timing
 from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.data.batches import BatchKey
 from seqrec.data.comment_cases import CaseSplit
 from seqrec.data.comments import Comments, load_comments
 from seqrec.data.dataset import load_dataset
 from seqrec.data.preparation import prepare
+from seqrec.data.protocol import EvaluationProtocol
 from seqrec.data.sources.comments_demo import CommentsDemo
 from seqrec.data.splits import leave_one_out
 from seqrec.data.vectors import Producer, embedding_path, save_embeddings
+from seqrec.training.recommend import recommend
+from seqrec.training.restore import load_run
 from tests import forked
 from tests.interrupted import Command, assert_same_run, kill_at_random_moments
 from tests.recommending import assert_recommends_as_it_was_tested
@@ -337,26 +341,83 @@ def test_the_loss_of_comments_and_its_draws(comments: Comments) -> None:
     assert other.candidates.tolist() != batch.candidates.tolist() or not torch.equal(other.vectors, batch.vectors)
 
 
-def test_age_is_a_curve_over_its_logarithm(comments: Comments) -> None:
-    curve = AgeCurve().double()
-    nn.init.normal_(curve.heights)
-    ages = torch.tensor([0.0, 1.0, 59.0, 86_400.0, 3e8, 1e12], dtype=torch.float64)
-    knots = np.arange(21.0)
-    expected = np.interp(np.log1p(ages.numpy()), knots, curve.heights.detach().numpy())
-    torch.testing.assert_close(curve(ages), torch.from_numpy(expected))
+# Times
+
+
+@pytest.mark.parametrize("timing", ["age", "heat"])
+def test_the_clock_tells_what_was_known_at_the_moment(timing: Timing, comments: Comments) -> None:
+    stamps = comments.dataset.timestamps
+    assert comments.published is not None and comments.item_published is not None and stamps is not None
+    tasks: list[Task] = ["Rec", "CommRank"]
+    for task in tasks:
+        streams, _ = open_streams(comments, config_of(comments, task, timing=timing, protocol=protocol_of(task)), None)
+        things, times, published = comments.dataset.items, stamps, comments.item_published
+        if task == "CommRank":
+            things, times, published = comments.own.items, comments.times, comments.published
+        rng = np.random.default_rng(0)
+        asked = rng.integers(1, len(published), 60)
+        moments = np.concatenate([rng.choice(times, 30), published[asked[30:]] + rng.integers(0, 200_000, 30)])
+        assert streams.clock is not None
+        found = streams.clock.read(asked, moments)
+        for thing, moment, row in zip(asked.tolist(), moments.tolist(), found, strict=True):
+            before = [int(t) for i, t in zip(things, times, strict=True) if i == thing and t < moment]
+            age = moment - int(published[thing])
+            since = min([age, *(moment - t for t in before)])
+            counts = [sum(t >= moment - span for t in before) for span in (10**10, 600, 3600, 21_600, 86_400)]
+            told = [math.log1p(max(age, 0)) / 10, math.log1p(max(since, 0)) / 10, *map(math.log1p, counts)]
+            assert row.tolist() == pytest.approx(told if timing == "heat" else told[:1], rel=1e-6)
+
+
+def protocol_of(task: Task) -> EvaluationProtocol:
+    return EvaluationProtocol(fresh_days=7.0) if task == "Rec" else EvaluationProtocol()
+
+
+def test_times_are_added_to_the_scores_of_comments(comments: Comments) -> None:
     plain, cases = opened(comments, config_of(comments, "CommRank"))
-    aged, _ = opened(comments, config_of(comments, "CommRank", age=True))
-    assert isinstance(plain, CommentModule) and isinstance(aged, CommentModule) and aged.age is not None
-    aged.model.load_state_dict(plain.model.state_dict())
-    batch = CommentDataset(plain.streams, cases.test, None, seed=0)[BatchKey(np.arange(9), 0, 0)]
-    assert comments.published is not None and batch.ages is not None
-    there = cases.test.candidates(np.arange(9))
-    times = np.repeat(cases.test.entries.times[cases.test.rows[:9]], there.lengths)
-    assert batch.ages.tolist() == (times - comments.published[there.comments]).tolist() and (batch.ages > 0).all()
-    torch.testing.assert_close(aged.scores(batch)[0], plain.scores(batch)[0] + aged.age(batch.ages))
+    timed, _ = opened(comments, config_of(comments, "CommRank", timing="heat"))
+    assert isinstance(plain, CommentModule) and isinstance(timed, CommentModule) and timed.timing is not None
+    timed.model.load_state_dict(plain.model.state_dict())
+    batch = CommentDataset(timed.streams, cases.test, None, seed=0)[BatchKey(np.arange(9), 0, 0)]
+    assert batch.times is not None
+    torch.testing.assert_close(timed.scores(batch)[0], plain.scores(batch)[0] + timed.timing(batch.times) / 0.07)
     silent = replace(comments, published=None)
-    with pytest.raises(UserError, match="does not say when comments appeared"):
-        open_module(config_of(comments, "CommRank", age=True), silent)
+    with pytest.raises(UserError, match="does not say when candidates appeared"):
+        open_module(config_of(comments, "CommRank", timing="age"), silent)
+
+
+@pytest.mark.parametrize("most", [-1, 3])
+def test_a_fresh_video_is_told_from_others_of_the_last_days(most: int, comments: Comments) -> None:
+    config = config_of(comments, timing="heat", protocol=protocol_of("Rec"), neg_video_num=most, id_text_loss_weight=0)
+    module, _ = opened(comments, config)
+    dataset, published = comments.dataset, comments.item_published
+    assert isinstance(module, VideoModule) and module.fresh is not None and module.timing is not None
+    assert dataset.timestamps is not None and published is not None and module.streams.clock is not None
+    train = leave_one_out(dataset).train
+    data = VideoCases(module.streams, train, 0, module.fresh, most)
+    week = 7 * 86_400
+    fresh = [
+        at
+        for start, end in zip(train.starts.tolist(), train.ends.tolist(), strict=True)
+        for at in range(start + 1, end)
+        if 0 <= dataset.timestamps[at] - published[dataset.items[at]] <= week
+    ]
+    assert data.at.tolist() == fresh
+    rows = np.arange(0, len(data.at), 7)
+    batch = data[BatchKey(rows, 1, 0)]
+    users = module.user_vectors(batch.inputs)
+    losses = []
+    assert batch.others is not None
+    for number, row in enumerate(rows):
+        user, time = int(data.moments.users[row]), int(data.moments.times[row])
+        had = known_before(comments, user, time + 1)[0]
+        others = [i for i in range(1, len(published)) if 0 <= time - published[i] <= week and i not in had]
+        drawn = batch.others[number][batch.others[number] > 0].tolist()
+        assert set(drawn) <= set(others) and len(drawn) == min(len(others), most if most > 0 else len(others))
+        items = [int(batch.targets[number]), *drawn]
+        times = module.streams.clock.read(np.array(items), np.full(len(items), time))
+        scores = module.item_vectors()[items] @ users[number] + module.timing(times) / 0.07
+        losses.append(-scores.log_softmax(0)[0])
+    torch.testing.assert_close(module.training_step(batch), torch.stack(losses).mean())
 
 
 # Runs
@@ -390,6 +451,40 @@ def test_a_run_that_is_killed_goes_on_as_if_it_was_not(task: Task, comments: Com
     assert_same_run(straight.folder, killed.folder)
     if task == "Rec":
         assert_recommends_as_it_was_tested(straight.folder, comments.dataset.path)
+
+
+def test_fresh_videos_are_ranked_as_one_by_one(comments: Comments, tmp_path: Path) -> None:
+    command = command_of(comments, tmp_path, "Rec", "--fresh_days", "7", "--timing", "heat")
+    command.run()
+    dataset, recommender = load_run(command.folder, comments.dataset.path)
+    module, published = recommender.module, comments.item_published
+    assert isinstance(module, VideoModule) and module.timing is not None and module.streams.clock is not None
+    assert published is not None and dataset.timestamps is not None
+    ranks, test = np.load(command.folder / "ranks-test.npy"), leave_one_out(dataset).test
+    week, kept = 7 * 86_400, []
+    for row, user in enumerate(test.users):
+        time, target = int(dataset.moments(test)[row]), int(test.targets[row])
+        had = known_before(comments, int(user), time + 1)[0]
+        others = [i for i in range(1, len(published)) if 0 <= time - published[i] <= week and i not in had]
+        if not others or not 0 <= time - published[target] <= week:
+            assert ranks[user] == -1
+            continue
+        items = np.array([target, *others])
+        with torch.no_grad():
+            taste = module.item_vectors()[items] @ module.user_vectors(module.make_inputs(test, np.array([row])))[0]
+            scores = taste + module.timing(module.streams.clock.read(items, np.full(len(items), time))) / 0.07
+        lead = (scores[1:] - scores[0]).numpy()
+        assert (lead > 1e-4).sum() <= ranks[user] <= (lead > -1e-4).sum()
+        kept.append(user)
+    assert command.metrics()["test"]["users"] == len(kept) > 20
+    assert command.metrics()["protocol"]["fresh_days"] == 7
+    whole = dataset.whole_histories()
+    rows, items, scores = next(recommend(recommender, whole, 1000, max_tokens=10**6))
+    last = int(dataset.timestamps.max()) + 1
+    for row, found, given in zip(rows, items, scores, strict=True):
+        seen = known_before(comments, int(row), last + 1)[0]
+        fresh = {i for i in range(1, len(published)) if 0 <= last - published[i] <= week and i not in seen}
+        assert set(found[given > -np.inf].tolist()) == fresh and not found[given == -np.inf].any()
 
 
 def test_comments_are_ranked_as_one_by_one(comments: Comments, tmp_path: Path) -> None:
@@ -428,7 +523,9 @@ def test_comments_are_ranked_as_one_by_one(comments: Comments, tmp_path: Path) -
         ({"protocol": replace(Config().protocol, item_start_position=-9)}, "drop --last_k_eval_test"),
         ({"protocol": replace(Config().protocol, last_k_eval_test=4)}, "drop --last_k_eval_test"),
         ({"max_candidate_num": 1}, "max_candidate_num"),
-        ({"age": True}, "--age is that of comments"),
+        ({"timing": "age"}, "is that of what is fresh: give --fresh_days"),
+        ({"neg_video_num": 9}, "--neg_video_num is for --task Rec with --timing"),
+        ({"neg_video_num": 0}, "--neg_video_num must be at least 1"),
     ],
 )
 def test_contradictions(options: dict[str, Any], message: str) -> None:
