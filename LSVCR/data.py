@@ -223,7 +223,8 @@ def open_clock(comments: Comments, config: Config) -> Clock:
         published, events = comments.published, (comments.own.items, comments.times)
     if published is None:
         raise UserError(f"--timing: {comments.own.path} does not say when candidates appeared: drop it")
-    return Clock(published, Activity(*events) if config.timing == "heat" else None)
+    end = max(int(published.max()), int(dataset.timestamps.max()), int(comments.times.max(initial=0))) + 1
+    return Clock(published, Activity(*events) if config.timing == "heat" else None, end)
 
 
 def moments_of(histories: Histories, rows: NDArray[np.int64], comments: Comments) -> Moments:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def main(config: Config) -> None:
     """Run one model."""
-    from LSVCR.module import train
+    from LSVCR.training import train
 
     train(config)
 
@@ -30,7 +30,7 @@ def restore(
     config: Config, dataset: Dataset, state: dict[str, Tensor], trained: TrainedOn | None = None
 ) -> Recommender:
     """Return a trained model for use, see `restore_trained`."""
-    from LSVCR.module import restore_trained
+    from LSVCR.training import restore_trained
 
     return restore_trained(config, dataset, state, trained)
 

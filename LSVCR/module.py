@@ -1,44 +1,28 @@
 """What LSVCR learns from a batch and how it ranks, as Lightning modules: videos, and comments under a video."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as lightning
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from LSVCR.aligned import read_learned
-from LSVCR.cases import CommentBatch, CommentDataset, VideoBatch, VideoCases
-from LSVCR.data import Streams, moments_of, open_streams
+from LSVCR.cases import CommentBatch, VideoBatch
+from LSVCR.data import Moments, Streams, moments_of
 from LSVCR.model import Inputs, SRModel
 from LSVCR.options import Config
 from LSVCR.timing import TimingScore
 from seqrec.basics.errors import UserError
-from seqrec.data.batches import RowSampler
-from seqrec.data.comment_cases import CaseSplit, CommentProtocol
-from seqrec.data.comments import Comments, load_comments
-from seqrec.data.dataset import Dataset, Histories
-from seqrec.data.discovery import open_dataset
+from seqrec.data.dataset import END, Dataset, Histories
 from seqrec.data.fresh import FreshItems
-from seqrec.data.vectors import NONE, load_embeddings
 from seqrec.evaluation.ranking import Ranking, rank_listed, top_scores
 from seqrec.evaluation.recorder import RankRecorder
 from seqrec.nn.losses import LossOptions, catalogue_loss
 from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
-from seqrec.training.batches import BatchModule, HeldOut
-from seqrec.training.folder import RunFolder
-from seqrec.training.module import NextItemModule, Recommender, TrainedOn, share_of_mean
-from seqrec.training.trainer import complete
-
-SR = "sr."
-"""Begins the names of the recommender's weights in an alignment."""
-PLACES = "video_history.places.weight", "comment_history.places.weight"
-EVAL_ROWS = 16_384
-"""Rows of both histories in a batch of evaluation."""
+from seqrec.training.batches import HeldOut
+from seqrec.training.module import NextItemModule, share_of_mean
+from seqrec.training.recommend import unknown_id
 
 
 class LSVCRModule(NextItemModule):
@@ -142,10 +126,8 @@ class VideoModule(LSVCRModule):
         """Return the (B, k) items of highest score and their scores; with a clock, of the last days alone."""
         if self.fresh is None:
             return super().best(inputs, catalogue, k, seen)
-        assert inputs.moments is not None and self.fresh.dataset.timestamps is not None
-        now = int(self.fresh.dataset.timestamps.max()) + 1
-        moments = inputs.moments.clamp(max=now)
-        inputs = inputs._replace(moments=moments)
+        assert inputs.moments is not None and self.streams.clock is not None
+        moments = inputs.moments.clamp(max=self.streams.clock.end)
         items = torch.from_numpy(self.fresh.all(moments.cpu().numpy())).to(self.device)
         scores = self.user_vectors(inputs).new_zeros(len(items), len(catalogue))
         scores.scatter_(1, items, self.fresh_scores(inputs, catalogue, items))
@@ -159,6 +141,7 @@ class CommentModule(LSVCRModule):
     def __init__(self, config: Config, streams: Streams, titles: NDArray[np.float32] | None) -> None:
         super().__init__(config, streams, titles)
         self.recorder = RankRecorder(config.protocol.metric_ks, joint=True)
+        self.under = 0
 
     def scores(self, batch: CommentBatch) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Return the (T,) scores of candidates, and what the model's `merged_texts` returns."""
@@ -185,150 +168,52 @@ class CommentModule(LSVCRModule):
         loss = F.cross_entropy(logits, place[batch.relevant])
         return self.finish(loss, batch.inputs, texts, batch.num_counted)
 
+    def candidates(self) -> Tensor:
+        """Return (0, 0): a case has candidates of its own."""
+        return torch.zeros(0, 0)
+
     def _rank(self, batch: CommentBatch) -> None:
         scores, _ = self.scores(batch)
         self.recorder.add(batch.rows, rank_listed(scores.float(), batch.lengths, batch.relevant))
 
+    def look_under(self, item: str) -> Dataset:
+        """Rank the comments under a video from now on, see `NextItemModule.look_under`."""
+        comments = self.streams.comments
+        names = comments.dataset.item_table()["raw_id"]
+        if (place := names.index_of(item)) is None:
+            raise UserError(unknown_id(comments.dataset, "item", item, "--under"))
+        self.under = place + 1
+        if comments.firsts[self.under] == comments.firsts[self.under + 1]:
+            raise UserError(f"there is no comment under {item!r} in {comments.own.path}")
+        return comments.own
 
-class CommentData(lightning.LightningDataModule):
-    """Cases of comments, in batches."""
+    def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs:
+        """Return all that users know, under the video."""
+        if not self.under:
+            raise UserError("this run ranks the comments under a video: say which, by --under")
+        users = histories.users[rows]
+        return self.streams.read(Moments(users, np.full_like(users, END)), watched=np.full_like(users, self.under))
 
-    def __init__(self, streams: Streams, cases: CaseSplit, config: Config) -> None:
-        super().__init__()
-        seed, self.num_workers = config.training.seed, config.training.dataloader_num_workers
-        self.parts = {
-            "train": CommentDataset(streams, cases.train, config.neg_comment_num, seed),
-            "valid": CommentDataset(streams, cases.valid, None, seed),
-            "test": CommentDataset(streams, cases.test, None, seed),
-        }
-        if not len(cases.train):
-            raise UserError("no user took up a comment that stood there before, with another one beside it")
-        self.sampler = RowSampler(self.parts["train"].lengths, batch_size=config.batch_size, shuffle=True, seed=seed)
+    def count_rows(self, histories: Histories) -> NDArray[np.int64]:
+        """Return (n,) rows of both histories of each user."""
+        return self.streams.count_rows(Moments(histories.users, np.full_like(histories.users, END)))
 
-    def _loader(self, stage: str, sampler: RowSampler) -> DataLoader[Any]:
-        if self.trainer is not None:
-            sampler.spread(self.trainer.global_rank, self.trainer.world_size)
-        workers = self.num_workers
-        return DataLoader(
-            self.parts[stage],
-            batch_size=None,
-            sampler=sampler,
-            generator=torch.Generator(),
-            num_workers=workers,
-            persistent_workers=workers > 0,
-        )
-
-    def _held_out(self, stage: str) -> DataLoader[Any]:
-        return self._loader(stage, RowSampler(self.parts[stage].lengths, max_tokens=EVAL_ROWS, shuffle=False))
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Return the training cases."""
-        return self._loader("train", self.sampler)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Return the validation cases."""
-        return self._held_out("valid")
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Return the test cases."""
-        return self._held_out("test")
-
-
-def open_module(config: Config, comments: Comments) -> tuple[VideoModule | CommentModule, CaseSplit]:
-    """Return the module for a dataset with comments, and the cases of comments."""
-    titles = vectors = None
-    if config.text != NONE:
-        titles, vectors = (
-            load_embeddings(config.text, data, config.embedding_dir) for data in (comments.dataset, comments.own)
-        )
-        if titles.shape[1] != vectors.shape[1]:
-            raise UserError(
-                f"--text {config.text}: the vectors of videos have {titles.shape[1]} numbers and those of comments "
-                f"{vectors.shape[1]}: make both by one encoder"
-            )
-    elif config.task == "CommRank":
-        raise UserError("--task CommRank tells comments by their texts: give --text NAME")
-    streams, cases = open_streams(comments, config, vectors)
-    task = VideoModule if config.task == "Rec" else CommentModule
-    return task(config, streams, titles), cases
-
-
-def train(config: Config) -> None:
-    """Train, choose the best epoch on validation, test once, and write the run folder."""
-    dataset = open_dataset(config.dataset, config.data_path)
-    comments = load_comments(dataset)
-    protocol = config.protocol
-    if config.task == "CommRank":
-        protocol = CommentProtocol(max_candidate_num=config.max_candidate_num)
-    name = f"{config.task.lower()}-{config.text}"
-    run = RunFolder("LSVCR", dataset, name, config.training, protocol)
-    split = config.protocol.hold_out(dataset)
-    if not run.open(config):
-        return
-    lightning.seed_everything(config.training.seed, verbose=False)
-    module, cases = open_module(config, comments)
-    if config.start_from is not None:
-        take_aligned(module.model, config.start_from)
-    complete(run, module, batches_of(module, dataset, split, cases))
-
-
-def take_aligned(model: SRModel, run: Path) -> None:
-    """Give a model the weights of a finished alignment; it keeps its own for what the alignment has not: videos' ids.
-
-    Places beyond those that were aligned get the mean of these.
-
-    Raises:
-        UserError: If the alignment is of another architecture.
-    """
-    own = model.state_dict()
-    found = {name.removeprefix(SR): tensor for name, tensor in read_learned(run).items() if name.startswith(SR)}
-    for name in PLACES:
-        missing = max(len(own[name]) - len(found[name]), 0)
-        mean = found[name].mean(dim=0, keepdim=True)
-        found[name] = torch.cat([found[name], mean.expand(missing, -1)])[: len(own[name])]
-    found = {name: tensor for name, tensor in found.items() if name in own}
-    odd = [name for name in own if name not in found and not name.startswith(("ids.", "gate"))]
-    odd += [name for name in found if found[name].shape != own[name].shape]
-    if odd:
-        raise UserError(f"--start_from {run} is of another architecture; they differ in {', '.join(odd[:6])}")
-    model.load_state_dict(own | found)
-
-
-def batches_of(
-    module: VideoModule | CommentModule, dataset: Dataset, split: Any, cases: CaseSplit
-) -> lightning.LightningDataModule:
-    """Return a run's batches of training and evaluation."""
-    config, streams = module.config, module.streams
-    if isinstance(module, CommentModule):
-        return CommentData(streams, cases, config)
-    train_cases = VideoCases(streams, split.train, config.training.seed, module.fresh, config.neg_video_num)
-    sampler = RowSampler(train_cases.lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed)
-    return BatchModule(
-        dataset,
-        split,
-        config.protocol,
-        train_cases,
-        sampler,
-        module.make_inputs,
-        eval_lengths=module.count_rows,
-        eval_max_tokens=EVAL_ROWS,
-        valid_users=config.training.valid_users,
-        num_workers=config.training.dataloader_num_workers,
-    )
-
-
-def restore_trained(
-    config: Config, dataset: Dataset, state: dict[str, Tensor], trained: TrainedOn | None = None
-) -> Recommender:
-    """Return a trained model of videos for use.
-
-    Raises:
-        UserError: If it is to serve another catalogue, or is one of comments.
-    """
-    if trained is not None:
-        raise UserError("videos that were not there in training have no vectors: train again")
-    module, _ = open_module(config, load_comments(dataset))
-    if not isinstance(module, VideoModule):
-        raise UserError("this run ranks the comments under a video: give one of --task Rec")
-    module.load_state_dict(state)
-    return Recommender(module, module.make_inputs, module.count_rows)
+    def best(
+        self, inputs: Inputs, catalogue: Tensor, k: int, seen: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the (B, k) comments of highest score under the video, and their scores."""
+        streams = self.streams
+        first, end = (int(place) for place in streams.comments.firsts[self.under : self.under + 2])
+        assert streams.vectors is not None
+        users = F.normalize(self.model(inputs, "CommRank")[0], dim=1) / self.config.temperature
+        vectors = torch.from_numpy(np.array(streams.vectors[first:end])).to(users.device)
+        scores = users @ F.normalize(self.model.text(vectors), dim=1).T
+        if self.timing is not None and streams.clock is not None:
+            there = np.arange(first, end)
+            times = streams.clock.read(there, np.full_like(there, END)).to(users.device)
+            scores = scores + self.timing(times) / self.config.temperature
+        if seen is not None:
+            inside = (seen[1] >= first) & (seen[1] < end)
+            seen = seen[0][inside], seen[1][inside] - first + 1
+        best, found = top_scores(F.pad(scores, (1, 0)), k, seen)
+        return torch.where(best > 0, best + first - 1, 0), found

@@ -28,6 +28,8 @@ class Clock:
     """(N+1,) seconds."""
     activity: Activity | None
     """None where age alone counts."""
+    end: int
+    """Seconds, just after all that is known: a later moment counts as this one."""
 
     def read(self, candidates: NDArray[np.int64], times: NDArray[np.int64]) -> Tensor:
         """Return (..., F) float32 of (...) candidates at (...) moments; nothing from a moment on is known.
@@ -35,6 +37,7 @@ class Clock:
         Logarithms of seconds, over 10: age, then time since the candidate was last taken up, which is its age if it
         never was. Logarithms of counts: before the moment, and in each of SPANS.
         """
+        times = np.minimum(times, self.end)
         ages = times - self.published[candidates]
         found = [_log(ages) / 10]
         if self.activity is not None:

@@ -2,6 +2,7 @@
 
 python scripts/recommend.py runs/SASRec/demo/finetune-seed42 --users U000007 U000012
 python scripts/recommend.py runs/SASRec/demo/finetune-seed42 --history D000003 D000090
+python scripts/recommend.py runs/LSVCR/comments-demo/commrank-longformer-seed42 --users U000007 --under V00003
 python scripts/recommend.py runs/SASRec/demo/finetune-seed42 --output recommendations.parquet
 """
 
@@ -39,6 +40,8 @@ class Config:
     """Folder of the prepared dataset, if it has moved since the run."""
     catalogue: Path | None = None
     """Folder of another prepared dataset to serve; its new items are scored by their texts."""
+    under: str | None = None
+    """Video by the id of the source: recommend comments under it, with a run of LSVCR's CommRank."""
     memory: Path | None = None
     """Folder of compressed old events (PerSRec/compress.sh): of its users the recent events alone are read."""
     max_tokens: int = 16384
@@ -49,6 +52,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.users and self.history:
             raise UserError("give --users or a --history, not both")
+        if self.under is not None and self.history:
+            raise UserError("--under is for --users: a --history says nothing of comments")
         require_at_least(1, self, "top_k", "max_tokens")
         find_device(self.device)
         if self.output is not None and self.output.suffix not in (".parquet", ".csv"):
@@ -64,6 +69,8 @@ def main(config: Config) -> None:
     dataset, recommender = load_run(config.run, config.data_path, config.catalogue)
     if config.memory is not None:
         recommender.module.use_memory(config.memory, dataset)
+    if config.under is not None:
+        dataset = recommender.module.look_under(config.under)
     names, histories = choose_histories(dataset, config.users, config.history)
     if config.output is None and len(names) > SHOWN_USERS:
         raise UserError(f"{len(names)} users are too many for the screen: give --output FILE, or some --users")

@@ -95,6 +95,14 @@ class NextItemModule(lightning.LightningModule):
         """
         raise UserError(f"this model compresses no old events, so --memory {folder} has nothing for it: drop the flag")
 
+    def look_under(self, item: str) -> PreparedDataset:
+        """Rank the comments under an item, named by its id, from now on; return the dataset whose items they are.
+
+        Raises:
+            UserError: If the model ranks none.
+        """
+        raise UserError(f"this model ranks items, not the comments under one: drop --under {item}")
+
     def configure_model(self) -> None:
         """Shard the weights over the processes if the strategy does so."""
         shard(self, ("training_step", "user_vectors", "item_vectors"))

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from LSVCR.cases import CommentDataset, VideoCases
 from LSVCR.data import DrawnBy, Moments, Streams, open_streams
 from LSVCR.model import Inputs, SRModel, id_text_contrast
-from LSVCR.module import CommentModule, VideoModule, open_module
+from LSVCR.module import CommentModule, VideoModule
 from LSVCR.options import Config, ModelOptions, Task, Timing
+from LSVCR.training import open_module
 from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.data.batches import BatchKey
 from seqrec.data.comment_cases import CaseSplit
@@ -508,6 +509,40 @@ def test_comments_are_ranked_as_one_by_one(comments: Comments, tmp_path: Path) -
     assert np.load(command.folder / "users-test.npy").tolist() == data.users.tolist()
     metrics = command.metrics()
     assert metrics["protocol"]["relevant"] == "all" and metrics["test"]["users"] == len(data.cases)
+
+
+def test_comments_under_a_video_are_recommended(comments: Comments, tmp_path: Path) -> None:
+    command = command_of(comments, tmp_path, "CommRank", "--timing", "heat", "--num_epochs", "2")
+    command.run()
+    dataset, recommender = load_run(command.folder, comments.dataset.path)
+    module = recommender.module
+    assert isinstance(module, CommentModule) and module.timing is not None and module.streams.clock is not None
+    raw = dataset.item_table()["raw_id"].to_list()
+    with pytest.raises(UserError, match="say which, by --under"):
+        next(recommend(recommender, dataset.whole_histories()))
+    with pytest.raises(UserError, match="has no item 'V99999': --under takes"):
+        module.look_under("V99999")
+    own = module.look_under(raw[4])
+    under = np.flatnonzero(comments.under == 5)
+    for rows, items, scores in recommend(recommender, own.whole_histories(), 4, max_tokens=40):
+        with torch.no_grad():
+            inputs = recommender.make_inputs(own.whole_histories(), rows)
+            users = F.normalize(module.model(inputs, "CommRank")[0], dim=1)
+            vectors = torch.from_numpy(np.array(module.streams.vectors)[under])
+            cosines = users @ F.normalize(module.model.text(vectors), dim=1).T
+            times = module.streams.clock.read(under, np.full(len(under), np.iinfo(np.int64).max))
+            expected = ((cosines + module.timing(times)) / 0.07).numpy()
+        for place, row in enumerate(rows):
+            taken = own.items[own.offsets[row] : own.offsets[row + 1]]
+            order = [c for c in np.argsort(-expected[place]) if under[c] not in taken][:4]
+            there = items[place][items[place] > 0]
+            assert there.tolist() == under[order].tolist()
+            assert scores[place][: len(there)] == pytest.approx(expected[place][order], rel=1e-4)
+    said = tmp_path / "said"
+    user = dataset.user_table()["raw_id"][3]
+    flags = ("--users", user, "--under", raw[4], "--data_path", comments.dataset.path)
+    forked.run_script("scripts/recommend.py", command.folder, *flags, output=said)
+    assert user in said.read_text() and any(text in said.read_text() for text in own.item_table()["text"])
 
 
 @pytest.mark.parametrize(

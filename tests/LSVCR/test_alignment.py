@@ -21,9 +21,9 @@ from LSVCR.align_options import AlignConfig, LLMOptions
 from LSVCR.aligned import ALIGNED, read_learned
 from LSVCR.data import Moments
 from LSVCR.losses import contrast, prefer
-from LSVCR.module import open_module, take_aligned
 from LSVCR.options import Config, ModelOptions
 from LSVCR.prompting import PromptWriter, languages, read_templates
+from LSVCR.training import open_module, take_aligned
 from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.paths import ROOT
 from seqrec.data.batches import BatchKey
