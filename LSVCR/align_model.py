@@ -37,6 +37,7 @@ class LLM(nn.Module):
             UserError: If it is no decoder, or has fewer blocks than are to learn.
         """
         super().__init__()
+        architecture = architecture.shortened(options.llm_num_blocks, "--llm_num_blocks")
         N, n = architecture.num_blocks, options.llm_last_n_unfreeze
         if not architecture.is_causal or architecture.word_width != architecture.width:
             raise UserError(
@@ -44,9 +45,9 @@ class LLM(nn.Module):
                 "states: give a Llama, Mistral, Qwen or OPT"
             )
         if n > N:
-            raise UserError(f"--llm_last_n_unfreeze {n}: {options.model_name_or_path} has {N} blocks")
+            raise UserError(f"--llm_last_n_unfreeze {n}: there are {N} blocks of {options.model_name_or_path}")
         first, weights = 0 if n == -1 else N - n, architecture.weight_files()
-        self.width, self.files = architecture.width, weights
+        self.width, self.num_blocks, self.files = architecture.width, N, weights
         self.lower = Blocks(architecture, 0, first).load(weights) if first else None
         self.upper = Blocks(architecture, first, N).load(weights) if first < N else None
         self.register_buffer("head", None, persistent=False)

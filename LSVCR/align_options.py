@@ -22,6 +22,8 @@ class LLMOptions(LoraOptions):
 
     model_name_or_path: str = "smollm2"
     """A decoder: smollm2, a folder, or a name on the Hugging Face hub (Llama, Mistral, Qwen, OPT)."""
+    llm_num_blocks: int | None = None
+    """Use the language model's first blocks alone, so many of them; by default all."""
     llm_last_n_unfreeze: int = -1
     """Last blocks that learn: -1 all of them. The embeddings never do."""
     lora_r: int = 8
@@ -37,6 +39,7 @@ class LLMOptions(LoraOptions):
     def __post_init__(self) -> None:
         LoraOptions.__post_init__(self)
         require_at_least(-1, self, "llm_last_n_unfreeze")
+        require_at_least(1, self, "llm_num_blocks")
         if self.lora_r and not self.llm_last_n_unfreeze:
             raise UserError("--lora_r updates the blocks of --llm_last_n_unfreeze: give -1 for all, or a number")
         if self.lora_targets and not self.lora_r:
@@ -126,6 +129,8 @@ class EncodeConfig:
     """Folder of a finished run of align.py; by default the language model is used as it is."""
     model_name_or_path: str = "smollm2"
     """Without --run, a decoder: smollm2, a folder, or a name on the Hugging Face hub."""
+    llm_num_blocks: int | None = None
+    """Without --run, use its first blocks alone, so many of them; by default all."""
     init_type: str | None = None
     """Name of the vectors, embedding/DATASET/NAME.npy and embedding/DATASET-comments/NAME.npy: aligned, or that of the
     language model."""
@@ -147,7 +152,9 @@ class EncodeConfig:
     """Replace vectors of that name that other weights or options made."""
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "max_tokens", "part_items", "tokenized_len")
+        require_at_least(1, self, "max_tokens", "part_items", "tokenized_len", "llm_num_blocks")
+        if self.run is not None and self.llm_num_blocks is not None:
+            raise UserError("--run knows its --llm_num_blocks: drop the flag")
         if self.init_type is not None:
             check_name("--init_type", self.init_type)
         if self.full and self.run is None:

@@ -52,19 +52,20 @@ def open_run(run: Path) -> tuple[Source, AlignConfig]:
     return Source(model.llm, model.sr.text_mlp, folder, "aligned", config.tokenized_len, digest), config
 
 
-def open_llm(name: str) -> Source:
-    """Return what a language model as it is makes text vectors with."""
+def open_llm(name: str, num_blocks: int | None) -> Source:
+    """Return what a language model as it is, or its first blocks, makes text vectors with."""
     folder = find_backbone(name)
-    options = LLMOptions(model_name_or_path=name, llm_last_n_unfreeze=0, lora_r=0)
+    options = LLMOptions(model_name_or_path=name, llm_num_blocks=num_blocks, llm_last_n_unfreeze=0, lora_r=0)
     llm = LLM(Architecture.read(folder), options).eval()
-    return Source(llm, None, folder, name.strip("/").rpartition("/")[2], 256, None)
+    called = name.strip("/").rpartition("/")[2] + ("" if num_blocks is None else f"-first{num_blocks}")
+    return Source(llm, None, folder, called, 256, None)
 
 
 def encode_texts(config: EncodeConfig) -> None:
     """Write the vectors of a dataset's videos and of its comments."""
     given = config.dataset, config.data_path
     if config.run is None:
-        source = open_llm(config.model_name_or_path)
+        source = open_llm(config.model_name_or_path, config.llm_num_blocks)
     else:
         source, trained = open_run(config.run)
         given = given if any(given) else (trained.dataset, trained.data_path)
@@ -77,7 +78,12 @@ def encode_texts(config: EncodeConfig) -> None:
 def write_texts(source: Source, dataset: Dataset, config: EncodeConfig) -> None:
     """Write the vectors of a dataset's items, unless they are there."""
     name, longest = config.init_type or source.name, config.tokenized_len or source.tokenized_len
-    made = {"backbone": source.backbone.name, "weights": source.llm.files.sha256(), "tokenized_len": longest}
+    made = {
+        "backbone": source.backbone.name,
+        "blocks": source.llm.num_blocks,
+        "weights": source.llm.files.sha256(),
+        "tokenized_len": longest,
+    }
     kinds = (
         {"own": name} if source.narrow is None else {"narrow": name} | ({"own": f"{name}-full"} if config.full else {})
     )

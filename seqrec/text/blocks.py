@@ -7,6 +7,7 @@ A model cut in two computes what the whole one does, to the bit.
 Shapes: T tokens of a batch, B texts, D width, H heads of queries, G heads of keys and values, E width of a head.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -146,6 +147,22 @@ class Architecture:
                 "--plm_name"
             )
         return cls(config, folder)
+
+    def shortened(self, count: int | None, flag: str) -> "Architecture":
+        """Return the model of the first blocks alone, with the norm that follows the last of all; None for all blocks.
+
+        Raises:
+            UserError: If there are not so many.
+        """
+        if count is None:
+            return self
+        if not 1 <= count <= self.num_blocks:
+            raise UserError(f"{flag} must be 1 to {self.num_blocks}, the model's blocks, got {count}")
+        config = copy.deepcopy(self.config)
+        config.num_hidden_layers = count
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:count]
+        return Architecture(config, self.folder)
 
     @property
     def is_causal(self) -> bool:

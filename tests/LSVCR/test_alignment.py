@@ -16,6 +16,7 @@ import transformers
 from torch import Tensor, nn
 
 from LSVCR.align_data import AlignBatch, AlignCases
+from LSVCR.align_model import LLM
 from LSVCR.align_module import AlignModule, open_alignment
 from LSVCR.align_options import AlignConfig, LLMOptions
 from LSVCR.aligned import ALIGNED, read_learned
@@ -32,7 +33,8 @@ from seqrec.data.dataset import load_dataset
 from seqrec.data.preparation import prepare
 from seqrec.data.sources.comments_demo import CommentsDemo
 from seqrec.text.backbones import MINILM, find_backbone, read_tokenizer
-from seqrec.text.texts import load_texts
+from seqrec.text.blocks import Architecture
+from seqrec.text.texts import Texts, load_texts
 from seqrec.training.options import FitConfig
 from tests import forked
 from tests.interrupted import Command, kill_at_random_moments
@@ -281,6 +283,20 @@ def test_the_language_model_is_that_of_transformers(comments: Comments, llama: P
         torch.testing.assert_close(vectors[number], states.mean(dim=0), atol=1e-5, rtol=1e-4)
 
 
+def test_the_first_blocks_alone_are_a_model(llama: Path) -> None:
+    options = LLMOptions(model_name_or_path=str(llama), llm_num_blocks=2, llm_last_n_unfreeze=0, lora_r=0)
+    texts = [[5, 6, 7], [8]]
+    llm = LLM(Architecture.read(llama), options).eval()
+    found = llm.encode(Texts(torch.tensor([5, 6, 7, 8]), torch.tensor([0, 3, 4])))
+    model = transformers.LlamaModel.from_pretrained(llama, num_hidden_layers=2).eval()
+    with torch.no_grad():
+        for row, text in zip(found, texts, strict=True):
+            torch.testing.assert_close(row, model(torch.tensor([text])).last_hidden_state[0].mean(dim=0))
+    assert llm.num_blocks == 2
+    with pytest.raises(UserError, match="--llm_num_blocks must be 1 to 3, the model's blocks, got 4"):
+        LLM(Architecture.read(llama), LLMOptions(model_name_or_path=str(llama), llm_num_blocks=4))
+
+
 def cosine(a: Tensor, b: Tensor) -> float:
     return float(a @ b / (a.norm() * b.norm()))
 
@@ -465,7 +481,7 @@ def test_what_does_not_fit_is_refused(comments: Comments, llama: Path) -> None:
     for options, message in (
         ({"max_source_length": 60}, "leaves less than --tokenized_len"),
         ({"model": replace(SMALL, llm_emb_size=32)}, "less than the width of the language model, 32"),
-        ({"llm": LLMOptions(model_name_or_path=str(llama), llm_last_n_unfreeze=4)}, "has 3 blocks"),
+        ({"llm": LLMOptions(model_name_or_path=str(llama), llm_last_n_unfreeze=4)}, "there are 3 blocks of"),
         ({"llm": LLMOptions(model_name_or_path=MINILM)}, "no token that ends a text|no decoder"),
     ):
         with pytest.raises(UserError, match=message):
