@@ -191,6 +191,16 @@ class SRModel(nn.Module):
                 nn.init.normal_(part.weight, std=0.02)
             if isinstance(part, nn.Linear) and part.bias is not None:
                 nn.init.zeros_(part.bias)
+        if wide is not None:
+            # Keeps the scale of texts of any width; at 4,096 numbers that is about 0.02, too.
+            for part in (*self.text_mlp.modules(), self.adapter):
+                if isinstance(part, nn.Linear):
+                    nn.init.normal_(part.weight, std=part.in_features**-0.5)
+            # Histories begin as what targets are, or nothing of the two would be alike for thousands of batches.
+            nn.init.eye_(self.merge.weight[:, :width])
+            nn.init.eye_(self.merge.weight[:, width:])
+        for mixing in self.mixing.values():
+            nn.init.eye_(mixing.out.weight[:, :width])
         if self.ids is not None:
             with torch.no_grad():
                 self.ids.weight[0] = 0

@@ -22,14 +22,7 @@ from seqrec.data.preparation import Preparation, RawData
 from seqrec.data.sources import demo_words
 
 THINGS = "|".join(demo_words.KINDS.values()).split("|")
-FORMATS = (
-    "a review of the {}",
-    "how to repair a {}",
-    "unboxing my new {}",
-    "five mistakes with a {}",
-    "the history of the {}",
-    "cheap or dear: which {} to buy",
-)
+FORMATS = ("{} review", "repairing a {}", "unboxing a {}", "{} mistakes", "history of the {}", "which {}?")
 TONES = (
     ("where did you get this {}?", "does the {} work without a manual?", "which size of {} is that?"),
     ("my cat has stolen the {} again", "the {} is the real hero here", "nobody expected the {}"),
