@@ -4,6 +4,7 @@ A history holds what lies strictly before the case's time, in both streams: an e
 same second, is in neither.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from seqrec.data.activity import Activity
 from seqrec.data.comment_cases import CaseSplit, CommentCases, Entries, split_cases, taken_comments
 from seqrec.data.comments import Comments
 from seqrec.data.dataset import Histories
+from seqrec.data.vectors import NONE, load_embeddings, vectors_sha256
 from seqrec.nn.ragged import cut_by_length, longest_first, make_layout
 
 HOT = 3
@@ -35,6 +37,17 @@ class Moments(NamedTuple):
     """(n,)."""
     times: NDArray[np.int64]
     """(n,) seconds: events from then on are not read."""
+
+
+class TextVectors(NamedTuple):
+    """What texts of videos and comments are read as."""
+
+    titles: NDArray[np.float32]
+    """(N+1, W)."""
+    comments: NDArray[np.float32]
+    """(C+1, W)."""
+    sha256: str
+    """Of both."""
 
 
 class DrawnBy(NamedTuple):
@@ -198,6 +211,27 @@ def popular_comments(comments: Comments, cases: CommentCases, most: int = HOT) -
         there = place < firsts[1:]
         found[there, rank] = order[place[there] - 1]
     return found
+
+
+def read_texts(comments: Comments, config: Config) -> TextVectors | None:
+    """Return the text vectors that the flags name, if they name any.
+
+    Raises:
+        MissingFileError: If they are not there.
+        UserError: If those of videos and of comments are not of one encoder, or a task cannot do without.
+    """
+    if config.text == NONE:
+        if config.task == "CommRank":
+            raise UserError("--task CommRank tells comments by their texts: give --text NAME")
+        return None
+    titles, own = (load_embeddings(config.text, d, config.embedding_dir) for d in (comments.dataset, comments.own))
+    if titles.shape[1] != own.shape[1]:
+        raise UserError(
+            f"--text {config.text}: the vectors of videos have {titles.shape[1]} numbers and those of comments "
+            f"{own.shape[1]}: make both by one encoder"
+        )
+    digests = "".join(vectors_sha256(vectors) for vectors in (titles, own))
+    return TextVectors(titles, own, hashlib.sha256(digests.encode()).hexdigest())
 
 
 def open_streams(comments: Comments, config: Config, vectors: NDArray[np.float32] | None) -> tuple[Streams, CaseSplit]:

@@ -200,6 +200,7 @@ class SRModel(nn.Module):
             nn.init.eye_(self.merge.weight[:, :width])
             nn.init.eye_(self.merge.weight[:, width:])
         for mixing in self.mixing.values():
+            assert isinstance(mixing, Mixing)
             nn.init.eye_(mixing.out.weight[:, :width])
         if self.ids is not None:
             with torch.no_grad():

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from LSVCR.cases import CommentBatch, VideoBatch
-from LSVCR.data import Moments, Streams, moments_of
+from LSVCR.data import Moments, Streams, TextVectors, moments_of
 from LSVCR.model import Inputs, SRModel
 from LSVCR.options import Config
 from LSVCR.timing import TimingScore
@@ -28,14 +28,18 @@ from seqrec.training.recommend import unknown_id
 class LSVCRModule(NextItemModule):
     """The model, its loss and its optimiser; a task says what a batch is."""
 
-    def __init__(self, config: Config, streams: Streams, titles: NDArray[np.float32] | None) -> None:
-        """Build the model for a dataset with comments, and with the (N+1, W) text vectors of its videos, if any."""
+    text_digest: Tensor
+
+    def __init__(self, config: Config, streams: Streams, texts: TextVectors | None) -> None:
+        """Build the model for a dataset with comments, and with text vectors, if any."""
         super().__init__(config.protocol.metric_ks)
         self.config, self.streams = config, streams
-        given = None if titles is None else torch.from_numpy(np.asarray(titles))
+        given = None if texts is None else torch.from_numpy(np.asarray(texts.titles))
         num_items = streams.comments.dataset.num_items
         self.model = SRModel(num_items, config.model, (config.task,), given, with_ids=not config.disable_id)
         self.timing = None if config.timing == "none" else TimingScore(config.timing)
+        digest = bytes(32) if texts is None else bytes.fromhex(texts.sha256)
+        self.register_buffer("text_digest", torch.tensor(list(digest), dtype=torch.uint8))
 
     def finish(self, loss: Tensor, inputs: Inputs, texts: tuple[Tensor, Tensor] | None, num_counted: int) -> Tensor:
         """Return the loss of a batch with that of ids and texts, of several processes this one's share, and log it."""
@@ -59,8 +63,8 @@ class LSVCRModule(NextItemModule):
 class VideoModule(LSVCRModule):
     """Which video a user watches next."""
 
-    def __init__(self, config: Config, streams: Streams, titles: NDArray[np.float32] | None) -> None:
-        super().__init__(config, streams, titles)
+    def __init__(self, config: Config, streams: Streams, texts: TextVectors | None) -> None:
+        super().__init__(config, streams, texts)
         days, dataset = config.protocol.fresh_days, streams.comments.dataset
         self.fresh = FreshItems.of(dataset, days) if self.timing is not None and days is not None else None
 
@@ -138,8 +142,8 @@ class VideoModule(LSVCRModule):
 class CommentModule(LSVCRModule):
     """Which comments under a video a user takes up."""
 
-    def __init__(self, config: Config, streams: Streams, titles: NDArray[np.float32] | None) -> None:
-        super().__init__(config, streams, titles)
+    def __init__(self, config: Config, streams: Streams, texts: TextVectors | None) -> None:
+        super().__init__(config, streams, texts)
         self.recorder = RankRecorder(config.protocol.metric_ks, joint=True)
         self.under = 0
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from LSVCR.aligned import read_learned
 from LSVCR.cases import CommentDataset, VideoCases
-from LSVCR.data import Streams, open_streams
+from LSVCR.data import Streams, TextVectors, open_streams, read_texts
 from LSVCR.model import SRModel
 from LSVCR.module import CommentModule, VideoModule
 from LSVCR.options import Config
@@ -20,7 +20,6 @@ from seqrec.data.comment_cases import CaseSplit, CommentProtocol
 from seqrec.data.comments import Comments, load_comments
 from seqrec.data.dataset import Dataset
 from seqrec.data.discovery import open_dataset
-from seqrec.data.vectors import NONE, load_embeddings
 from seqrec.training.batches import BatchModule
 from seqrec.training.folder import RunFolder
 from seqrec.training.module import Recommender, TrainedOn
@@ -77,23 +76,13 @@ class CommentData(lightning.LightningDataModule):
         return self._held_out("test")
 
 
-def open_module(config: Config, comments: Comments) -> tuple[VideoModule | CommentModule, CaseSplit]:
-    """Return the module for a dataset with comments, and the cases of comments."""
-    titles = vectors = None
-    if config.text != NONE:
-        titles, vectors = (
-            load_embeddings(config.text, data, config.embedding_dir) for data in (comments.dataset, comments.own)
-        )
-        if titles.shape[1] != vectors.shape[1]:
-            raise UserError(
-                f"--text {config.text}: the vectors of videos have {titles.shape[1]} numbers and those of comments "
-                f"{vectors.shape[1]}: make both by one encoder"
-            )
-    elif config.task == "CommRank":
-        raise UserError("--task CommRank tells comments by their texts: give --text NAME")
-    streams, cases = open_streams(comments, config, vectors)
+def open_module(
+    config: Config, comments: Comments, texts: TextVectors | None
+) -> tuple[VideoModule | CommentModule, CaseSplit]:
+    """Return the module for a dataset with comments and its text vectors, and the cases of comments."""
+    streams, cases = open_streams(comments, config, None if texts is None else texts.comments)
     task = VideoModule if config.task == "Rec" else CommentModule
-    return task(config, streams, titles), cases
+    return task(config, streams, texts), cases
 
 
 def train(config: Config) -> None:
@@ -104,12 +93,13 @@ def train(config: Config) -> None:
     if config.task == "CommRank":
         protocol = CommentProtocol(max_candidate_num=config.max_candidate_num)
     name = f"{config.task.lower()}-{config.text}"
-    run = RunFolder("LSVCR", dataset, name, config.training, protocol)
+    texts = read_texts(comments, config)
+    run = RunFolder("LSVCR", dataset, name, config.training, protocol, None if texts is None else texts.sha256)
     split = config.protocol.hold_out(dataset)
     if not run.open(config):
         return
     lightning.seed_everything(config.training.seed, verbose=False)
-    module, cases = open_module(config, comments)
+    module, cases = open_module(config, comments, texts)
     if config.start_from is not None:
         take_aligned(module.model, config.start_from)
     complete(run, module, batches_of(module, dataset, split, cases))
@@ -166,10 +156,13 @@ def restore_trained(
     """Return a trained model for use.
 
     Raises:
-        UserError: If it is to serve another catalogue.
+        UserError: If it is to serve another catalogue, or text vectors are not those that it read.
     """
     if trained is not None:
         raise UserError("videos that were not there in training have no vectors: train again")
-    module, _ = open_module(config, load_comments(dataset))
+    comments = load_comments(dataset)
+    module, _ = open_module(config, comments, read_texts(comments, config))
+    if not torch.equal(module.text_digest, state["text_digest"]):
+        raise UserError(f"the text vectors {config.text!r} are not those that the run read: make those again")
     module.load_state_dict(state)
     return Recommender(module, module.make_inputs, module.count_rows)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from LSVCR.cases import CommentDataset, VideoCases
-from LSVCR.data import DrawnBy, Moments, Streams, open_streams
+from LSVCR.data import DrawnBy, Moments, Streams, open_streams, read_texts
 from LSVCR.model import Inputs, SRModel, id_text_contrast
 from LSVCR.module import CommentModule, VideoModule
 from LSVCR.options import Config, ModelOptions, Task, Timing
@@ -59,7 +59,7 @@ def config_of(comments: Comments, task: Task = "Rec", **options: Any) -> Config:
 def opened(comments: Comments, config: Config) -> tuple[VideoModule | CommentModule, CaseSplit]:
     """Return a module in which nothing is 0 or 1 by chance."""
     torch.manual_seed(0)
-    module, cases = open_module(config, comments)
+    module, cases = open_module(config, comments, read_texts(comments, config))
     for name, parameter in module.named_parameters():
         nn.init.normal_(parameter, std=0.4)
         if name == "model.ids.weight":
@@ -383,7 +383,7 @@ def test_times_are_added_to_the_scores_of_comments(comments: Comments) -> None:
     torch.testing.assert_close(timed.scores(batch)[0], plain.scores(batch)[0] + timed.timing(batch.times) / 0.07)
     silent = replace(comments, published=None)
     with pytest.raises(UserError, match="does not say when candidates appeared"):
-        open_module(config_of(comments, "CommRank", timing="age"), silent)
+        open_streams(silent, config_of(comments, "CommRank", timing="age"), None)
 
 
 @pytest.mark.parametrize("most", [-1, 3])
@@ -492,7 +492,7 @@ def test_comments_are_ranked_as_one_by_one(comments: Comments, tmp_path: Path) -
     command = command_of(comments, tmp_path, "CommRank", "--max_candidate_num", "4")
     command.run()
     config = config_of(comments, "CommRank", max_candidate_num=4)
-    module, cases = open_module(config, comments)
+    module, cases = open_module(config, comments, read_texts(comments, config))
     module.load_state_dict(torch.load(command.folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"])
     module.eval()
     assert isinstance(module, CommentModule)
@@ -509,6 +509,39 @@ def test_comments_are_ranked_as_one_by_one(comments: Comments, tmp_path: Path) -
     assert np.load(command.folder / "users-test.npy").tolist() == data.users.tolist()
     metrics = command.metrics()
     assert metrics["protocol"]["relevant"] == "all" and metrics["test"]["users"] == len(data.cases)
+
+
+def test_a_run_is_used_with_the_texts_that_it_read(comments: Comments, tmp_path: Path) -> None:
+    folder = tmp_path / "embedding"
+
+    def write(seed: int) -> None:
+        for data in (comments.dataset, comments.own):
+            vectors = np.random.default_rng(seed).normal(size=(data.num_items + 1, WIDTH)).astype(np.float32)
+            vectors[0] = 0
+            save_embeddings(embedding_path(data, "drawn", folder), vectors, data, Producer("test", None, {}))
+
+    write(0)
+    command = command_of(comments, tmp_path, "Rec", "--num_epochs", "1", "--embedding_dir", str(folder))
+    command.run()
+    assert len(command.metrics()["vectors_sha256"]) == 64
+    load_run(command.folder, comments.dataset.path)
+    write(1)
+    with pytest.raises(UserError, match="'drawn' are not those that the run read"):
+        load_run(command.folder, comments.dataset.path)
+
+
+def test_histories_begin_as_what_targets_are(comments: Comments) -> None:
+    config = config_of(comments, disable_id=True)
+    module, _ = open_module(config, comments, read_texts(comments, config))
+    model, inputs = module.model, module.streams.read(Moments(np.arange(9), np.full(9, np.iinfo(np.int64).max)))
+    assert inputs.texts is not None
+    merged = model.merged_texts(inputs)
+    assert merged is not None
+    hot = F.pad(model.text(inputs.texts[1:]), (0, 0, 1, 0))[inputs.hot]
+    torch.testing.assert_close(merged[0], model.item_vectors(inputs.videos) + hot)
+    wide = SRModel(5, ModelOptions(hidden_units=64), ("Rec",), text_width=2048, with_ids=False)
+    spread = wide.text(torch.randn(100, 2048)).std()
+    assert 0.2 < float(spread.detach()) < 2  # of numbers of deviation 1, through three layers
 
 
 def test_comments_under_a_video_are_recommended(comments: Comments, tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from LSVCR.align_model import LLM
 from LSVCR.align_module import AlignModule, open_alignment
 from LSVCR.align_options import AlignConfig, LLMOptions
 from LSVCR.aligned import ALIGNED, read_learned
-from LSVCR.data import Moments
+from LSVCR.data import Moments, read_texts
 from LSVCR.losses import contrast, prefer
+from LSVCR.module import CommentModule, VideoModule
 from LSVCR.options import Config, ModelOptions
 from LSVCR.prompting import PromptWriter, languages, read_templates
 from LSVCR.training import open_module, take_aligned
@@ -403,6 +404,10 @@ def test_an_alignment_that_is_killed_goes_on_as_if_it_was_not(comments: Comments
     assert not any("embed_tokens" in name or "base_layer" in name for name in expected)
 
 
+def open_second(comments: Comments, config: Config) -> VideoModule | CommentModule:
+    return open_module(config, comments, read_texts(comments, config))[0]
+
+
 def test_vectors_and_the_second_stage_start_from_an_alignment(comments: Comments, llama: Path, tmp_path: Path) -> None:
     command = align_command(comments, llama, tmp_path)
     command.run()
@@ -426,7 +431,7 @@ def test_vectors_and_the_second_stage_start_from_an_alignment(comments: Comments
     for task in ("Rec", "CommRank"):
         for text, maxlen in (("aligned", 6), ("aligned-full", 9), ("aligned", 4)):
             shape = replace(SMALL, maxlen=maxlen)
-            module, _ = open_module(Config(task=task, text=text, embedding_dir=folder, model=shape), comments)
+            module = open_second(comments, Config(task=task, text=text, embedding_dir=folder, model=shape))
             fresh = {name: tensor.clone() for name, tensor in module.model.state_dict().items()}
             take_aligned(module.model, command.folder)
             for name, tensor in module.model.state_dict().items():
@@ -438,9 +443,9 @@ def test_vectors_and_the_second_stage_start_from_an_alignment(comments: Comments
                     given = torch.cat([given, given.mean(dim=0).expand(max(maxlen - 6, 0), -1)])[:maxlen]
                 assert torch.equal(tensor, given), name
             assert any(name.startswith("text_mlp") for name in fresh) == (text == "aligned-full")
-    module, _ = open_module(Config(text="aligned", embedding_dir=folder, model=replace(SMALL, num_blocks=1)), comments)
+    module = open_second(comments, Config(text="aligned", embedding_dir=folder, model=replace(SMALL, num_blocks=1)))
     take_aligned(module.model, command.folder)  # fewer blocks are a part of it
-    module, _ = open_module(Config(text="aligned", embedding_dir=folder, model=replace(SMALL, inner_size=9)), comments)
+    module = open_second(comments, Config(text="aligned", embedding_dir=folder, model=replace(SMALL, inner_size=9)))
     with pytest.raises(UserError, match="another architecture"):
         take_aligned(module.model, command.folder)
     with pytest.raises(MissingFileError, match=r"no finished run of align\.py"):
