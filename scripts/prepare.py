@@ -1,9 +1,10 @@
 """Turn raw data into a prepared dataset: `python scripts/prepare.py SOURCE --input ... --name ...`.
 
 Sources: demo, atomic, recformer, amazon, movielens, mind, hm, bilibili, hllm, merrec, ebnerd, books, sequences,
-histories, table, comments, pickle; corpus, which joins prepared datasets; cold, which keeps some items of one for the
-test; interests and comments-demo, made-up long histories, and videos with comments. `SOURCE --help` lists the options
-of one. The dataset is written to data/NAME, whole or not at all, and its card is printed.
+histories, table, comments, kuaicomt, microlens-comments, threads, reviews, pickle; corpus, which joins prepared
+datasets; cold, which keeps some items of one for the test; interests and comments-demo, made-up long histories, and
+videos with comments. `SOURCE --help` lists the options of one. The dataset is written to data/NAME, whole or not at
+all, and its card is printed.
 """
 
 from typing import Annotated
@@ -19,6 +20,7 @@ from seqrec.data.sources.atomic import Atomic
 from seqrec.data.sources.bilibili import Bilibili
 from seqrec.data.sources.books import Books
 from seqrec.data.sources.cold import Cold
+from seqrec.data.sources.comment_layouts import KuaiComt, MicroLensComments, Reviews, Threads
 from seqrec.data.sources.comments import CommentTables
 from seqrec.data.sources.comments_demo import CommentsDemo
 from seqrec.data.sources.corpus import Corpus
@@ -53,6 +55,10 @@ Source = (
     | Annotated[HistoryFiles, subcommand(HistoryFiles.kind)]
     | Annotated[TableFile, subcommand(TableFile.kind)]
     | Annotated[CommentTables, subcommand(CommentTables.kind)]
+    | Annotated[KuaiComt, subcommand(KuaiComt.kind)]
+    | Annotated[MicroLensComments, subcommand(MicroLensComments.kind)]
+    | Annotated[Threads, subcommand(Threads.kind)]
+    | Annotated[Reviews, subcommand(Reviews.kind)]
     | Annotated[CommentsDemo, subcommand(CommentsDemo.kind)]
     | Annotated[Pickled, subcommand(Pickled.kind)]
     | Annotated[Corpus, subcommand(Corpus.kind)]

@@ -1,5 +1,6 @@
 """LSVCR: histories by the rule, the model by its equations, the losses by hand, whole runs."""
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as lightning
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from LSVCR.cases import CommentDataset, VideoCases
 from LSVCR.data import DrawnBy, Moments, Streams, open_streams, read_texts
@@ -34,6 +37,13 @@ from tests.interrupted import Command, assert_same_run, kill_at_random_moments
 from tests.recommending import assert_recommends_as_it_was_tested
 from tests.test_comments import read, write_tables
 
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 SMALL = ModelOptions(hidden_units=8, inner_size=12, maxlen=5, llm_emb_size=6)
 WIDTH = 10
 
@@ -452,6 +462,29 @@ def test_a_run_that_is_killed_goes_on_as_if_it_was_not(task: Task, comments: Com
     assert_same_run(straight.folder, killed.folder)
     if task == "Rec":
         assert_recommends_as_it_was_tested(straight.folder, comments.dataset.path)
+
+
+@pytest.mark.parametrize("task", ["Rec", "CommRank"])
+def test_the_gradients_of_two_halves_are_those_of_the_whole(task: Task, comments: Comments) -> None:
+    module, cases = opened(comments, config_of(comments, task, id_text_loss_weight=0))
+    data: Any = CommentDataset(module.streams, cases.train, 3, seed=0)
+    if task == "Rec":
+        data = VideoCases(module.streams, leave_one_out(comments.dataset).train, 0)
+
+    rows = np.random.default_rng(0).permutation(len(data.moments.users))[:64]
+    gradients = []
+    for size in (64, 32):
+        moved, batches = copy.deepcopy(module), [data[BatchKey(part, 0, 0)] for part in np.split(rows, 64 // size)]
+        optimizer = torch.optim.SGD(moved.parameters(), lr=1.0)
+        moved.configure_optimizers = lambda optimizer=optimizer: optimizer  # type: ignore[misc, method-assign]
+        trainer = lightning.Trainer(max_epochs=1, accumulate_grad_batches=64 // size, **QUIET)
+        given: Any = batches
+        trainer.fit(moved, DataLoader(given, batch_size=None))
+        old = module.state_dict()
+        gradients.append({k: v - old[k] for k, v in moved.state_dict().items() if v.is_floating_point()})
+    for key, change in gradients[0].items():
+        torch.testing.assert_close(gradients[1][key], change, atol=1e-5, rtol=1e-4)
+    assert sum(float(change.abs().sum()) > 0 for change in gradients[0].values()) > 20
 
 
 def test_fresh_videos_are_ranked_as_one_by_one(comments: Comments, tmp_path: Path) -> None:
