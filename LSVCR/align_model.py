@@ -25,10 +25,26 @@ from seqrec.text.texts import Texts, TextTokens
 HEAD = "lm_head.weight"
 
 
+def count_learning(options: LLMOptions, num_blocks: int) -> int:
+    """Return how many of the last blocks learn.
+
+    Raises:
+        UserError: If there are fewer.
+    """
+    n = options.llm_last_n_unfreeze
+    if n > num_blocks:
+        raise UserError(f"--llm_last_n_unfreeze {n}: there are {num_blocks} blocks of {options.model_name_or_path}")
+    return num_blocks if n == -1 else n
+
+
 class LLM(nn.Module):
     """A decoder with its head, of which the last blocks learn."""
 
     head: Tensor | None
+    width: int
+    num_blocks: int
+    longest: int | None
+    """Most tokens of a text; None if there is no limit."""
 
     def __init__(self, architecture: Architecture, options: LLMOptions) -> None:
         """Read its weights.
@@ -38,39 +54,40 @@ class LLM(nn.Module):
         """
         super().__init__()
         architecture = architecture.shortened(options.llm_num_blocks, "--llm_num_blocks")
-        N, n = architecture.num_blocks, options.llm_last_n_unfreeze
         if not architecture.is_causal or architecture.word_width != architecture.width:
             raise UserError(
                 f"--model_name_or_path {options.model_name_or_path} is no decoder whose words have the width of its "
                 "states: give a Llama, Mistral, Qwen or OPT"
             )
-        if n > N:
-            raise UserError(f"--llm_last_n_unfreeze {n}: there are {N} blocks of {options.model_name_or_path}")
-        first, weights = 0 if n == -1 else N - n, architecture.weight_files()
-        self.width, self.num_blocks, self.files = architecture.width, N, weights
-        self.lower = Blocks(architecture, 0, first).load(weights) if first else None
-        self.upper = Blocks(architecture, first, N).load(weights) if first < N else None
+        self.width, self.longest, self.files = architecture.width, architecture.longest, architecture.weight_files()
+        self.num_blocks = N = architecture.num_blocks
+        first = N - count_learning(options, N)
+        self.lower = Blocks(architecture, 0, first).load(self.files) if first else None
+        self.upper = Blocks(architecture, first, N).load(self.files) if first < N else None
         self.register_buffer("head", None, persistent=False)
-        if not architecture.config.tie_word_embeddings and HEAD in weights:
-            self.head = weights.read([HEAD], torch.float32)[HEAD]
-        self._choose_what_learns(options)
-
-    def _choose_what_learns(self, options: LLMOptions) -> None:
-        self.requires_grad_(False)
-        if self.upper is None:
-            return
-        blocks = nn.ModuleList(block for _, block in self.upper.layers)
-        if options.lora_r:
-            add_lora(self, blocks, options)
-        else:
-            blocks.requires_grad_(True)
-        if options.gradient_checkpointing:
+        if not architecture.config.tie_word_embeddings and HEAD in self.files:
+            self.head = self.files.read([HEAD], torch.float32)[HEAD]
+        self.choose_what_learns(self.learning, options)
+        if self.upper is not None and options.gradient_checkpointing:
             self.upper.recompute()
+
+    @property
+    def learning(self) -> list[nn.Module]:
+        """The blocks that learn."""
+        return [] if self.upper is None else [block for _, block in self.upper.layers]
+
+    def choose_what_learns(self, blocks: list[nn.Module], options: LLMOptions) -> None:
+        """Freeze all but some blocks, or low-rank updates of these."""
+        self.requires_grad_(False)
+        if blocks and options.lora_r:
+            add_lora(self, nn.ModuleList(blocks), options)
+        for block in [] if options.lora_r else blocks:
+            block.requires_grad_(True)
 
     def train(self, mode: bool = True) -> "LLM":
         """Switch to training or evaluation; what is frozen stays in evaluation, without dropout."""
         super().train(False)
-        for _, block in [] if self.upper is None else self.upper.layers:
+        for block in self.learning:
             block.train(mode)
         return self
 
@@ -115,14 +132,14 @@ class LLM(nn.Module):
 class Aligned(nn.Module):
     """Both models, and the map from a state of the language model to the recommender's width."""
 
-    def __init__(self, architecture: Architecture, num_items: int, config: AlignConfig) -> None:
+    def __init__(self, llm: LLM, num_items: int, config: AlignConfig) -> None:
         super().__init__()
-        width = architecture.width
+        width = llm.width
         if width <= config.model.llm_emb_size:
             raise UserError(
                 f"--llm_emb_size {config.model.llm_emb_size} must be less than the width of the language model, {width}"
             )
-        self.llm = LLM(architecture, config.llm)
+        self.llm = llm
         self.sr = SRModel(num_items, config.model, ("Rec", "CommRank"), text_width=width, with_ids=False)
         self.contrast_adapter = nn.Linear(width, config.model.hidden_units)
 

@@ -19,6 +19,7 @@ from LSVCR.cases import VideoCases
 from LSVCR.data import open_streams, popular_comments
 from LSVCR.losses import contrast, prefer
 from LSVCR.options import Config
+from LSVCR.other_llm import open_llm
 from LSVCR.prompting import PromptWriter, read_templates
 from seqrec.basics.files import write_atomically
 from seqrec.data.batches import Rounds, RowSampler
@@ -27,7 +28,6 @@ from seqrec.data.discovery import open_dataset
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
 from seqrec.text.backbones import find_backbone, read_tokenizer
-from seqrec.text.blocks import Architecture
 from seqrec.text.lora import SCALE, drop_frozen
 from seqrec.text.texts import load_texts
 from seqrec.training.checkpoints import load_state
@@ -157,10 +157,10 @@ class AlignData(lightning.LightningDataModule):
 def open_alignment(config: AlignConfig, comments: Comments) -> tuple[Aligned, AlignCases]:
     """Return both models and the training cases of a dataset with comments."""
     folder = find_backbone(config.llm.model_name_or_path)
-    architecture, tokenizer = Architecture.read(folder), read_tokenizer(folder)
+    llm, tokenizer = open_llm(folder, config.llm), read_tokenizer(folder, config.llm.trust_remote_code)
     longest = config.max_source_length + config.max_target_length + 1
-    if architecture.longest is not None:
-        longest = min(longest, architecture.longest)
+    if llm.longest is not None:
+        longest = min(longest, llm.longest)
     source_length = longest - config.max_target_length - 1
     writer = PromptWriter(read_templates(config.prompts), tokenizer, source_length, config.max_target_length)
     dataset, own = comments.dataset, comments.own
@@ -176,7 +176,7 @@ def open_alignment(config: AlignConfig, comments: Comments) -> tuple[Aligned, Al
     popular = popular_comments(comments, split.train, POPULAR)
     videos = VideoCases(streams, train, config.training.seed)
     cases = AlignCases(streams, videos, split.train, popular, sources, writer, config)
-    return Aligned(architecture, dataset.num_items, config), cases
+    return Aligned(llm, dataset.num_items, config), cases
 
 
 def align(config: AlignConfig) -> None:

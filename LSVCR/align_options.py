@@ -21,7 +21,10 @@ class LLMOptions(LoraOptions):
     """The large language model, and what of it learns."""
 
     model_name_or_path: str = "smollm2"
-    """A decoder: smollm2, a folder, or a name on the Hugging Face hub (Llama, Mistral, Qwen, OPT)."""
+    """A decoder: smollm2, a folder, or a name on the Hugging Face hub. Llama, Mistral, Qwen and OPT are read without
+    padding."""
+    trust_remote_code: bool = False
+    """Run the code that a model brings along, such as ChatGLM3's: it can do whatever you can, so read it first."""
     llm_num_blocks: int | None = None
     """Use the language model's first blocks alone, so many of them; by default all."""
     llm_last_n_unfreeze: int = -1
@@ -129,6 +132,8 @@ class EncodeConfig:
     """Folder of a finished run of align.py; by default the language model is used as it is."""
     model_name_or_path: str = "smollm2"
     """Without --run, a decoder: smollm2, a folder, or a name on the Hugging Face hub."""
+    trust_remote_code: bool = False
+    """Without --run, run the code that the model brings along: read it first."""
     llm_num_blocks: int | None = None
     """Without --run, use its first blocks alone, so many of them; by default all."""
     init_type: str | None = None
@@ -153,8 +158,8 @@ class EncodeConfig:
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "max_tokens", "part_items", "tokenized_len", "llm_num_blocks")
-        if self.run is not None and self.llm_num_blocks is not None:
-            raise UserError("--run knows its --llm_num_blocks: drop the flag")
+        if self.run is not None and (self.llm_num_blocks is not None or self.trust_remote_code):
+            raise UserError("--run knows its --llm_num_blocks and --trust_remote_code: drop the flags")
         if self.init_type is not None:
             check_name("--init_type", self.init_type)
         if self.full and self.run is None:

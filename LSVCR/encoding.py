@@ -13,13 +13,13 @@ from torch import nn
 from LSVCR.align_model import LLM, Aligned
 from LSVCR.align_options import AlignConfig, EncodeConfig, LLMOptions
 from LSVCR.aligned import ALIGNED, read_learned
+from LSVCR.other_llm import open_llm
 from seqrec.basics.precision import full_precision
 from seqrec.data.comments import load_comments
 from seqrec.data.dataset import Dataset
 from seqrec.data.discovery import open_dataset
 from seqrec.data.vectors import Producer, embedding_path, needs_saving
 from seqrec.text.backbones import find_backbone, read_tokenizer
-from seqrec.text.blocks import Architecture
 from seqrec.text.encoding import own_device, write_in_parts
 from seqrec.text.texts import load_texts
 from seqrec.training.restore import read_config
@@ -39,6 +39,8 @@ class Source(NamedTuple):
     """Of the vectors, by default."""
     tokenized_len: int
     learned_sha256: str | None
+    trusted: bool
+    """Whether code that the model brings along is run."""
 
 
 def open_run(run: Path) -> tuple[Source, AlignConfig]:
@@ -46,26 +48,35 @@ def open_run(run: Path) -> tuple[Source, AlignConfig]:
     learned = read_learned(run)
     config: AlignConfig = read_config(run, AlignConfig, "LSVCR/align.py")
     folder = find_backbone(config.llm.model_name_or_path)
-    model = Aligned(Architecture.read(folder), 0, config).take(learned)
+    model = Aligned(open_llm(folder, config.llm), 0, config).take(learned)
     with (run / ALIGNED).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Source(model.llm, model.sr.text_mlp, folder, "aligned", config.tokenized_len, digest), config
+    return Source(
+        model.llm, model.sr.text_mlp, folder, "aligned", config.tokenized_len, digest, config.llm.trust_remote_code
+    ), config
 
 
-def open_llm(name: str, num_blocks: int | None) -> Source:
+def open_plain(config: EncodeConfig) -> Source:
     """Return what a language model as it is, or its first blocks, makes text vectors with."""
+    name = config.model_name_or_path
     folder = find_backbone(name)
-    options = LLMOptions(model_name_or_path=name, llm_num_blocks=num_blocks, llm_last_n_unfreeze=0, lora_r=0)
-    llm = LLM(Architecture.read(folder), options).eval()
-    called = name.strip("/").rpartition("/")[2] + ("" if num_blocks is None else f"-first{num_blocks}")
-    return Source(llm, None, folder, called, 256, None)
+    options = LLMOptions(
+        model_name_or_path=name,
+        trust_remote_code=config.trust_remote_code,
+        llm_num_blocks=config.llm_num_blocks,
+        llm_last_n_unfreeze=0,
+        lora_r=0,
+    )
+    called = name.strip("/").rpartition("/")[2]
+    called += "" if config.llm_num_blocks is None else f"-first{config.llm_num_blocks}"
+    return Source(open_llm(folder, options).eval(), None, folder, called, 256, None, config.trust_remote_code)
 
 
 def encode_texts(config: EncodeConfig) -> None:
     """Write the vectors of a dataset's videos and of its comments."""
     given = config.dataset, config.data_path
     if config.run is None:
-        source = open_llm(config.model_name_or_path, config.llm_num_blocks)
+        source = open_plain(config)
     else:
         source, trained = open_run(config.run)
         given = given if any(given) else (trained.dataset, trained.data_path)
@@ -97,7 +108,7 @@ def write_texts(source: Source, dataset: Dataset, config: EncodeConfig) -> None:
             log.info("text vectors `%s` of %s are in %s already", init_type, dataset.name, path)
     if not targets:
         return
-    tokens = load_texts(dataset, read_tokenizer(source.backbone), longest)
+    tokens = load_texts(dataset, read_tokenizer(source.backbone, source.trusted), longest)
 
     def encode(ids: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         with full_precision(next(source.llm.parameters()).device.type), torch.no_grad():

@@ -38,6 +38,7 @@ def write_model(folder: Path, kind: str, seed: int = 0, **saved: Any) -> Path:
             {"ffn_dim": 48, "word_embed_proj_dim": 16, "do_layer_norm_before": False},
         ),
         "llama": (library.LlamaForCausalLM, library.LlamaConfig, grouped),
+        "gpt_neox": (library.GPTNeoXForCausalLM, library.GPTNeoXConfig, inner),
         "mistral": (library.MistralForCausalLM, library.MistralConfig, grouped),
         "qwen2": (library.Qwen2ForCausalLM, library.Qwen2Config, grouped),
         "qwen3": (library.Qwen3ForCausalLM, library.Qwen3Config, grouped | {"head_dim": 16}),

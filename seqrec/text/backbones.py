@@ -51,8 +51,8 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def read_tokenizer(folder: Path) -> Any:
-    """Return a folder's fast tokenizer.
+def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+    """Return a folder's fast tokenizer, or if it may bring code of its own, any.
 
     Raises:
         MissingFileError: If the folder has no vocabulary.
@@ -68,13 +68,13 @@ def read_tokenizer(folder: Path) -> Any:
             "tokenizer.save_pretrained or by copying its files"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # its readers raise errors of every kind for a damaged file
         said = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(
             f"the tokenizer in {folder}, or the config.json beside it, can't be read ({said}): download the model again"
         ) from error
-    if not tokenizer.is_fast:
+    if not tokenizer.is_fast and not trust_remote_code:
         raise UserError(f"the tokenizer in {folder} has no class token or no fast form: give a Longformer or BERT")
     return tokenizer
 

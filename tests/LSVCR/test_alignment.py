@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,6 +25,7 @@ from LSVCR.data import Moments, read_texts
 from LSVCR.losses import contrast, prefer
 from LSVCR.module import CommentModule, VideoModule
 from LSVCR.options import Config, ModelOptions
+from LSVCR.other_llm import open_llm
 from LSVCR.prompting import PromptWriter, languages, read_templates
 from LSVCR.training import open_module, take_aligned
 from seqrec.basics.errors import MissingFileError, UserError
@@ -55,7 +57,11 @@ def comments(tmp_path_factory: pytest.TempPathFactory) -> Comments:
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a tiny Llama whose tokenizer ends texts."""
-    folder = write_model(tmp_path_factory.mktemp("llm") / "llama", "llama")
+    return with_an_end(write_model(tmp_path_factory.mktemp("llm") / "llama", "llama"))
+
+
+def with_an_end(folder: Path) -> Path:
+    """Let a model's tokenizer end texts, and its prompts be long."""
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 512}))
     tokenizer = read_tokenizer(folder)
@@ -296,6 +302,52 @@ def test_the_first_blocks_alone_are_a_model(llama: Path) -> None:
     assert llm.num_blocks == 2
     with pytest.raises(UserError, match="--llm_num_blocks must be 1 to 3, the model's blocks, got 4"):
         LLM(Architecture.read(llama), LLMOptions(model_name_or_path=str(llama), llm_num_blocks=4))
+
+
+@pytest.mark.parametrize("lora_r", [0, 4])
+def test_a_decoder_of_another_kind_is_padded(lora_r: int, comments: Comments, tmp_path: Path) -> None:
+    folder = with_an_end(write_model(tmp_path / "neox", "gpt_neox"))
+    options = LLMOptions(model_name_or_path=str(folder), llm_last_n_unfreeze=2, lora_r=lora_r, lora_dropout=0)
+    llm = open_llm(folder, options).eval()
+    theirs = transformers.GPTNeoXForCausalLM.from_pretrained(folder).eval()
+    texts = [[5, 6, 7, 8, 9], [8], [4, 4, 7]]
+    given = Texts(torch.tensor([*texts[0], *texts[1], *texts[2]]), torch.tensor([0, 5, 6, 9]))
+    states, plan = llm(given)
+    found, place = llm.encode(given), plan.token_order.argsort()
+    start = 0
+    for row, text in enumerate(texts):
+        with torch.no_grad():
+            out = theirs(input_ids=torch.tensor([text]), output_hidden_states=True)
+        mine = states[place[start : start + len(text)]]
+        torch.testing.assert_close(mine, out.hidden_states[-1][0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(llm.words(mine), out.logits[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(found[row], out.hidden_states[-1][0].mean(dim=0), atol=1e-5, rtol=1e-4)
+        start += len(text)
+    learning = {name for name, parameter in llm.named_parameters() if parameter.requires_grad}
+    assert learning and all(("layers.1." in name or "layers.2." in name) for name in learning)
+    assert all("lora_" in name for name in learning) == bool(lora_r)
+    llm.train().encode(given).sum().backward()
+    assert all(p.grad is not None for name, p in llm.named_parameters() if name in learning and "lora_A" not in name)
+    module, cases = opened(comments, config_of(folder, llm=options))
+    batch = cases[BatchKey(np.array([0, 3, len(cases) - 2]), 0, 0)]
+    assert losses_of(module, batch)["returned"] > 0
+    with pytest.raises(UserError, match="--llm_num_blocks must be 1 to 3"):
+        open_llm(folder, replace(options, llm_num_blocks=4))
+
+
+def test_code_that_a_model_brings_is_not_run(llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "strange"
+    shutil.copytree(llama, folder)
+    ran = tmp_path / "ran"
+    (folder / "mine.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    told = {"model_type": "strange", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}}
+    (folder / "config.json").write_text(json.dumps(told))
+    with pytest.raises(UserError, match="brings code of its own, which is run with --trust_remote_code alone"):
+        open_llm(folder, LLMOptions(model_name_or_path=str(folder)))
+    assert not ran.exists()
+    (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    with pytest.raises(UserError, match="can't be read as a decoder"):
+        open_llm(folder, LLMOptions(model_name_or_path=str(folder)))
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
