@@ -55,33 +55,38 @@ class AlignModule(lightning.LightningModule):
 
     def training_step(self, batch: AlignBatch) -> Tensor:
         """Return this process's share of the loss of the whole batch."""
-        config, temperature = self.config, self.config.temperature
-        zero = torch.zeros((), device=self.device)
-        losses = dict.fromkeys(("lm", "rec", "pref", "bhv"), zero)
-        said = user = None
-        if config.lm_loss_weight or config.pref_loss_weight or config.bhv_loss_weight:
-            said, losses["lm"] = self.model.read_users(batch)
-            said = F.normalize(said, dim=1)
-        if config.rec_loss_weight or config.pref_loss_weight or config.bhv_loss_weight:
-            user, other, target = (F.normalize(x.float(), dim=1) for x in self.model.read_histories(batch))
-            keys = self.all_keys(batch)
-            first = self.global_rank * (len(keys) // self.trainer.world_size)
-            nobody = keys == 0
-            same = (keys == batch.keys[:, None]) | nobody
-            losses["rec"] = contrast(user, self.of_all(target, keys), first, temperature, same)
-            if said is not None:
-                there = contrast(user, self.of_all(said, keys), first, temperature, nobody)
-                back = contrast(said, self.of_all(user, keys), first, temperature, nobody)
-                losses["pref"] = (there + back) / 2
-                losses["bhv"] = prefer(said, user, other, temperature)
-        total = zero
-        for name, loss in losses.items():
+        total = torch.zeros((), device=self.device)
+        for name, loss in self.losses(batch).items():
             count = len(batch.answers) * bool(batch.num_counted) if name == "lm" else batch.num_counted
             share, everywhere = share_of_mean(loss, count)
             self.log(f"train/{name}", share, on_step=False, on_epoch=True, sync_dist=True, batch_size=everywhere)
-            total = total + getattr(config, f"{name}_loss_weight") * share
+            total = total + getattr(self.config, f"{name}_loss_weight") * share
         self.log("train/loss", total, on_step=True, on_epoch=True, sync_dist=True, batch_size=len(batch.keys))
         return total
+
+    def losses(self, batch: AlignBatch) -> dict[str, Tensor]:
+        """Return the mean of each loss over this process's users, 0 where nothing that has a weight needs it."""
+        config, temperature = self.config, self.config.temperature
+        found = dict.fromkeys(("lm", "rec", "pref", "bhv"), torch.zeros((), device=self.device))
+        reads_both = config.pref_loss_weight or config.bhv_loss_weight
+        said = None
+        if config.lm_loss_weight or reads_both:
+            said, found["lm"] = self.model.read_users(batch)
+            said = F.normalize(said, dim=1)
+        if not (config.rec_loss_weight or reads_both):
+            return found
+        user, other, target = (F.normalize(x.float(), dim=1) for x in self.model.read_histories(batch))
+        keys = self.all_keys(batch)
+        first = self.global_rank * (len(keys) // self.trainer.world_size)
+        nobody = keys == 0
+        same = (keys == batch.keys[:, None]) | nobody
+        found["rec"] = contrast(user, self.of_all(target, keys), first, temperature, same)
+        if said is not None:
+            there = contrast(user, self.of_all(said, keys), first, temperature, nobody)
+            back = contrast(said, self.of_all(user, keys), first, temperature, nobody)
+            found["pref"] = (there + back) / 2
+            found["bhv"] = prefer(said, user, other, temperature)
+        return found
 
     def all_keys(self, batch: AlignBatch) -> Tensor:
         """Return the (G,) keys of all processes' targets, each filled up to one length; 0 where there is no user."""
