@@ -34,7 +34,7 @@ class CachedArrays:
         """
         self.name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
         self.root, self.num_parts = root, num_parts
-        self.folder, self.parts = root / self.name, root / f".{self.name}.parts"
+        self.folder, self.parts = root / self.name, root / f".{self.name}-{num_parts}.parts"
 
     def make(self, make_part: Callable[[int], Arrays], description: str, first: int = 0, step: int = 1) -> None:
         """Make every `step`-th part from `first` on, unless it is there.

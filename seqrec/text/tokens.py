@@ -30,7 +30,7 @@ from seqrec.text.options import EmptyAttributes
 
 log = logging.getLogger(__name__)
 KEY_TYPE, VALUE_TYPE, PAD_TYPE = 1, 2, 3  # type 0 is the class token's
-CHUNK = 65_536  # strings, or items, tokenised at a time, so that Python lists stay small
+CHUNK = 16_384  # strings, or items, tokenised at a time: a tokenizer keeps several KiB of each meanwhile
 
 
 @dataclass(frozen=True, slots=True)
