@@ -1,5 +1,6 @@
 """Rankings of the comments under a video, by rules. Shapes: n cases, T candidates of all, C comments, E events."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from seqrec.training.module import NextItemModule
 from seqrec.training.record import RunRecord
 from seqrec.training.trainer import report
 
+Score = Callable[[CommentCases, Candidates], NDArray[np.float64]]
+
 
 class Rule(NextItemModule):
     """A ranking that keeps nothing: its results alone."""
@@ -42,10 +45,11 @@ def rank_comments(config: Config, dataset: Dataset) -> None:
         return
     cases = split_cases(comments, config.max_candidate_num)
     module, record = Rule(protocol.metric_ks), RunRecord(run.folder, config.training)
+    score = make_rule(config.baseline, comments)
     for part in (cases.valid, cases.test):
         module.recorder = RankRecorder(protocol.metric_ks, joint=True)
         found = part.candidates(np.arange(len(part)))
-        scores = torch.from_numpy(score_comments(config.baseline, part, found))
+        scores = torch.from_numpy(score(part, found))
         owner = np.repeat(np.arange(len(part)), found.lengths)[found.relevant]
         module.recorder.expect(part.users[owner])
         ranking = rank_listed(scores, torch.from_numpy(found.lengths), torch.from_numpy(found.relevant))
@@ -56,8 +60,8 @@ def rank_comments(config: Config, dataset: Dataset) -> None:
     report(run, module, record, 0.0)
 
 
-def score_comments(rule: Baseline, cases: CommentCases, found: Candidates) -> NDArray[np.float64]:
-    """Return the (T,) scores of all candidates of cases.
+def make_rule(rule: Baseline, comments: Comments) -> Score:
+    """Return what scores the (T,) candidates of all cases.
 
     newest: when the comment appeared. latest: when it was last taken up before the case. popularity: how often.
     text-knn: the mean cosine between its words and those of the comments that the user took up before.
@@ -65,19 +69,28 @@ def score_comments(rule: Baseline, cases: CommentCases, found: Candidates) -> ND
     Raises:
         UserError: If the dataset does not say what the rule needs.
     """
-    comments, owner = cases.comments, np.repeat(np.arange(len(cases)), found.lengths)
-    times = cases.entries.times[cases.rows]
     if rule in ("popularity", "latest"):
         activity = Activity(comments.own.items, comments.times)
         ask = activity.count_before if rule == "popularity" else activity.last_before
-        return ask(found.comments, times[owner]).astype(np.float64)
+        return lambda cases, found: ask(found.comments, np.repeat(times_of(cases), found.lengths)).astype(np.float64)
     if rule == "text-knn":
         (words,), _ = count_words([read_texts(comments.own)])
-        known = mean_of_taken(comments, cases.users, times) @ words
-        return np.asarray(known[owner].multiply(words[found.comments - 1]).sum(axis=1), dtype=np.float64).ravel()
-    if comments.published is None:
+
+        def near(cases: CommentCases, found: Candidates) -> NDArray[np.float64]:
+            known = mean_of_taken(comments, cases.users, times_of(cases)) @ words
+            owner = np.repeat(np.arange(len(cases)), found.lengths)
+            return np.asarray(known[owner].multiply(words[found.comments - 1]).sum(axis=1), dtype=np.float64).ravel()
+
+        return near
+    published = comments.published
+    if published is None:
         raise UserError(f"--baseline newest: {comments.own.path} does not say when comments appeared")
-    return comments.published[found.comments].astype(np.float64)
+    return lambda cases, found: published[found.comments].astype(np.float64)
+
+
+def times_of(cases: CommentCases) -> NDArray[np.int64]:
+    """Return (n,) when each case is asked, in seconds."""
+    return cases.entries.times[cases.rows]
 
 
 def mean_of_taken(comments: Comments, users: NDArray[np.int64], times: NDArray[np.int64]) -> Any:

@@ -31,7 +31,11 @@ def read_texts(dataset: Dataset) -> list[str]:
     """
     if not dataset.attributes:
         raise UserError(f"{dataset.path} has no texts of its items: prepare it with texts, or take another baseline")
-    return dataset.item_table().select(pl.concat_str(dataset.attributes, separator=" "))[:, 0].to_list()
+    return (
+        dataset.item_table()
+        .select(pl.concat_str(pl.col(*dataset.attributes).fill_null(""), separator=" "))[:, 0]
+        .to_list()
+    )
 
 
 def count_words(collections: Sequence[list[str]]) -> tuple[list[Any], list[str]]:
@@ -41,10 +45,13 @@ def count_words(collections: Sequence[list[str]]) -> tuple[list[Any], list[str]]
         UserError: If no word occurs twice.
     """
     try:
-        vectorizer = TfidfVectorizer(dtype=np.float32, **OPTIONS).fit([text for texts in collections for text in texts])
+        vectorizer = TfidfVectorizer(dtype=np.float32, **OPTIONS)
+        whole = vectorizer.fit_transform([text for texts in collections for text in texts])
     except ValueError as error:
         raise UserError(f"the texts have no word in common ({error}): TF-IDF has nothing to compare them by") from error
-    return [vectorizer.transform(texts) for texts in collections], vectorizer.get_feature_names_out().tolist()
+    ends = np.cumsum([len(texts) for texts in collections])
+    tables = [whole[end - len(texts) : end] for texts, end in zip(collections, ends, strict=True)]
+    return tables, vectorizer.get_feature_names_out().tolist()
 
 
 def project(tables: Sequence[Any], width: int) -> list[NDArray[np.float32]]:

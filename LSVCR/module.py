@@ -133,8 +133,8 @@ class VideoModule(LSVCRModule):
         assert inputs.moments is not None and self.streams.clock is not None
         moments = inputs.moments.clamp(max=self.streams.clock.end)
         items = torch.from_numpy(self.fresh.all(moments.cpu().numpy())).to(self.device)
-        scores = self.user_vectors(inputs).new_zeros(len(items), len(catalogue))
-        scores.scatter_(1, items, self.fresh_scores(inputs, catalogue, items))
+        fresh = self.fresh_scores(inputs, catalogue, items)
+        scores = fresh.new_zeros(len(items), len(catalogue)).scatter_(1, items, fresh)
         hidden = torch.ones_like(scores, dtype=torch.bool).scatter_(1, items, value=False)
         return top_scores(scores, k, seen, hidden)
 

@@ -60,9 +60,9 @@ class OtherLLM(LLM):
                     )
                 config.num_hidden_layers = options.llm_num_blocks
             model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32, **given)
+        except UserError:
+            raise
         except (ValueError, OSError, KeyError, AttributeError) as error:
-            if isinstance(error, UserError):
-                raise
             said = " ".join(str(error).split())[:160]
             raise UserError(f"--model_name_or_path {name} can't be read as a decoder ({said})") from error
         lists = [list(part) for part in model.modules() if isinstance(part, nn.ModuleList)]
@@ -73,7 +73,6 @@ class OtherLLM(LLM):
         self.width, self.num_blocks = int(config.hidden_size), len(blocks)
         self.longest = getattr(config, "max_position_embeddings", None)
         self.first = self.num_blocks - count_learning(options, self.num_blocks)
-        self.register_buffer("head", None, persistent=False)
         self._blocks = blocks  # a list, so that they are no modules of this one a second time
         self.choose_what_learns(blocks[self.first :], options)
         if options.gradient_checkpointing and self.learning:

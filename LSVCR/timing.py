@@ -42,10 +42,10 @@ class Clock:
         found = [_log(ages) / 10]
         if self.activity is not None:
             last = self.activity.last_before(candidates, times)
-            before = self.activity.count_before(candidates, times)
-            earlier = [self.activity.count_before(candidates, times - span) for span in SPANS]
+            counts = [self.activity.count_before(candidates, times)]
+            counts += self.activity.count_within(candidates, times, SPANS)
             found.append(_log(times - np.maximum(last, self.published[candidates])) / 10)
-            found += [_log(count) for count in (before, *(before - count for count in earlier))]
+            found += map(_log, counts)
         return torch.from_numpy(np.stack(found, axis=-1).astype(np.float32))
 
 

@@ -1,8 +1,11 @@
 """When things were taken up, by anybody. Shapes: E events, N things; what is asked may have any shape."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+Counts = NDArray[np.int64]
 NEVER = np.iinfo(np.int64).min
 """When something was taken up that never was."""
 
@@ -24,6 +27,11 @@ class Activity:
     def count_before(self, things: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how often things were taken up before some moments."""
         return self._place(things, times) - np.searchsorted(self._keys, things * self._span)
+
+    def count_within(self, things: NDArray[np.int64], times: NDArray[np.int64], spans: Sequence[int]) -> list[Counts]:
+        """Return for each span how often things were taken up within so many seconds before some moments."""
+        end = self._place(things, times)
+        return [end - self._place(things, times - span) for span in spans]
 
     def last_before(self, things: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return when things were last taken up before some moments, in seconds; NEVER where they were not."""

@@ -20,6 +20,8 @@ class FreshItems:
     dataset: Dataset
     published: NDArray[np.int64]
     """(N+1,) seconds; that of item 0 means nothing."""
+    order: NDArray[np.int64]
+    """(N,) items, oldest first."""
     days: float
 
     @classmethod
@@ -35,7 +37,7 @@ class FreshItems:
                 f"--fresh_days: {dataset.path} does not say when its items appeared; `scripts/prepare.py comments` "
                 "keeps the times of --videos"
             )
-        return cls(dataset, published, days)
+        return cls(dataset, published, np.argsort(published[1:], kind="stable") + 1, days)
 
     def are_fresh(self, items: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (B,) whether each item appeared within the days before its moment."""
@@ -53,7 +55,7 @@ class FreshItems:
             (B, K) items, oldest first, then zeros; K is the greatest number of a row.
         """
         rows, items = self._window(times)
-        new = ~np.isin(rows * (self.dataset.num_items + 1) + items, self._had(users, times))
+        new = ~np.isin(self._pairs(rows, items), self._pairs(*self._had(users, times)))
         return _fill(rows[new], items[new], len(times))
 
     def all(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -62,27 +64,35 @@ class FreshItems:
 
     def _window(self, times: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return rows and items of what appeared in the days before some moments."""
-        order = np.argsort(self.published[1:], kind="stable") + 1
-        stamps = self.published[order]
-        first = np.searchsorted(stamps, times - self.days * DAY, side="left")
-        counts = np.maximum(np.searchsorted(stamps, times, side="right") - first, 0)
-        return np.repeat(np.arange(len(times)), counts), order[ragged_arange(first, counts)]
+        first, counts = self._bounds(times)
+        return np.repeat(np.arange(len(times)), counts), self.order[ragged_arange(first, counts)]
 
-    def _had(self, users: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return row * (N+1) + item of everything that users had at some moments, what happened then included."""
+    def _bounds(self, times: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where in the order each window begins, and how many items it has."""
+        stamps = self.published[self.order]
+        first = np.searchsorted(stamps, times - self.days * DAY, side="left")
+        return first, np.maximum(np.searchsorted(stamps, times, side="right") - first, 0)
+
+    def _had(self, users: NDArray[np.int64], times: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return rows and items of everything that users had at some moments, what happened then included."""
         offsets, stamps = self.dataset.offsets, self.dataset.timestamps
         assert stamps is not None
         counts = offsets[users + 1] - offsets[users]
         rows, events = np.repeat(np.arange(len(users)), counts), ragged_arange(offsets[users], counts)
         earlier = stamps[events] <= times[rows]
-        return rows[earlier] * (self.dataset.num_items + 1) + self.dataset.items[events[earlier]]
+        return rows[earlier], self.dataset.items[events[earlier]].astype(np.int64)
+
+    def _pairs(self, rows: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.int64]:
+        return rows * (self.dataset.num_items + 1) + items
 
     def keep(self, histories: Histories) -> Histories:
         """Return the histories of an evaluation view whose target is fresh and has another candidate beside it."""
         moments = self.dataset.moments(histories)
-        kept = histories.select(self.are_fresh(histories.targets, moments))
-        others = self.others(kept.users, self.dataset.moments(kept))
-        return kept.select(np.flatnonzero((others > 0).sum(axis=1)))
+        rows, items = self._had(histories.users, moments)
+        fresh = self.are_fresh(items, moments[rows])
+        had = np.unique(self._pairs(rows[fresh], items[fresh])) // (self.dataset.num_items + 1)
+        others = self._bounds(moments)[1] - np.bincount(had, minlength=len(histories))
+        return histories.select(self.are_fresh(histories.targets, moments) & (others > 0))
 
 
 def _fill(rows: NDArray[np.int64], items: NDArray[np.int64], height: int) -> NDArray[np.int64]:

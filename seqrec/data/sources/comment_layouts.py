@@ -23,6 +23,10 @@ from seqrec.data.sources.tabular import scan_any
 log = logging.getLogger(__name__)
 Names = Mapping[str, tuple[str, ...]]
 """Columns by their own names here, each with the names it may have in a source."""
+TIMES: Names = {"timestamp": ("created_utc", "timestamp")}
+ITEM = ("item_id", "parent_asin", "asin", "business_id")
+DELETED = ["", "[deleted]", "[removed]"]
+"""What stands where an author is gone."""
 
 
 class Tables(NamedTuple):
@@ -224,12 +228,6 @@ class MicroLensComments(CommentLayout):
             videos.select("title", video_id="item"),
             said.select("text", "timestamp", user_id="user", video_id="item"),
         )
-
-
-TIMES: Names = {"timestamp": ("created_utc", "timestamp")}
-ITEM = ("item_id", "parent_asin", "asin", "business_id")
-DELETED = ["", "[deleted]", "[removed]"]
-"""What stands where an author is gone."""
 
 
 def _columns(frame: pl.LazyFrame, path: Path, names: Names, optional: Names | None = None) -> pl.LazyFrame:
