@@ -24,6 +24,9 @@ from seqrec.training.batches import HeldOut
 from seqrec.training.module import NextItemModule, share_of_mean
 from seqrec.training.recommend import unknown_id
 
+PAIRS = 2**18
+"""Greatest number of users and fresh videos that are scored at a time: of each pair, D numbers are in memory."""
+
 
 class LSVCRModule(NextItemModule):
     """The model, its loss and its optimiser; a task says what a batch is."""
@@ -110,8 +113,13 @@ class VideoModule(LSVCRModule):
     def fresh_scores(self, inputs: Inputs, catalogue: Tensor, items: Tensor) -> Tensor:
         """Return (B, K) float32 scores of (B, K) items; those of item 0 mean nothing."""
         assert self.streams.clock is not None and inputs.moments is not None
-        times = self.streams.clock.read(items.cpu().numpy(), inputs.moments.cpu().numpy()[:, None])
-        return self.timed_scores(self.user_vectors(inputs), catalogue[items], times.to(self.device)).float()
+        step = max(PAIRS // items.shape[1], 1)  # users at a time
+        parts = zip(self.user_vectors(inputs).split(step), items.split(step), inputs.moments.split(step), strict=True)
+        found = []
+        for users, candidates, moments in parts:
+            times = self.streams.clock.read(candidates.cpu().numpy(), moments.cpu().numpy()[:, None])
+            found.append(self.timed_scores(users, catalogue[candidates], times.to(self.device)).float())
+        return torch.cat(found)
 
     def rank(self, batch: HeldOut, catalogue: Tensor) -> Ranking:
         """Return the ranks of a batch's targets, given all item vectors, (N+1, D)."""

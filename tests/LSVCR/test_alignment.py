@@ -1,8 +1,6 @@
-"""Alignment: prompts by their templates, views, the language model by `transformers`, losses by loops, whole runs."""
+"""Alignment: batches, views, losses by loops, whole runs."""
 
-import json
 import math
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,168 +11,36 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import transformers
-from torch import Tensor, nn
+from torch import Tensor
 
-from LSVCR.align_data import AlignBatch, AlignCases
-from LSVCR.align_model import LLM
-from LSVCR.align_module import AlignModule, open_alignment
-from LSVCR.align_options import AlignConfig, LLMOptions
+from LSVCR.align_module import open_alignment
+from LSVCR.align_options import LLMOptions
 from LSVCR.aligned import ALIGNED, read_learned
 from LSVCR.data import Moments, read_texts
 from LSVCR.losses import contrast, prefer
 from LSVCR.module import CommentModule, VideoModule
-from LSVCR.options import Config, ModelOptions
-from LSVCR.other_llm import open_llm
-from LSVCR.prompting import PromptWriter, languages, read_templates
+from LSVCR.options import Config
+from LSVCR.prompting import read_templates
 from LSVCR.training import open_module, take_aligned
 from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.paths import ROOT
 from seqrec.data.batches import BatchKey
-from seqrec.data.comments import Comments, load_comments
-from seqrec.data.dataset import load_dataset
-from seqrec.data.preparation import prepare
-from seqrec.data.sources.comments_demo import CommentsDemo
-from seqrec.text.backbones import MINILM, find_backbone, read_tokenizer
-from seqrec.text.blocks import Architecture
-from seqrec.text.texts import Texts, load_texts
-from seqrec.training.options import FitConfig
+from seqrec.data.comments import Comments
+from seqrec.text.backbones import MINILM, read_tokenizer
+from seqrec.text.texts import load_texts
 from tests import forked
 from tests.interrupted import Command, kill_at_random_moments
-from tests.tiny_models import write_model
-
-SMALL = ModelOptions(hidden_units=8, inner_size=12, maxlen=6, llm_emb_size=6, dropout_rate=0.0)
+from tests.LSVCR.aligning import SMALL, config_of, losses_of, make_llama, make_tube, opened
 
 
 @pytest.fixture(scope="module")
 def comments(tmp_path_factory: pytest.TempPathFactory) -> Comments:
-    """Made-up videos and comments."""
-    folder = tmp_path_factory.mktemp("alignment")
-    config = CommentsDemo(name="tube", data_dir=folder, num_users=40, num_videos=100, visits=8, comments_per_video=7)
-    return load_comments(load_dataset(prepare(config)))
+    return make_tube(tmp_path_factory.mktemp("alignment"))
 
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a tiny Llama whose tokenizer ends texts."""
-    return with_an_end(write_model(tmp_path_factory.mktemp("llm") / "llama", "llama"))
-
-
-def with_an_end(folder: Path) -> Path:
-    """Let a model's tokenizer end texts, and its prompts be long."""
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 512}))
-    tokenizer = read_tokenizer(folder)
-    tokenizer.eos_token = "[SEP]"
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def config_of(llama: Path, **options: Any) -> AlignConfig:
-    llm = LLMOptions(model_name_or_path=str(llama), lora_dropout=0.0)
-    short = {"max_his_len": 4, "tokenized_len": 16, "max_source_length": 300, "max_target_length": 12}
-    return AlignConfig(**{"llm": llm, "model": SMALL, **short, "training": FitConfig(num_epochs=1), **options})
-
-
-def opened(comments: Comments, config: AlignConfig) -> tuple[AlignModule, AlignCases]:
-    """Return a module in which nothing that learns is 0 by chance."""
-    torch.manual_seed(0)
-    model, cases = open_alignment(config, comments)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            nn.init.normal_(parameter, std=0.2)
-    return AlignModule(model, config), cases
-
-
-class Alone:
-    """Stands for the Trainer of a single process."""
-
-    world_size, global_rank, strategy = 1, 0, None
-
-
-def losses_of(module: AlignModule, batch: AlignBatch) -> dict[str, float]:
-    """Return what a step logs."""
-    found: dict[str, float] = {}
-    module.log = lambda name, value, **kwargs: found.update({name: float(value)})  # type: ignore[method-assign]
-    module._trainer = Alone()  # type: ignore[assignment]
-    found["returned"] = float(module.training_step(batch))
-    return found
-
-
-# Prompts
-
-
-def test_a_prompt_is_its_template_in_tokens(llama: Path) -> None:
-    tokenizer = read_tokenizer(llama)
-
-    def tokens(text: str) -> Any:
-        return np.array(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    for language in languages():
-        templates = read_templates(language)
-        writer = PromptWriter(templates, tokenizer, 10_000, 3)
-        videos = [writer.video(n, tokens(f"title {n}"), tokens("so good")) for n in (1, 2)]
-        entries = [writer.entry(1, tokens("a cat"), [tokens("first!"), tokens("nice")])]
-        said_videos = "".join(
-            templates["video"].format(number=n, title=f"title {n}", comment="so good") for n in (1, 2)
-        )
-        joined = f"first!{templates['between comments']}nice"
-        said_entries = templates["entry"].format(number=1, title="a cat", comments=joined)
-        for task in ("Rec", "CommRank"):
-            assert writer.variants(task) == 2
-            for variant, template in enumerate(templates[task]):
-                for given, said in ((entries, said_entries), ([], templates["nothing"])):
-                    found = writer.prompt(task, variant, videos, given, tokens("now"))
-                    whole = template.format(videos=said_videos, entries=said, title="now")
-                    assert found.tolist() == [tokenizer.cls_token_id, *tokens(whole)]
-        assert writer.answer(tokens("one two three four")).tolist() == [
-            *tokens("one two three"),
-            tokenizer.eos_token_id,
-        ]
-
-
-def test_a_prompt_that_is_too_long_loses_its_oldest_lines(llama: Path) -> None:
-    templates = read_templates("en") | {"Rec": ["V{videos}E{entries}end"], "nothing": "none"}
-    writer = PromptWriter(templates, read_tokenizer(llama), 20, 3)
-    fixed = writer.longest - writer.room("Rec") - 2  # "none" is a token
-    lines = [np.full(4, number) for number in range(1, 9)]
-
-    def kept(videos: list[Any], entries: list[Any]) -> list[int]:
-        found = writer.prompt("Rec", 0, videos, entries, lines[0][:0])
-        assert len(found) <= 20
-        return [number for number in range(1, 9) if number in found]
-
-    room = 20 - fixed
-    assert room // 4 >= 3
-    assert kept(lines[:1], lines[4:5]) == [1, 5]
-    left = (room - 4) // 4  # lines of videos beside the one of comments
-    assert kept(lines[:4], lines[4:5]) == [*range(5 - left, 5), 5]
-    both = kept(lines[:4], lines[4:])
-    assert both == [4 - room // 8 + 1 + i for i in range(room // 8)] + [9 - room // 8 + i for i in range(room // 8)]
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"video": "{number} {title}"}, "'video' has the fields"),
-        ({"Rec": []}, "'Rec' must be a list of templates"),
-        ({"Rec": ["{videos}{entries}{title}"]}, "'Rec' has the fields"),
-        ({"entry": "{number"}, "'entry' is no template"),
-        ({"nothing": 3}, "nothing"),
-    ],
-)
-def test_a_file_of_templates_is_checked(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
-    file = tmp_path / "mine.json"
-    file.write_text(json.dumps(read_templates("en") | changed))
-    with pytest.raises(UserError, match=message):
-        read_templates(str(file))
-    with pytest.raises(MissingFileError, match="none of en, zh"):
-        read_templates(str(tmp_path / "absent"))
-
-
-def test_a_tokenizer_without_an_end_is_refused(comments: Comments) -> None:
-    with pytest.raises(UserError, match="no token that ends a text"):
-        PromptWriter(read_templates("en"), read_tokenizer(find_backbone(MINILM)), 100, 3)
+    return make_llama(tmp_path_factory.mktemp("llm"))
 
 
 # Batches
@@ -258,96 +124,6 @@ def test_no_more_cases_than_wanted(comments: Comments, llama: Path) -> None:
 
 
 # Models and losses
-
-
-def test_the_language_model_is_that_of_transformers(comments: Comments, llama: Path) -> None:
-    module, cases = opened(comments, config_of(llama, llm=LLMOptions(model_name_or_path=str(llama), lora_r=0)))
-    for _, parameter in module.named_parameters():
-        parameter.requires_grad_(False)
-    model, _ = open_alignment(module.config, comments)  # with the weights of the files
-    model.eval()
-    theirs = transformers.LlamaForCausalLM.from_pretrained(llama).eval()
-    batch = cases[BatchKey(np.array([0, 3, len(cases) - 2]), 0, 0)]
-    users, loss = model.read_users(batch)
-    total, count = 0.0, 0
-    for number in range(3):
-        first, last = batch.prompts.offsets[number : number + 2].tolist()
-        tokens = batch.prompts.values[first:last][None]
-        start = int(batch.ends[number]) + 1 - first
-        labels = tokens.clone()
-        labels[:, :start] = -100
-        with torch.no_grad():
-            out = theirs(input_ids=tokens, labels=labels, output_hidden_states=True)
-        total, count = total + float(out.loss) * (tokens.shape[1] - start), count + tokens.shape[1] - start
-        expected = model.contrast_adapter(out.hidden_states[-1][0, start - 1])
-        torch.testing.assert_close(users[number], expected, atol=1e-5, rtol=1e-4)
-    assert float(loss.detach()) == pytest.approx(total / count, rel=1e-5)
-    vectors = model.llm.encode(batch.texts)
-    for number in range(len(vectors)):
-        tokens = batch.texts.values[slice(*batch.texts.offsets[number : number + 2].tolist())][None]
-        with torch.no_grad():
-            states = theirs.model(input_ids=tokens).last_hidden_state[0]
-        torch.testing.assert_close(vectors[number], states.mean(dim=0), atol=1e-5, rtol=1e-4)
-
-
-def test_the_first_blocks_alone_are_a_model(llama: Path) -> None:
-    options = LLMOptions(model_name_or_path=str(llama), llm_num_blocks=2, llm_last_n_unfreeze=0, lora_r=0)
-    texts = [[5, 6, 7], [8]]
-    llm = LLM(Architecture.read(llama), options).eval()
-    found = llm.encode(Texts(torch.tensor([5, 6, 7, 8]), torch.tensor([0, 3, 4])))
-    model = transformers.LlamaModel.from_pretrained(llama, num_hidden_layers=2).eval()
-    with torch.no_grad():
-        for row, text in zip(found, texts, strict=True):
-            torch.testing.assert_close(row, model(torch.tensor([text])).last_hidden_state[0].mean(dim=0))
-    assert llm.num_blocks == 2
-    with pytest.raises(UserError, match="--llm_num_blocks must be 1 to 3, the model's blocks, got 4"):
-        LLM(Architecture.read(llama), LLMOptions(model_name_or_path=str(llama), llm_num_blocks=4))
-
-
-@pytest.mark.parametrize("lora_r", [0, 4])
-def test_a_decoder_of_another_kind_is_padded(lora_r: int, comments: Comments, tmp_path: Path) -> None:
-    folder = with_an_end(write_model(tmp_path / "neox", "gpt_neox"))
-    options = LLMOptions(model_name_or_path=str(folder), llm_last_n_unfreeze=2, lora_r=lora_r, lora_dropout=0)
-    llm = open_llm(folder, options).eval()
-    theirs = transformers.GPTNeoXForCausalLM.from_pretrained(folder).eval()
-    texts = [[5, 6, 7, 8, 9], [8], [4, 4, 7]]
-    given = Texts(torch.tensor([*texts[0], *texts[1], *texts[2]]), torch.tensor([0, 5, 6, 9]))
-    states, plan = llm(given)
-    found, place = llm.encode(given), plan.token_order.argsort()
-    start = 0
-    for row, text in enumerate(texts):
-        with torch.no_grad():
-            out = theirs(input_ids=torch.tensor([text]), output_hidden_states=True)
-        mine = states[place[start : start + len(text)]]
-        torch.testing.assert_close(mine, out.hidden_states[-1][0], atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(llm.words(mine), out.logits[0], atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(found[row], out.hidden_states[-1][0].mean(dim=0), atol=1e-5, rtol=1e-4)
-        start += len(text)
-    learning = {name for name, parameter in llm.named_parameters() if parameter.requires_grad}
-    assert learning and all(("layers.1." in name or "layers.2." in name) for name in learning)
-    assert all("lora_" in name for name in learning) == bool(lora_r)
-    llm.train().encode(given).sum().backward()
-    assert all(p.grad is not None for name, p in llm.named_parameters() if name in learning and "lora_A" not in name)
-    module, cases = opened(comments, config_of(folder, llm=options))
-    batch = cases[BatchKey(np.array([0, 3, len(cases) - 2]), 0, 0)]
-    assert losses_of(module, batch)["returned"] > 0
-    with pytest.raises(UserError, match="--llm_num_blocks must be 1 to 3"):
-        open_llm(folder, replace(options, llm_num_blocks=4))
-
-
-def test_code_that_a_model_brings_is_not_run(llama: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "strange"
-    shutil.copytree(llama, folder)
-    ran = tmp_path / "ran"
-    (folder / "mine.py").write_text(f"open({str(ran)!r}, 'w')\n")
-    told = {"model_type": "strange", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}}
-    (folder / "config.json").write_text(json.dumps(told))
-    with pytest.raises(UserError, match="brings code of its own, which is run with --trust_remote_code alone"):
-        open_llm(folder, LLMOptions(model_name_or_path=str(folder)))
-    assert not ran.exists()
-    (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
-    with pytest.raises(UserError, match="can't be read as a decoder"):
-        open_llm(folder, LLMOptions(model_name_or_path=str(folder)))
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -507,17 +283,22 @@ def test_vectors_and_the_second_stage_start_from_an_alignment(comments: Comments
 def test_two_processes_align_like_one(comments: Comments, llama: Path, tmp_path: Path) -> None:
     plain = ("--dropout_rate", "0", "--lora_dropout", "0", "--accelerator", "cpu", "--batch_size", "5")
     one = align_command(comments, llama, tmp_path / "one", *plain)
-    two = align_command(comments, llama, tmp_path / "two", *plain)
     one.run()
-    _, *flags = two.arguments()
-    line = [Path(sys.executable).with_name("torchrun"), "--nproc_per_node=2", ROOT / "LSVCR" / "train.py", *flags]
-    done = subprocess.run(list(map(str, line)), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    expected, found = read_learned(one.folder), read_learned(two.folder)
-    # Weights move by up to 0.1; where a gradient vanishes, Adam makes steps of its rounding.
-    for name, tensor in expected.items():
-        if not name.endswith(("score.4.bias", "key.bias")):  # softmaxes take them away, so their gradients are noise
-            torch.testing.assert_close(found[name], tensor, atol=1e-3, rtol=1e-2, msg=name)
+    expected = read_learned(one.folder)
+    for strategy in ("auto", "deepspeed_stage_2"):
+        two = align_command(comments, llama, tmp_path / strategy, *plain, "--strategy", strategy)
+        _, *flags = two.arguments()
+        line = [Path(sys.executable).with_name("torchrun"), "--nproc_per_node=2", ROOT / "LSVCR" / "train.py", *flags]
+        done = subprocess.run(list(map(str, line)), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        found = read_learned(two.folder)
+        assert found.keys() == expected.keys()
+        # Weights move by up to 0.1; where a gradient vanishes, Adam makes steps of its rounding.
+        for name, tensor in expected.items():
+            if not name.endswith(
+                ("score.4.bias", "key.bias")
+            ):  # softmaxes take them away, so their gradients are noise
+                torch.testing.assert_close(found[name], tensor, atol=1e-3, rtol=1e-2, msg=f"{strategy}: {name}")
 
 
 @pytest.mark.parametrize(

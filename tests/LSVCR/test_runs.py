@@ -98,7 +98,9 @@ def test_the_gradients_of_two_halves_are_those_of_the_whole(task: Task, comments
     assert sum(float(change.abs().sum()) > 0 for change in gradients[0].values()) > 20
 
 
-def test_fresh_videos_are_ranked_as_one_by_one(comments: Comments, tmp_path: Path) -> None:
+def test_fresh_videos_are_ranked_as_one_by_one(
+    comments: Comments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = command_of(comments, tmp_path, "Rec", "--fresh_days", "7", "--timing", "heat")
     command.run()
     dataset, recommender = load_run(command.folder, comments.dataset.path)
@@ -130,6 +132,10 @@ def test_fresh_videos_are_ranked_as_one_by_one(comments: Comments, tmp_path: Pat
         seen = known_before(comments, int(row), last + 1)[0]
         fresh = {i for i in range(1, len(published)) if 0 <= last - published[i] <= week and i not in seen}
         assert set(found[given > -np.inf].tolist()) == fresh and not found[given == -np.inf].any()
+    monkeypatch.setattr("LSVCR.module.PAIRS", 3 * len(published))  # a few users at a time
+    _, again, given = next(recommend(recommender, whole, 1000, max_tokens=10**6))
+    assert (again == items).all()
+    np.testing.assert_allclose(given, scores, rtol=1e-5)
 
 
 def test_comments_are_ranked_as_one_by_one(comments: Comments, tmp_path: Path) -> None:
