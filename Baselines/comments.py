@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from Baselines.options import Baseline, Config
-from Baselines.words import count_words, read_texts
 from seqrec.basics.arrays import ragged_arange
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import write_atomically
@@ -20,6 +19,7 @@ from seqrec.data.comments import Comments, load_comments
 from seqrec.data.dataset import Dataset
 from seqrec.evaluation.ranking import rank_listed
 from seqrec.evaluation.recorder import RankRecorder
+from seqrec.items.words import count_words, read_texts
 from seqrec.training.folder import RunFolder
 from seqrec.training.module import NextItemModule
 from seqrec.training.record import RunRecord

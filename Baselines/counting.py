@@ -13,7 +13,6 @@ from torch.utils.data import TensorDataset
 from Baselines.comments import rank_comments
 from Baselines.data import event_ages, order_of_appearance, score_items
 from Baselines.model import Events, Favourites, Latest, Neighbours, OwnHistory, SameForAll
-from Baselines.neighbours import by_users, by_words, find_nearest
 from Baselines.options import UNDATED, Config
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import write_atomically
@@ -22,6 +21,7 @@ from seqrec.data.activity import Activity
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
+from seqrec.items.similar import by_users, by_words, find_nearest
 from seqrec.training.batches import BatchModule
 from seqrec.training.folder import RunFolder
 from seqrec.training.module import NextItemModule, Recommender, TrainedOn

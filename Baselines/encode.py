@@ -43,10 +43,10 @@ def main(config: Config) -> None:
     """Encode all items, and comments, and write their vectors."""
     import numpy as np  # what encodes takes seconds to import, and --help needs none of it
 
-    from Baselines.words import OPTIONS, count_words, project, read_texts
     from seqrec.data.comments import COMMENTS, load_comments
     from seqrec.data.discovery import open_dataset
     from seqrec.data.vectors import Producer, embedding_path, needs_saving, save_embeddings
+    from seqrec.items.words import OPTIONS, count_words, project, read_texts
 
     dataset = open_dataset(config.dataset, config.data_path)
     has_comments = (dataset.path / COMMENTS).is_dir()

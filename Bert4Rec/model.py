@@ -169,4 +169,4 @@ class Bert4Rec(nn.Module):
         x = self.blocks[-1](x, layout, asked, asked_layout)
         if self.config.architecture == "bert":
             x = self.output_norm(F.gelu(self.output(x), approximate="tanh"))
-        return torch.cat([x, x.new_ones(len(x), 1)], dim=1) if self.config.has_output_table else x
+        return F.pad(x, (0, 1), value=1.0) if self.config.has_output_table else x

@@ -1,6 +1,8 @@
 """What BERT4Rec reads of a history and learns from a batch, as a Lightning module."""
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from Bert4Rec.model import Bert4Rec
 from Bert4Rec.options import Config
 from seqrec.data.dataset import Histories
 from seqrec.nn.item_table import GivenVectors
+from seqrec.nn.ragged import padded_layout
 from seqrec.training.id_model import IdModule
 
 
@@ -50,3 +53,26 @@ class Bert4RecModule(IdModule):
     def read(self, inputs: Inputs) -> Tensor:
         """Return the appended event's output of each history, (B, D)."""
         return self._asked(inputs)[inputs.order]
+
+    @property
+    def most_events(self) -> int:
+        """Most recent events that the model reads; one hidden event stands after them."""
+        return self.maxlen - 1
+
+    def read_rectangle(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Return the user vectors of histories in a rectangle, see `NextItemModule.read_rectangle`."""
+        vectors, lengths = F.pad(vectors, (0, 0, 0, 1)), lengths + 1
+        B, L, _ = vectors.shape
+        place, layout = torch.arange(L), padded_layout(lengths, L)
+        positions = (place - lengths[:, None] + self.maxlen).clamp(max=self.maxlen - 1)
+        asked_layout = padded_layout(torch.ones_like(lengths), 1)
+        hidden: Tensor = self.model(
+            torch.arange(B * L),
+            (place == lengths[:, None] - 1).flatten(),
+            positions.flatten(),
+            layout,
+            layout.last,
+            asked_layout,
+            vectors.flatten(0, 1),
+        )
+        return self._scaled(hidden)

@@ -1,6 +1,7 @@
 """What PLMSASRec reads of a history, as a Lightning module, and its run."""
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,6 +16,7 @@ from seqrec.data.splits import Split
 from seqrec.items.language_model import ReadTexts
 from seqrec.items.options import Head
 from seqrec.items.vectors import IdVectors, ItemVectors
+from seqrec.nn.ragged import padded_layout
 from seqrec.training.item_batches import ItemReader
 from seqrec.training.module import Recommender, TrainedOn
 from seqrec.training.text_module import TextModule, name_items, restore_text_model, train_text_model
@@ -72,6 +74,23 @@ class PLMSASRecModule(TextModule):
         vectors = F.embedding(inputs.items, self.encoded())
         hidden: Tensor = self.model.encoder(vectors, inputs.positions, inputs.layout, inputs.last)
         return hidden[inputs.order]
+
+    @property
+    def most_events(self) -> int:
+        """Most recent events that the model reads."""
+        return self.config.model.sasrec_seq_len
+
+    def event_vectors(self) -> Tensor:
+        """Return the vectors of all items, (N+1, d)."""
+        return self.encoded()
+
+    def read_rectangle(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Return the user vectors of histories in a rectangle, see `NextItemModule.read_rectangle`."""
+        B, L, _ = vectors.shape
+        positions = torch.arange(L).expand(B, L).flatten()
+        last = padded_layout(torch.ones_like(lengths), 1)
+        hidden: Tensor = self.model.encoder(vectors.flatten(0, 1), positions, padded_layout(lengths, L), last)
+        return self._scaled(self.model.with_bias(hidden))
 
 
 def choose_users(split: Split, dataset: Dataset, least: int, most: int | None) -> Split:

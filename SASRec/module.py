@@ -1,6 +1,7 @@
 """What SASRec reads of a history and learns from a batch, as a Lightning module."""
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -9,6 +10,7 @@ from SASRec.model import SASRec
 from SASRec.options import Config
 from seqrec.data.dataset import Histories
 from seqrec.nn.item_table import GivenVectors
+from seqrec.nn.ragged import padded_layout
 from seqrec.training.id_model import IdModule
 
 
@@ -46,3 +48,20 @@ class SASRecModule(IdModule):
         """Return the last event's output of each history, (B, D)."""
         hidden: Tensor = self.model(inputs.items, inputs.positions, inputs.layout, inputs.last, seconds=inputs.seconds)
         return hidden[inputs.order]
+
+    @property
+    def most_events(self) -> int:
+        """Most recent events that the model reads."""
+        return self.maxlen
+
+    def read_rectangle(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Return the user vectors of histories in a rectangle, see `NextItemModule.read_rectangle`."""
+        if self.config.model.relative_time:
+            return super().read_rectangle(vectors, lengths)
+        B, L, _ = vectors.shape
+        positions = (torch.arange(L) - lengths[:, None] + self.maxlen).clamp(max=self.maxlen - 1)
+        last = padded_layout(torch.ones_like(lengths), 1)
+        hidden: Tensor = self.model(
+            torch.arange(B * L), positions.flatten(), padded_layout(lengths, L), last, table=vectors.flatten(0, 1)
+        )
+        return self._scaled(hidden)

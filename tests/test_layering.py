@@ -25,6 +25,7 @@ ROOMS = {
     "evaluation": {"basics", "data"},
     "training": {"basics", "data", "nn", "text", "items", "evaluation"},
     "comparison": {"basics", "data", "evaluation"},
+    "serving": {"basics", "data", "items", "evaluation", "training", "comparison"},
 }
 """What each room of `seqrec` may import beside itself."""
 PUBLISHED_LAYOUTS = Path("seqrec/data/sources")
@@ -44,6 +45,7 @@ ARRAY_MODULES = {
     "basics/opening.py",
     "data/preparation.py",
     "data/vectors.py",
+    "serving/export.py",
     "training/folder.py",
 }
 """Modules of `seqrec` that read and write arrays: sequences, tokens, ranks; item vectors in data/vectors.py alone."""

@@ -102,7 +102,7 @@ def _set_up_output() -> None:
 def quiet_libraries() -> None:
     """Silence messages of libraries that do not apply here: Lightning's advice, requests, fonts."""
     lightning = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda")
-    for noisy in ("httpx", "fsspec", "urllib3", "matplotlib", *lightning):
+    for noisy in ("httpx", "fsspec", "urllib3", "matplotlib", "faiss", *lightning):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Advice of Lightning that does not apply: its logging interval, its own use of torch, that --resume resumes, frozen
     # parts.

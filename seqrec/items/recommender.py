@@ -56,7 +56,7 @@ class TextRecommender(nn.Module):
 
     def with_bias(self, hidden: Tensor) -> Tensor:
         """Return what is multiplied with class vectors."""
-        return hidden if self.head == "tied" else torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)
+        return hidden if self.head == "tied" else F.pad(hidden, (0, 1), value=1.0)
 
 
 def _new_parts(items: ItemVectors) -> list[nn.Module]:

@@ -109,6 +109,17 @@ def make_layout(lengths: NDArray[np.int64], bounds: list[tuple[int, int]] | None
     return Layout(torch.from_numpy(offsets), cells, rectangles)
 
 
+def padded_layout(lengths: Tensor, width: int) -> Layout:
+    """Return the layout of (B,) right-padded sequences in flat (B * width, ...) tensors: padding counts as tokens.
+
+    All of it follows from the sizes of tensors, so that a graph that was traced once fits batches of any size.
+    """
+    B = lengths.shape[0]  # len() would be a constant of the graph
+    mask = (torch.arange(width) < lengths[:, None])[:, None, None]
+    ends = torch.arange(B) * width + lengths
+    return Layout(F.pad(ends, (1, 0)), None, [Rectangle((B, width), mask)])
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a batch of token sequences is laid out in an encoder: computed once, read by every layer.

@@ -81,6 +81,11 @@ class IdModule(NextItemModule, ABC):
     def read(self, inputs: Any) -> Tensor:
         """Return the vector that predicts the next item of each history, (B, D)."""
 
+    def event_vectors(self) -> Tensor:
+        """Return the item table, (N+1, D)."""
+        vectors: Tensor = self.model.item_embedding.vectors()
+        return vectors
+
     def count_events(self, histories: Histories) -> NDArray[np.int64]:
         """Return (n,) number of events read of each history."""
         return np.minimum(histories.lengths, self.maxlen)

@@ -62,6 +62,29 @@ class NextItemModule(lightning.LightningModule):
         """Return (N+1, D), row i for item i; computed once per evaluation."""
         raise NotImplementedError
 
+    @property
+    def most_events(self) -> int:
+        """Number of the latest events that `read_rectangle` takes."""
+        raise NotImplementedError
+
+    def event_vectors(self) -> Tensor:
+        """Return what `read_rectangle` takes of each item, (N+1, V)."""
+        raise NotImplementedError
+
+    def read_rectangle(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Return the user vectors, (B, D), of histories as a graph reads them that is exported.
+
+        Args:
+            vectors: (B, L, V) of a history's items, the oldest first, and of nothing after them.
+            lengths: (B,) int64 from 1 to L.
+
+        Raises:
+            UserError: If the model reads more of a history than its items.
+        """
+        raise UserError(
+            f"{type(self).__name__} reads more than the items of a history: it is served as a run, not exported"
+        )
+
     def choose_classes(self, batch: Any, classes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the loss of a training batch tells apart, (R, D), and the (T,) targets' rows: by default these.
 

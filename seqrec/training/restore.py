@@ -15,6 +15,7 @@ from seqrec.basics.precision import allow_tensor_cores
 from seqrec.basics.settings import absolute_from_root, as_flags, complete
 from seqrec.data.dataset import Dataset
 from seqrec.data.discovery import open_dataset
+from seqrec.data.protocol import EvaluationProtocol
 from seqrec.training.checkpoints import find_checkpoint, load_state
 from seqrec.training.module import Recommender, TrainedOn
 
@@ -70,6 +71,14 @@ def read_config(folder: Path, config_class: type[Any], script: str, **changed: A
             "and finetuned first, and a run of an earlier version has to be run again"
         ) from error
     return absolute_from_root(read)
+
+
+def read_protocol(run: Path) -> EvaluationProtocol:
+    """Return how a finished run was evaluated, without a file of candidates, which may be gone."""
+    name = read_json_object(run / "metrics.json", DAMAGED, {"family": str})["family"]
+    family = importlib.import_module(f"{check_family(f'{run}/metrics.json: family', name, ROOT)}.finetune")
+    protocol: EvaluationProtocol = read_config(run, family.Config, f"{name}/finetune.py", candidates=None).protocol
+    return protocol
 
 
 def load_run(folder: Path, data_path: Path | None = None, catalogue: Path | None = None) -> tuple[Dataset, Recommender]:

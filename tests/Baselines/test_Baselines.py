@@ -10,9 +10,7 @@ import torch
 from Baselines.counting import HALF_LIVES, all_events
 from Baselines.data import event_ages, score_items
 from Baselines.model import Favourites, Neighbours
-from Baselines.neighbours import by_users, find_nearest
 from Baselines.options import Baseline, Config
-from Baselines.words import count_words, project, read_texts
 from seqrec.basics.errors import UserError
 from seqrec.data.comment_cases import split_cases
 from seqrec.data.comments import Comments, load_comments
@@ -23,6 +21,8 @@ from seqrec.data.sources.comments_demo import CommentsDemo
 from seqrec.data.splits import leave_one_out
 from seqrec.data.vectors import load_embeddings
 from seqrec.evaluation.candidates import sample_negatives
+from seqrec.items.similar import by_users, find_nearest
+from seqrec.items.words import count_words, project, read_texts
 from seqrec.training.recommend import recommend
 from seqrec.training.restore import load_run
 from tests import forked

@@ -8,9 +8,9 @@ import torch
 from sklearn.preprocessing import normalize
 from torch import Tensor
 
-from Baselines.words import count_words, read_texts
 from seqrec.basics.progress import progress
 from seqrec.data.dataset import Dataset, Histories
+from seqrec.items.words import count_words, read_texts
 
 BLOCK = 1 << 24
 """Similarities in memory at one time: 64 MiB."""

@@ -1,0 +1,176 @@
+"""Load on the service: requests per second and waiting times by the number of clients, and beyond what it can do.
+
+python scripts/benchmarks/serving.py exports/sasrec
+
+The service and the clients share the machine's processors. Each client keeps a connection and sends its next request
+when the last is answered; in the last rows requests come at a fixed rate, whether or not the ones before are answered.
+"""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import tyro
+
+from seqrec.basics.command import run_command
+from seqrec.basics.formatting import align
+from seqrec.basics.paths import ROOT
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Load on the service."""
+
+    model: tyro.conf.Positional[Path]
+    """Folder of an export."""
+    clients: tuple[int, ...] = (1, 16, 64)
+    """Numbers of clients."""
+    seconds: float = 10
+    """Of each load."""
+    length: int = 50
+    """Items of a history."""
+    k: int = 10
+    """Items that are asked for."""
+    search: str = "auto"
+    """How the service finds items."""
+    beyond: float = 2
+    """Rate of the last load, as a multiple of the best of those before; 0 leaves it out."""
+
+
+class Connection:
+    """A connection that is kept."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def send(self, request: bytes) -> int:
+        """Send a request and return the status of its answer, which is read to its end."""
+        if self.streams is None:
+            self.streams = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = self.streams
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        found = re.search(rb"(?i)content-length: *(\d+)", head)
+        await reader.readexactly(int(found[1]) if found else 0)
+        return int(head[9:12])
+
+
+async def closed_loop(port: int, requests: list[bytes], clients: int, seconds: float) -> list[tuple[float, int]]:
+    """Return the seconds and the status of each request of clients that wait for their answers."""
+    found: list[tuple[float, int]] = []
+    end = time.perf_counter() + seconds
+
+    async def client(number: int) -> None:
+        connection, place = Connection(port), number
+        while (began := time.perf_counter()) < end:
+            status = await connection.send(requests[place % len(requests)])
+            found.append((time.perf_counter() - began, status))
+            place += clients
+
+    await asyncio.gather(*map(client, range(clients)))
+    return found
+
+
+async def open_loop(port: int, requests: list[bytes], rate: float, seconds: float) -> list[tuple[float, int]]:
+    """Return the seconds and the status of each request of a stream of so many a second."""
+    found: list[tuple[float, int]] = []
+    idle: list[Connection] = []
+
+    async def one(place: int) -> None:
+        connection = idle.pop() if idle else Connection(port)
+        began = time.perf_counter()
+        status = await connection.send(requests[place % len(requests)])
+        found.append((time.perf_counter() - began, status))
+        idle.append(connection)
+
+    began, tasks = time.perf_counter(), []
+    for place in range(int(rate * seconds)):
+        if (wait := began + place / rate - time.perf_counter()) > 0:
+            await asyncio.sleep(wait)
+        tasks.append(asyncio.create_task(one(place)))
+    await asyncio.gather(*tasks)
+    return found
+
+
+def make_requests(folder: Path, config: Config) -> list[bytes]:
+    """Return requests with histories that are drawn by popularity."""
+    table, draw = pl.read_parquet(folder / "items.parquet", glob=False), np.random.default_rng(0)
+    counts = table["count"].to_numpy() + 0.1
+    made = []
+    for _ in range(2_000):
+        rows = draw.choice(len(table), config.length, p=counts / counts.sum())
+        body = json.dumps({"history": table["raw_id"].gather(rows).to_list(), "k": config.k}).encode()
+        lines = ["POST /recommend HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
+        head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
+        made.append(head.encode() + body)
+    return made
+
+
+def resident(pid: int) -> float:
+    """Return the MiB of memory that a process holds."""
+    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) / 1024 if found else float("nan")
+
+
+def main(config: Config) -> None:
+    """Start the service, put load on it, and print what came of it."""
+    command = [sys.executable, ROOT / "scripts/serve.py", config.model, "--port", "0", "--search", config.search]
+    service = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    try:
+        assert service.stderr is not None
+        said = ""
+        while (found := re.search(r"http://127\.0\.0\.1:(\d+)", said)) is None:
+            line = service.stderr.readline()
+            if not line:
+                raise SystemExit(f"the service did not start: {said}")
+            said += line
+        port = int(found[1])
+        requests = make_requests(config.model, config)
+        asyncio.run(closed_loop(port, requests, 4, 2))
+        rows, best = [], 0.0
+        for clients in config.clients:
+            done = asyncio.run(closed_loop(port, requests, clients, config.seconds))
+            best = max(best, len(done) / config.seconds)
+            rows.append([f"{clients} clients", *summary(done, config.seconds), f"{resident(service.pid):.0f}"])
+        if config.beyond:
+            done = asyncio.run(open_loop(port, requests, best * config.beyond, config.seconds))
+            rows.append(
+                [f"{best * config.beyond:.0f} a second", *summary(done, config.seconds), f"{resident(service.pid):.0f}"]
+            )
+            began = time.perf_counter()
+            while urllib.request.urlopen(f"http://127.0.0.1:{port}/ready").status != 200:
+                time.sleep(0.05)
+            done = asyncio.run(closed_loop(port, requests, 1, 1))
+            note = f"after {time.perf_counter() - began - 1:.2f} s, 1 client"
+            rows.append([note, *summary(done, 1), f"{resident(service.pid):.0f}"])
+        print(align(["load", "answers a second", "p50 ms", "p99 ms", "503", "other errors", "MiB"], rows))
+    finally:
+        service.terminate()
+        service.wait(20)
+
+
+def summary(done: list[tuple[float, int]], seconds: float) -> list[str]:
+    """Return answers a second, the quantiles of their times, and the errors."""
+    times = np.array([took for took, status in done if status == 200]) * 1000
+    shed = sum(status == 503 for _, status in done)
+    p50, p99 = np.quantile(times, [0.5, 0.99])
+    return [
+        f"{len(times) / seconds:,.0f}",
+        f"{p50:.1f}",
+        f"{p99:.1f}",
+        f"{shed:,}",
+        f"{len(done) - len(times) - shed:,}",
+    ]
+
+
+if __name__ == "__main__":
+    run_command(main, Config)

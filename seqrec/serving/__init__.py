@@ -1,0 +1,1 @@
+"""Models outside the laboratory: export, answers, an HTTP service and its page."""

@@ -1,0 +1,159 @@
+"""The HTTP service: `POST /recommend`, items, health, metrics, and a page on them."""
+
+import asyncio
+import hmac
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi import Path as InPath
+from fastapi import Query as InQuery
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from numpy.typing import NDArray
+from prometheus_client import generate_latest
+
+from seqrec.basics.errors import UserError
+from seqrec.basics.version import __version__
+from seqrec.serving.answers import Answer, Answering, Query
+from seqrec.serving.batching import Desk, OverloadedError
+from seqrec.serving.gate import Gate
+from seqrec.serving.messages import Asked, Found, Item, Model, Models, Near, Recommendations, Recommended, Similar
+from seqrec.serving.service import Service
+
+
+def make_app(service: Service) -> FastAPI:
+    """Return the application."""
+    options = service.options
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        looking = asyncio.create_task(service.look_for_exports())
+        yield
+        looking.cancel()
+
+    async def check_key(x_api_key: Annotated[str | None, Header()] = None) -> None:
+        if options.api_key is not None and not hmac.compare_digest(
+            (x_api_key or "").encode(), options.api_key.encode()
+        ):
+            raise HTTPException(401, "give the service's key as X-API-Key")
+
+    app = FastAPI(title="seqrec", version=__version__, lifespan=lifespan)
+    app.add_middleware(Gate, meters=service.meters, most_bytes=options.max_bytes)
+    guarded = [Depends(check_key)]
+
+    @app.exception_handler(OverloadedError)
+    async def shed(_: Request, __: OverloadedError) -> JSONResponse:
+        return JSONResponse({"detail": "too many requests wait: try again"}, 503, {"Retry-After": "1"})
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
+        # What was sent is not repeated: it may be secret, long, or nothing that JSON can hold.
+        said = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()[:20]]
+        return JSONResponse({"detail": said}, 422)
+
+    @app.post("/recommend", dependencies=guarded)
+    async def recommend(asked: Asked) -> Recommendations:
+        began = time.perf_counter()
+        desk = service.desk(asked.model)
+        model, query, unknown = _read(desk, asked)
+        answer = await desk.ask(model, query)
+        items = _items(model, answer)
+        if asked.explain and len(query.history):
+            await asyncio.to_thread(_explain, model, items, answer.items, query.history)
+        taken = (time.perf_counter() - began) * 1000
+        return Recommendations(
+            model=model.name, items=items, by=answer.by, unknown=unknown, milliseconds=round(taken, 3)
+        )
+
+    @app.get("/items", dependencies=guarded)
+    async def find(
+        words: Annotated[str, InQuery(max_length=200)] = "",
+        limit: Annotated[int, InQuery(ge=1, le=100)] = 10,
+        model: str | None = None,
+    ) -> Found:
+        catalogue = service.desk(model).model.catalogue
+        rows = await asyncio.to_thread(catalogue.search, words, limit)
+        return Found(items=[Item(**catalogue.describe(row)) for row in rows.tolist()])
+
+    @app.get("/items/{item:path}/similar", dependencies=guarded)
+    async def similar(
+        item: Annotated[str, InPath(max_length=512)],
+        k: Annotated[int, InQuery(ge=1, le=1000)] = 10,
+        model: str | None = None,
+    ) -> Similar:
+        served = service.desk(model).model
+        rows, _ = served.catalogue.find([item])
+        if not len(rows):
+            raise HTTPException(404, f"no item {item!r}")
+        try:
+            answer = await asyncio.to_thread(served.similar, int(rows[0]), k)
+        except UserError as error:
+            raise HTTPException(409, str(error)) from error
+        return Similar(item=Item(**served.catalogue.describe(int(rows[0]))), items=_items(served, answer))
+
+    @app.get("/models", dependencies=guarded)
+    async def models() -> Models:
+        served = [desk.model for desk in service.desks.values()]
+        return Models(
+            models=[
+                Model(name=m.name, num_items=len(m.catalogue), attributes=list(m.catalogue.attributes)) for m in served
+            ]
+        )
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/ready")
+    async def ready(response: Response) -> dict[str, Any]:
+        full = [name for name, desk in service.desks.items() if len(desk) >= desk.waiting]
+        response.status_code = 503 if full else 200
+        return {"status": "busy" if full else "ready", "models": list(service.desks)}
+
+    @app.get("/metrics", dependencies=guarded)
+    async def metrics() -> Response:
+        return Response(generate_latest(service.meters.registry), media_type="text/plain; version=0.0.4")
+
+    page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> HTMLResponse:
+        return HTMLResponse(page)
+
+    return app
+
+
+def _read(desk: Desk, asked: Asked) -> tuple[Answering, Query, list[str]]:
+    """Return the model, a query for it, and the ids that it does not have."""
+    model = desk.model
+    history, unknown = model.catalogue.find(asked.history)
+    left_out, _ = model.catalogue.find(asked.block)
+    if not asked.include_seen:
+        left_out = np.union1d(left_out, history)
+    among = None if asked.allow is None else model.catalogue.find(asked.allow)[0]
+    return model, Query(history, asked.k, left_out, among), unknown
+
+
+def _items(model: Answering, answer: Answer) -> list[Recommended]:
+    found, describe = zip(answer.items.tolist(), answer.scores.tolist(), strict=True), model.catalogue.describe
+    return [Recommended.model_validate({**describe(row), "score": score}) for row, score in found]
+
+
+def _explain(model: Answering, items: list[Recommended], rows: NDArray[np.int64], history: NDArray[np.int64]) -> None:
+    """Say of each recommended item which one of the history is nearest to it, by words and by users."""
+    catalogue = model.catalogue
+    for item, row in zip(items, rows.tolist(), strict=True):
+        item.near_in_text = _nearest(model, history, catalogue.likeness(row, history))
+        item.near_in_histories = _nearest(model, history, catalogue.togetherness(row, history))
+
+
+def _nearest(model: Answering, history: NDArray[np.int64], cosines: NDArray[np.float32]) -> Near | None:
+    best = int(cosines.argmax())
+    if cosines[best] <= 0:
+        return None
+    return Near(**model.catalogue.describe(int(history[best])), cosine=round(float(cosines[best]), 4))

@@ -1,0 +1,198 @@
+"""Writing the folder of an exported model, and what its parts lose against the model they come from.
+
+Shapes: N items, n users, V width of an event's vector, D width of users and items.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from seqrec.basics.errors import UserError
+from seqrec.basics.files import write_atomically
+from seqrec.basics.formatting import align, number, size
+from seqrec.basics.names import check_name
+from seqrec.basics.opening import read_json_object
+from seqrec.comparison.intervals import compare_means
+from seqrec.data.dataset import Dataset, Histories
+from seqrec.evaluation.metrics import ndcg_at_k
+from seqrec.evaluation.ranking import rank_targets, seen_pairs
+from seqrec.serving import folder as files
+from seqrec.serving.encoder import open_graph
+from seqrec.serving.graph import read_histories, write_form, write_graph
+from seqrec.serving.index import best_items, build_index, choose_effort, recall, search, write_index
+from seqrec.serving.options import ExportOptions
+from seqrec.serving.readme import describe
+from seqrec.serving.together import find_together
+from seqrec.training.module import Recommender
+from seqrec.training.restore import DAMAGED, load_run, read_protocol
+
+log = logging.getLogger(__name__)
+K = 10
+"""Items of a recommendation whose loss is measured."""
+PARITY = 1e-4
+"""Greatest difference of a graph's user vectors from PyTorch's, as a share of the largest number in these."""
+_USERS_AT_A_TIME = 1_024
+
+
+def export_run(
+    run: Path, output: Path, name: str | None, data_path: Path | None, overwrite: bool, options: ExportOptions
+) -> str:
+    """Write the folder of a finished run's model, and return a table of what it measured.
+
+    Args:
+        run: Folder of the run.
+        output: Folder to be made.
+        name: Of the model, for those who use it; by default family and run name.
+        data_path: Folder of the dataset, if it has moved since the run.
+        overwrite: Replace an earlier export there.
+        options: What the export has.
+
+    Raises:
+        UserError: If the model cannot be exported, or the graph does not compute what the model does.
+    """
+    dataset, recommender = load_run(run, data_path)
+    metrics = read_json_object(run / "metrics.json", DAMAGED, {"family": str})
+    name = check_name("--name", name or f"{metrics['family']}-{run.resolve().name}")
+    with files.replace_export(output, overwrite) as folder:
+        fields, table = _write(folder, name, dataset, recommender, run, options)
+        fields["run"] = {"family": metrics["family"], "name": run.resolve().name}
+        with write_atomically(folder / "README.md") as file:
+            file.write(describe(fields).encode())
+        files.write_manifest(folder, fields)
+    return table
+
+
+def _write(
+    folder: Path, name: str, dataset: Dataset, recommender: Recommender, run: Path, options: ExportOptions
+) -> tuple[dict[str, Any], str]:
+    module = recommender.module
+    with torch.inference_mode():
+        vectors, events = (x.float().cpu().numpy() for x in (module.item_vectors(), module.event_vectors()))
+    fp32 = folder / files.graph_file("fp32")
+    log.info("writing the user encoder")
+    write_graph(module, fp32)
+    _save(folder / files.ITEM_VECTORS, vectors)
+    apart = events.shape != vectors.shape or not np.array_equal(events, vectors)
+    if apart:
+        _save(folder / files.EVENT_VECTORS, events)
+    split = read_protocol(run).hold_out(dataset)
+    counts = split.train.item_counts(dataset.num_items)
+    with write_atomically(folder / files.ITEMS) as file:
+        dataset.item_table().with_columns(count=counts[1:]).write_parquet(file)
+
+    if (together := find_together(split.train, dataset.num_items)) is not None:
+        _save(folder / files.TOGETHER, together)
+    draw = np.random.default_rng(0)
+    tuned_on, tested_on = (
+        view.select(np.sort(draw.choice(len(view), min(options.users, len(view)), replace=False)))
+        for view in (split.valid, split.test)
+    )
+    most = module.most_events
+    session = open_graph(fp32, num_threads=0)
+    asked, users = (read_histories(session, events, view, most) for view in (tuned_on, tested_on))
+    _check_parity(recommender, tested_on, users)
+    best = best_items(vectors, users, min(K, dataset.num_items))
+    seen = read_protocol(run).filter_seen
+    exact = _ndcg_of_all(users, vectors, tested_on, seen)
+    forms, rows = {}, [["all items scored, fp32", number(exact.mean()), "", "", "", size(vectors.nbytes)]]
+    for form in options.forms:
+        log.info("building the index, %s", form)
+        if form != "fp32":
+            write_form(fp32, form, folder / files.graph_file(form))
+        index = build_index(vectors, form)
+        effort = choose_effort(index, vectors, asked, options.least_recall, min(K, dataset.num_items))
+        read = read_histories(open_graph(folder / files.graph_file(form), 0), events, tested_on, most)
+        found = _ndcg_of_found(index, vectors, read, tested_on, seen)
+        change = compare_means(found[None], exact[None])
+        share = recall(search(index, vectors, users, best.shape[1])[0], best)
+        path = folder / files.index_file(form)
+        write_index(index, path)
+        forms[form] = {
+            "effort": effort,
+            "recall@10": round(share, 5),
+            "NDCG@10": float(found.mean()),
+            "change": [change.mean, change.low, change.high],
+        }
+        interval = f"{number(change.mean, True)} [{number(change.low, True)}, {number(change.high, True)}]"
+        rows.append(
+            [f"index, {form}", number(found.mean()), interval, f"{share:.4f}", str(effort), size(path.stat().st_size)]
+        )
+    if "fp32" not in options.forms:
+        fp32.unlink()
+    fields = {
+        "name": name,
+        "dataset": {"name": dataset.name, "item_ids_sha256": dataset.item_ids_sha256},
+        "num_items": dataset.num_items,
+        "width": vectors.shape[1],
+        "event_width": events.shape[1],
+        "events_apart": apart,
+        "most_events": most,
+        "attributes": list(dataset.attributes),
+        "forms": list(options.forms),
+        "measured": {"users": len(tested_on), "NDCG@10": float(exact.mean()), "seen_left_out": seen, "by_form": forms},
+    }
+    header = ["", "NDCG@10", "change [95 % interval]", "recall@10", "effort", "size"]
+    return fields, align(header, rows)
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with write_atomically(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def _check_parity(recommender: Recommender, histories: Histories, users: NDArray[np.float32]) -> None:
+    """Compare the graph's user vectors with those of PyTorch.
+
+    Raises:
+        UserError: If they differ.
+    """
+    worst, largest = 0.0, 0.0
+    for start in range(0, len(histories), _USERS_AT_A_TIME):
+        rows = np.arange(start, min(start + _USERS_AT_A_TIME, len(histories)))
+        with torch.inference_mode():
+            expected = recommender.module.user_vectors(recommender.make_inputs(histories, rows)).float().cpu().numpy()
+        worst = max(worst, float(np.abs(expected - users[rows]).max()))
+        largest = max(largest, float(np.abs(expected).max()))
+    if not worst <= PARITY * largest:
+        raise UserError(
+            f"the exported user encoder differs from the model by {worst:.2g}, more than {PARITY} of {largest:.2g}"
+        )
+    log.info("the user encoder differs from PyTorch's by %.1g at most, of numbers up to %.2g", worst, largest)
+
+
+def _ndcg_of_all(
+    users: NDArray[np.float32], vectors: NDArray[np.float32], histories: Histories, leave_out_seen: bool
+) -> NDArray[np.float64]:
+    """Return each user's NDCG@10 where all items are scored, (n,)."""
+    ranks = []
+    for start in range(0, len(users), _USERS_AT_A_TIME):
+        rows = np.arange(start, min(start + _USERS_AT_A_TIME, len(users)))
+        seen = seen_pairs(histories, rows) if leave_out_seen else None
+        targets = torch.from_numpy(histories.targets[rows])
+        ranks.append(rank_targets(torch.from_numpy(users[rows]), torch.from_numpy(vectors), targets, seen=seen).ranks)
+    return ndcg_at_k(torch.cat(ranks).numpy(), K)
+
+
+def _ndcg_of_found(
+    index: Any,
+    vectors: NDArray[np.float32],
+    users: NDArray[np.float32],
+    histories: Histories,
+    leave_out_seen: bool,
+) -> NDArray[np.float64]:
+    """Return each user's NDCG@10 of what the index finds, (n,)."""
+    targets, height = histories.targets[:, None], len(vectors)
+    more = int(histories.lengths.max()) if leave_out_seen else 0
+    found, _ = search(index, vectors, users, min(K + more, height - 1))
+    hidden = np.zeros(found.shape, dtype=bool)
+    if leave_out_seen:
+        rows, items = (x.numpy() for x in seen_pairs(histories, np.arange(len(histories))))
+        own = np.arange(len(found))[:, None] * height
+        hidden = np.isin(own + found, rows * height + items) & (found != targets)
+    hit = (found == targets) & ~hidden
+    before = np.cumsum(~hidden, axis=1)[np.arange(len(found)), hit.argmax(axis=1)] - 1
+    return ndcg_at_k(np.where(hit.any(axis=1), before, K).astype(np.int64), K)
