@@ -38,6 +38,11 @@ def read_texts(dataset: Dataset) -> list[str]:
     )
 
 
+def make_vectorizer() -> TfidfVectorizer:
+    """Return what counts the words of texts."""
+    return TfidfVectorizer(dtype=np.float32, **OPTIONS)
+
+
 def count_words(collections: Sequence[list[str]]) -> tuple[list[Any], list[str]]:
     """Return TF-IDF of several collections of texts by the words of all, (N, V) sparse each, and the V words.
 
@@ -45,7 +50,7 @@ def count_words(collections: Sequence[list[str]]) -> tuple[list[Any], list[str]]
         UserError: If no word occurs twice.
     """
     try:
-        vectorizer = TfidfVectorizer(dtype=np.float32, **OPTIONS)
+        vectorizer = make_vectorizer()
         whole = vectorizer.fit_transform([text for texts in collections for text in texts])
     except ValueError as error:
         raise UserError(f"the texts have no word in common ({error}): TF-IDF has nothing to compare them by") from error

@@ -22,7 +22,19 @@ from seqrec.basics.version import __version__
 from seqrec.serving.answers import Answer, Answering, Query
 from seqrec.serving.batching import Desk, OverloadedError
 from seqrec.serving.gate import Gate
-from seqrec.serving.messages import Asked, Found, Item, Model, Models, Near, Recommendations, Recommended, Similar
+from seqrec.serving.messages import (
+    Added,
+    Asked,
+    Found,
+    Item,
+    Model,
+    Models,
+    Near,
+    NewItem,
+    Recommendations,
+    Recommended,
+    Similar,
+)
 from seqrec.serving.service import Service
 
 
@@ -79,6 +91,16 @@ def make_app(service: Service) -> FastAPI:
         catalogue = service.desk(model).model.catalogue
         rows = await asyncio.to_thread(catalogue.search, words, limit)
         return Found(items=[Item(**catalogue.describe(row)) for row in rows.tolist()])
+
+    @app.post("/items", dependencies=guarded, status_code=201)
+    async def add(new: NewItem) -> Added:
+        if any(0xD800 <= ord(letter) < 0xE000 for part in (str(new.id), *new.text.values()) for letter in part):
+            raise HTTPException(422, "an id or a text holds half a character")
+        model, placed = await service.add(new.model, str(new.id), new.text)
+        describe = model.catalogue.describe
+        pairs = zip(placed.near.tolist(), placed.cosines.tolist(), strict=True)
+        near = [Near.model_validate({**describe(row), "cosine": round(cosine, 4)}) for row, cosine in pairs]
+        return Added(item=Item(**describe(int(model.catalogue.find([new.id])[0][0]))), near=near)
 
     @app.get("/items/{item:path}/similar", dependencies=guarded)
     async def similar(

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from seqrec.serving.answers import Answer, Answering, Query
 
@@ -45,6 +46,10 @@ class Desk:
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return await future
+
+    async def run(self, change: Callable[..., Any], *arguments: Any) -> Any:
+        """Do something to a model while it answers nothing, and return what that returns."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, change, *arguments)
 
     def _next(self) -> tuple[Answering, list[Query], list[asyncio.Future[Answer]]]:
         """Take the queries that come first and are for one model."""

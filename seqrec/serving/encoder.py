@@ -7,10 +7,18 @@ The graph maps `history`, (B, L, V) float32 with nothing after a history's end, 
 
 import os
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+
+
+class Table(Protocol):
+    """Vectors whose rows can be taken."""
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.float32]:
+        """Return (..., V) of (...) rows."""
 
 
 def open_graph(path: Path, num_threads: int = 1) -> onnxruntime.InferenceSession:
@@ -23,7 +31,7 @@ def open_graph(path: Path, num_threads: int = 1) -> onnxruntime.InferenceSession
 
 def read_users(
     session: onnxruntime.InferenceSession,
-    events: NDArray[np.float32],
+    events: Table,
     items: NDArray[np.int64],
     lengths: NDArray[np.int64],
 ) -> NDArray[np.float32]:
@@ -31,7 +39,7 @@ def read_users(
 
     Args:
         session: Of `open_graph`.
-        events: (N+1, V) of the items.
+        events: (N+1, V) of the items, whose rows are taken.
         items: (T,) of the histories, one after another.
         lengths: (B,) events of each, 1 or more.
     """

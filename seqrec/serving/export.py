@@ -16,11 +16,13 @@ from seqrec.basics.files import write_atomically
 from seqrec.basics.formatting import align, number, size
 from seqrec.basics.names import check_name
 from seqrec.basics.opening import read_json_object
+from seqrec.basics.progress import progress
 from seqrec.comparison.intervals import compare_means
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.evaluation.metrics import ndcg_at_k
 from seqrec.evaluation.ranking import rank_targets, seen_pairs
 from seqrec.serving import folder as files
+from seqrec.serving.catalogue import NEIGHBOURS, Catalogue, mean_vector
 from seqrec.serving.encoder import open_graph
 from seqrec.serving.graph import read_histories, write_form, write_graph
 from seqrec.serving.index import best_items, build_index, choose_effort, recall, search, write_index
@@ -81,8 +83,10 @@ def _write(
         _save(folder / files.EVENT_VECTORS, events)
     split = read_protocol(run).hold_out(dataset)
     counts = split.train.item_counts(dataset.num_items)
+    items = dataset.item_table().with_columns(count=counts[1:])
+    catalogue = Catalogue(items, dataset.attributes)
     with write_atomically(folder / files.ITEMS) as file:
-        dataset.item_table().with_columns(count=counts[1:]).write_parquet(file)
+        items.write_parquet(file)
 
     if (together := find_together(split.train, dataset.num_items)) is not None:
         _save(folder / files.TOGETHER, together)
@@ -98,6 +102,7 @@ def _write(
     best = best_items(vectors, users, min(K, dataset.num_items))
     seen = read_protocol(run).filter_seen
     exact = _ndcg_of_all(users, vectors, tested_on, seen)
+    placed = _ndcg_of_placed(users, vectors, tested_on, seen, catalogue)
     forms, rows = {}, [["all items scored, fp32", number(exact.mean()), "", "", "", size(vectors.nbytes)]]
     for form in options.forms:
         log.info("building the index, %s", form)
@@ -135,6 +140,11 @@ def _write(
         "forms": list(options.forms),
         "measured": {"users": len(tested_on), "NDCG@10": float(exact.mean()), "seen_left_out": seen, "by_form": forms},
     }
+    if placed is not None:
+        change = compare_means(placed[None], exact[None])
+        interval = f"{number(change.mean, True)} [{number(change.low, True)}, {number(change.high, True)}]"
+        rows.append(["targets placed by their texts", number(placed.mean()), interval, "", "", ""])
+        fields["measured"]["placed_by_text"] = [float(placed.mean()), change.mean, change.low, change.high]
     header = ["", "NDCG@10", "change [95 % interval]", "recall@10", "effort", "size"]
     return fields, align(header, rows)
 
@@ -196,3 +206,39 @@ def _ndcg_of_found(
     hit = (found == targets) & ~hidden
     before = np.cumsum(~hidden, axis=1)[np.arange(len(found)), hit.argmax(axis=1)] - 1
     return ndcg_at_k(np.where(hit.any(axis=1), before, K).astype(np.int64), K)
+
+
+def _ndcg_of_placed(
+    users: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    histories: Histories,
+    leave_out_seen: bool,
+    catalogue: Catalogue,
+) -> NDArray[np.float64] | None:
+    """Return each user's NDCG@10, (n,), as if their target had just been added by its text; None without texts.
+
+    A target whose words no other item has is not found.
+    """
+    items, places = np.unique(histories.targets, return_inverse=True)
+    made = np.zeros((len(items), vectors.shape[1]), dtype=np.float32)
+    found = np.zeros(len(items), dtype=bool)
+    for place, item in enumerate(progress(items.tolist(), desc="placing items by their texts")):
+        if (words := catalogue.words_of(item)) is None:
+            continue
+        near, cosines = catalogue.nearest_texts(words, NEIGHBOURS + 1)
+        others = near != item
+        found[place] = others.any()
+        if found[place]:
+            made[place] = mean_vector(vectors, near[others][:NEIGHBOURS], cosines[others][:NEIGHBOURS])
+    if not found.any():
+        return None
+    ranks = np.full(len(users), K)
+    for start in range(0, len(users), _USERS_AT_A_TIME):
+        rows = np.arange(start, min(start + _USERS_AT_A_TIME, len(users)))
+        own = np.einsum("bd,bd->b", users[rows], made[places[rows]])
+        scores = users[rows] @ vectors.T
+        if leave_out_seen:
+            scores[tuple(x.numpy() for x in seen_pairs(histories, rows))] = -np.inf
+        scores[:, 0] = scores[np.arange(len(rows)), histories.targets[rows]] = -np.inf
+        ranks[rows] = (scores >= own[:, None]).sum(axis=1)
+    return np.where(found[places], ndcg_at_k(ranks, K), 0)

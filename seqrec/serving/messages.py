@@ -1,5 +1,7 @@
 """What is asked of the service, and what it answers, as JSON."""
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -54,6 +56,22 @@ class Similar(BaseModel):
 
     item: Item
     items: list[Recommended]
+
+
+class NewItem(BaseModel):
+    """An item to be added, which is placed among the others by its texts."""
+
+    model_config = ConfigDict(extra="forbid")
+    id: Annotated[str, Field(min_length=1, max_length=512)] | int
+    text: dict[str, Annotated[str, Field(max_length=10_000)]] = Field(min_length=1, max_length=20)
+    model: str | None = Field(None, max_length=200, description="name of the model; by default the first")
+
+
+class Added(BaseModel):
+    """An item that was added, and the items whose vectors made its own."""
+
+    item: Item
+    near: list[Near]
 
 
 class Found(BaseModel):

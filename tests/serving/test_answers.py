@@ -7,7 +7,9 @@ import pytest
 
 from seqrec.basics.errors import UserError
 from seqrec.data.dataset import Dataset
-from seqrec.serving.answers import Answering, Exported, Query, Run, open_model
+from seqrec.serving.answers import Answering, Query
+from seqrec.serving.exported import Exported
+from seqrec.serving.run_model import Run
 from seqrec.training.recommend import recommend
 from seqrec.training.restore import load_run
 
@@ -17,7 +19,7 @@ NOTHING = np.zeros(0, dtype=np.int64)
 @pytest.fixture(scope="module", params=["all", "index", "fp16", "run"])
 def model(request: pytest.FixtureRequest, exported: Path, served_run: Path) -> Answering:
     if request.param == "run":
-        return open_model(served_run)
+        return Run(served_run)
     form = "fp16" if request.param == "fp16" else None
     return Exported(exported, form, "index" if form else request.param)
 
@@ -61,7 +63,7 @@ def test_without_a_history_the_popular_is_shown(model: Answering) -> None:
 
 def test_similar_items_have_the_greatest_cosines(model: Answering) -> None:
     assert isinstance(model, Exported | Run)
-    vectors = np.asarray(model.vectors)[1:]
+    vectors = (model.vectors.trained if isinstance(model, Exported) else model.vectors.numpy())[1:]
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosines = vectors @ vectors[8]
     cosines[8] = -2

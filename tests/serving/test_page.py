@@ -2,15 +2,13 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.forked import ROOT
+from tests.serving.started import start
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="neither chromium nor google-chrome is installed")
@@ -18,13 +16,8 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="neither chromium nor go
 
 @pytest.fixture(scope="module")
 def address(exported: Path, served_run: Path) -> Iterator[str]:
-    command = [sys.executable, ROOT / "scripts/serve.py", exported, served_run, "--port", "0", "--api_key", "open"]
-    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said = [process.stderr.readline() for _ in range(3)]
-    found = re.search(r"http://\S+?:\d+", said[2])
-    assert found, said
-    yield found[0]
+    process, found = start(exported, served_run, "--api_key", "open")
+    yield found
     process.terminate()
     process.wait(20)
 

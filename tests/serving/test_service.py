@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import shutil
 import signal
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from fastapi.testclient import TestClient
 
 from seqrec.basics.errors import UserError
 from seqrec.serving import service as service_module
-from seqrec.serving.answers import Answer, Answering, Query, open_model
+from seqrec.serving.answers import Answer, Answering, Query
 from seqrec.serving.app import make_app
 from seqrec.serving.batching import Desk, OverloadedError
 from seqrec.serving.export import export_run
 from seqrec.serving.options import ExportOptions, ServiceOptions
-from seqrec.serving.service import Service
+from seqrec.serving.service import Service, open_model
 from tests.forked import ROOT
+from tests.serving.started import start
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def client(exported: Path, served_run: Path) -> Iterator[TestClient]:
 
 
 def test_recommendations_are_those_of_the_model(client: TestClient, exported: Path) -> None:
-    model = open_model(exported)
+    model = open_model(exported, ServiceOptions())
     history = np.array([3, 4])
     asked = {"history": ["item-3", "absent", "item-4"], "k": 4, "explain": True}
     found = client.post("/recommend", json=asked).json()
@@ -262,20 +263,12 @@ def test_two_models_of_one_name_are_refused(exported: Path) -> None:
 
 
 def test_the_command_serves_until_it_is_stopped(exported: Path) -> None:
-    command = [sys.executable, ROOT / "scripts/serve.py", exported, "--port", "0"]
-    process = subprocess.Popen(
-        list(map(str, command)), stderr=subprocess.PIPE, text=True, env=os.environ | {"SEQREC_API_KEY": ""}
-    )
+    process, address = start(exported)
     try:
-        assert process.stderr is not None
-        said = [process.stderr.readline() for _ in range(2)]
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", said[1])
-        assert found, said
-        import urllib.request
-
-        with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/health", timeout=10) as answer:
+        with urllib.request.urlopen(f"{address}/health", timeout=10) as answer:
             assert json.load(answer) == {"status": "alive"}
-        taken = subprocess.run([*map(str, command[:-1]), found[1]], capture_output=True, text=True, timeout=60)
+        command = [sys.executable, ROOT / "scripts/serve.py", exported, "--port", address.rpartition(":")[2]]
+        taken = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
         assert taken.returncode == 1 and "can't be listened on" in taken.stderr
     finally:
         process.send_signal(signal.SIGTERM)

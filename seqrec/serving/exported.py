@@ -1,0 +1,150 @@
+"""Exported models that answer, without PyTorch.
+
+Shapes: N items of the model, M items added since, B queries, W width of a table.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from seqrec.basics.errors import UserError
+from seqrec.basics.opening import read_array, read_parquet
+from seqrec.serving import folder as files
+from seqrec.serving.answers import Answer, Answering, Placed, Query, best_of, by_cosine
+from seqrec.serving.catalogue import NEIGHBOURS, Catalogue, mean_vector
+from seqrec.serving.encoder import open_graph, read_users
+from seqrec.serving.index import read_index, search
+
+SCORES = 1 << 22
+"""Scores of all items that are in memory at one time."""
+EXACT_ITEMS = 5_000
+"""Up to so many items, all are scored."""
+
+
+class Vectors:
+    """(N+1, W) vectors in a file, and those of M items added since, in memory."""
+
+    def __init__(self, trained: NDArray[np.float32]) -> None:
+        self.trained = trained
+        self.added = np.zeros((0, trained.shape[1]), dtype=np.float32)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        last = len(self.trained) - 1
+        found: NDArray[np.float32] = self.trained[np.minimum(rows, last)]
+        if len(self.added):
+            new = rows > last
+            found[new] = self.added[rows[new] - last - 1]
+        return found
+
+    def products(self, users: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (B, N+1+M) products with (B, W) users."""
+        known = users @ self.trained.T
+        return np.concatenate([known, users @ self.added.T], axis=1) if len(self.added) else known
+
+    def append(self, vector: NDArray[np.float32]) -> None:
+        """Add the vector of item N+M+1."""
+        self.added = np.concatenate([self.added, vector[None]])
+
+
+class Exported(Answering):
+    """An exported model: its graph reads the histories, its index finds the items."""
+
+    def __init__(self, folder: Path, form: str | None = None, search: str = "auto", num_threads: int = 1) -> None:
+        """Open an export.
+
+        Args:
+            folder: That `scripts/export.py` wrote.
+            form: One of its forms; by default the first.
+            search: How items are found: index, all (all are scored), or auto, which scores all of a small catalogue.
+            num_threads: Threads of the user encoder.
+
+        Raises:
+            UserError: If its files do not belong together, or it lacks the form.
+        """
+        manifest = files.read_manifest(folder)
+        form = form or manifest["forms"][0]
+        if form not in manifest["forms"]:
+            raise UserError(f"{folder} has the forms {', '.join(manifest['forms'])}, not {form}")
+        self.name, self.form = str(manifest["name"]), form
+        self.digest = files.hash_file(folder / files.MANIFEST)
+        num_items, width = manifest["num_items"], manifest["width"]
+        self.vectors = self.events = _read_vectors(folder / files.ITEM_VECTORS, (num_items + 1, width))
+        if manifest["events_apart"]:
+            self.events = _read_vectors(folder / files.EVENT_VECTORS, (num_items + 1, manifest["event_width"]))
+        self.most = int(manifest["most_events"])
+        table = read_parquet(folder / files.ITEMS, files.REPAIR)
+        together = None
+        if files.TOGETHER in manifest["files"]:
+            together = read_array(folder / files.TOGETHER, files.REPAIR, mapped=True)
+        self.catalogue = Catalogue(table, manifest["attributes"], together)
+        if len(table) != num_items:
+            raise UserError(f"{folder / files.ITEMS} has {len(table)} items, expected {num_items}: {files.REPAIR}")
+        self.graph = open_graph(folder / files.graph_file(form), num_threads)
+        faiss.omp_set_num_threads(num_threads)
+        exact = search == "all" or (search == "auto" and num_items <= EXACT_ITEMS)
+        effort = int(manifest["measured"]["by_form"][form]["effort"])
+        self.index: Any = None if exact else read_index(folder / files.index_file(form), num_items, width, effort)
+
+    def rank(self, queries: Sequence[Query]) -> list[Answer]:
+        """Return the answers to queries with histories."""
+        recent = [query.history[-self.most :] for query in queries]
+        users = read_users(self.graph, self.events, np.concatenate(recent), np.array([len(read) for read in recent]))
+        if self.index is not None and all(query.among is None for query in queries):
+            return self._find(queries, users)
+        step = max(SCORES // len(self.vectors.trained), 1)
+        answers = []
+        for start in range(0, len(queries), step):
+            scores = self.vectors.products(users[start : start + step])
+            answers += [best_of(*pair) for pair in zip(scores, queries[start : start + step], strict=True)]
+        return answers
+
+    def _find(self, queries: Sequence[Query], users: NDArray[np.float32]) -> list[Answer]:
+        trained, added = self.vectors.trained, self.vectors.added
+        most = max(query.k + len(query.left_out) for query in queries)
+        found, scores = search(self.index, trained, users, min(most, len(trained) - 1))
+        if len(added):  # few: all are scored
+            rows = np.broadcast_to(np.arange(len(trained), len(trained) + len(added)), (len(users), len(added)))
+            found, scores = np.concatenate([found, rows], axis=1), np.concatenate([scores, users @ added.T], axis=1)
+            order = np.argsort(-scores, axis=1, kind="stable")
+            found, scores = np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1)
+        answers = []
+        for query, items, own in zip(queries, found, scores, strict=True):
+            kept = ((items > 0) & ~np.isin(items, query.left_out)).nonzero()[0][: query.k]
+            answers.append(Answer(items[kept], own[kept]))
+        return answers
+
+    def similar(self, item: int, k: int) -> Answer:
+        """Return the items whose vectors have the greatest cosine with an item's, and the cosines."""
+        vectors = self.vectors
+        lengths = np.linalg.norm(np.concatenate([vectors.trained, vectors.added]), axis=1)
+        return by_cosine(vectors.products(vectors[np.array([item])])[0], lengths, item, k)
+
+    def place(self, texts: Mapping[str, str]) -> Placed:
+        """Return where a new item would stand by its texts.
+
+        Raises:
+            UserError: If no word of the texts is known.
+        """
+        words = self.catalogue.read(texts)
+        if words is None:
+            raise UserError("no word of the texts occurs in those of two items or more, so that nothing is near to it")
+        return Placed(*self.catalogue.nearest_texts(words, NEIGHBOURS), words)
+
+    def add(self, raw_id: str, texts: Mapping[str, str], placed: Placed) -> None:
+        """Add an item with an id that none has: its vectors are means of its neighbours', weighted by the cosines."""
+        for table in {id(table): table for table in (self.vectors, self.events)}.values():
+            table.append(mean_vector(table.trained, placed.near, placed.cosines))
+        self.catalogue.add(raw_id, texts, placed.words)
+
+
+def _read_vectors(path: Path, shape: tuple[int, int]) -> Vectors:
+    array = read_array(path, files.REPAIR, mapped=True)
+    if array.shape != shape or array.dtype != np.float32:
+        raise UserError(
+            f"{path} holds {array.dtype} of shape {array.shape}, expected float32 of {shape}: {files.REPAIR}"
+        )
+    return Vectors(array)
