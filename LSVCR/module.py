@@ -22,7 +22,7 @@ from seqrec.nn.losses import LossOptions, catalogue_loss
 from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
 from seqrec.training.batches import HeldOut
 from seqrec.training.module import NextItemModule, share_of_mean
-from seqrec.training.recommend import unknown_id
+from seqrec.training.requests import unknown_id
 
 PAIRS = 2**18
 """Greatest number of users and fresh videos that are scored at a time: of each pair, D numbers are in memory."""
@@ -133,18 +133,23 @@ class VideoModule(LSVCRModule):
         return rank_listed(self.fresh_scores(batch.inputs, catalogue, items)[there], there.sum(dim=1), first[there])
 
     def best(
-        self, inputs: Inputs, catalogue: Tensor, k: int, seen: tuple[Tensor, Tensor] | None = None
+        self,
+        inputs: Inputs,
+        catalogue: Tensor,
+        k: int,
+        seen: tuple[Tensor, Tensor] | None = None,
+        hidden: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the (B, k) items of highest score and their scores; with a clock, of the last days alone."""
         if self.fresh is None:
-            return super().best(inputs, catalogue, k, seen)
+            return super().best(inputs, catalogue, k, seen, hidden)
         assert inputs.moments is not None and self.streams.clock is not None
         moments = inputs.moments.clamp(max=self.streams.clock.end)
         items = torch.from_numpy(self.fresh.all(moments.cpu().numpy())).to(self.device)
         fresh = self.fresh_scores(inputs, catalogue, items)
         scores = fresh.new_zeros(len(items), len(catalogue)).scatter_(1, items, fresh)
-        hidden = torch.ones_like(scores, dtype=torch.bool).scatter_(1, items, value=False)
-        return top_scores(scores, k, seen, hidden)
+        old = torch.ones_like(scores, dtype=torch.bool).scatter_(1, items, value=False)
+        return top_scores(scores, k, seen, old if hidden is None else old | hidden)
 
 
 class CommentModule(LSVCRModule):
@@ -211,7 +216,12 @@ class CommentModule(LSVCRModule):
         return self.streams.count_rows(Moments(histories.users, np.full_like(histories.users, END)))
 
     def best(
-        self, inputs: Inputs, catalogue: Tensor, k: int, seen: tuple[Tensor, Tensor] | None = None
+        self,
+        inputs: Inputs,
+        catalogue: Tensor,
+        k: int,
+        seen: tuple[Tensor, Tensor] | None = None,
+        hidden: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the (B, k) comments of highest score under the video, and their scores."""
         streams = self.streams
@@ -227,5 +237,7 @@ class CommentModule(LSVCRModule):
         if seen is not None:
             inside = (seen[1] >= first) & (seen[1] < end)
             seen = seen[0][inside], seen[1][inside] - first + 1
-        best, found = top_scores(F.pad(scores, (1, 0)), k, seen)
+        if hidden is not None:
+            hidden = F.pad(hidden[first:end], (1, 0))
+        best, found = top_scores(F.pad(scores, (1, 0)), k, seen, hidden)
         return torch.where(best > 0, best + first - 1, 0), found

@@ -90,7 +90,8 @@ def recommendations(
         MissingFileError: If there is no finished run.
         UserError: If a user or an item is unknown, or the run cannot serve the catalogue.
     """
-    from seqrec.training.recommend import choose_histories, recommend, tabulate  # Lightning takes seconds
+    from seqrec.training.recommend import recommend, tabulate  # Lightning takes seconds
+    from seqrec.training.requests import choose_histories
     from seqrec.training.restore import load_run
 
     place = find_device(device)

@@ -309,7 +309,7 @@ def test_top_items_are_those_of_the_whole_matrix(k: int, chunk_elements: int) ->
     generator = torch.Generator().manual_seed(0)
     users, items = torch.randn(9, 5, generator=generator), torch.randn(31, 5, generator=generator)
     seen = torch.tensor([0, 0, 3, 3, 3]), torch.tensor([4, 4, 1, 30, 7])
-    found, scores = top_items(users, items, k, seen, chunk_elements)
+    found, scores = top_items(users, items, k, seen, chunk_elements=chunk_elements)
     matrix = users @ items.T
     matrix[:, 0] = -torch.inf
     matrix[seen] = -torch.inf

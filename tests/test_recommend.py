@@ -1,5 +1,6 @@
 """The command that recommends, on a run of made-up vectors."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import seqrec
 from scripts.recommend import Config, main
 from seqrec.basics.errors import UserError
 from seqrec.basics.settings import as_flags
-from seqrec.data.dataset import Dataset, Histories
+from seqrec.data.dataset import Dataset, Histories, load_dataset
+from seqrec.training import recommend as recommending
 from seqrec.training import restore
 from seqrec.training.module import NextItemModule, Recommender
-from seqrec.training.recommend import choose_histories
+from seqrec.training.requests import choose_histories, find_items, hide_items, read_histories, read_ids
 from seqrec.training.restore import load_run
 
 
@@ -88,7 +90,7 @@ def test_what_is_unknown_is_named(tiny: Dataset) -> None:
         choose_histories(tiny, history=["nothing"])
     with pytest.raises(ValueError, match="90 users are too many for the screen: give --output"):
         main(Config(Path("run")))
-    with pytest.raises(ValueError, match="not both"):
+    with pytest.raises(ValueError, match="not several"):
         Config(Path("run"), users=("a",), history=("b",))
     with pytest.raises(ValueError, match=r"must end in .parquet or .csv"):
         Config(Path("run"), output=Path("x.txt"))
@@ -143,3 +145,90 @@ def test_a_frame_has_the_rows_of_the_file(tiny: Dataset, tmp_path: Path) -> None
     assert frame.to_dict("list") == pl.read_parquet(tmp_path / "some.parquet").to_dict(as_series=False)
     own = seqrec.recommendations("run", history=["item-3", "item-20"], top_k=1, include_seen=True, device="cpu")
     assert own[["user", "rank", "item"]].values.tolist() == [["history", 1, "item-20"]]
+
+
+def test_a_history_by_titles(tiny: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    main(Config(Path("run"), history=("title of ITEM-3", "item-20"), top_k=1, include_seen=True, device="cpu"))
+    assert "item-20" in capsys.readouterr().out
+    assert find_items(tiny, ["Title of item-7", "item-2"]).tolist() == [7, 2]
+    with pytest.raises(UserError, match=r"or a title in full; its name is part of 'Title of item-10' \(item-10\)"):
+        find_items(tiny, ["itle of item-10"])
+
+
+def test_several_items_of_one_title_are_told_apart_by_id(tiny_path: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_path, tmp_path / "tiny"))
+    table = pl.read_parquet(folder / "items.parquet").with_columns(title=pl.lit("the same"))
+    table.write_parquet(folder / "items.parquet")
+    with pytest.raises(UserError, match="40 items have the title 'the same': name one by its id, such as 'item-1'"):
+        find_items(load_dataset(folder), ["the same"])
+
+
+def test_what_is_blocked_and_what_is_allowed(tiny: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "allow").write_text("item-5\nitem-9\n\nnot-there\nitem-30\n")
+    pl.DataFrame({"item": ["item-9"]}).write_parquet(tmp_path / "block.parquet")
+    out = tmp_path / "all.parquet"
+    given = {"allow": tmp_path / "allow", "block": tmp_path / "block.parquet", "output": out, "include_seen": True}
+    main(Config(Path("run"), top_k=40, device="cpu", **given))  # type: ignore[arg-type]
+    table = pl.read_parquet(out)
+    assert table["user"].n_unique() == 90 and set(table["item"]) == {"item-5", "item-30"} and len(table) == 180
+    (tmp_path / "allow").write_text("item-9")
+    with pytest.raises(UserError, match="leave no item"):
+        hide_items(tiny, tmp_path / "block.parquet", tmp_path / "allow")
+    (tmp_path / "allow").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="no text in UTF-8"):
+        read_ids(tmp_path / "allow")
+    pl.DataFrame({"id": ["item-9"]}).write_parquet(tmp_path / "block.parquet")
+    with pytest.raises(UserError, match="expected item"):
+        read_ids(tmp_path / "block.parquet")
+    with pytest.raises(UserError, match="does not exist"):
+        read_ids(tmp_path / "absent")
+
+
+def test_histories_of_a_file(tiny: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    histories = [["item-3", "gone", "item-20"], [], ["gone"], ["item-8"]]
+    asked = pl.DataFrame({"user": [4, 5, 6, 7], "history": histories})
+    asked.write_parquet(tmp_path / "asked.parquet")
+    with caplog.at_level("INFO"):
+        names, found = read_histories(tmp_path / "asked.parquet", tiny)
+    assert "2 events with items that tiny does not have, and 2 users" in caplog.text
+    assert names == ["4", "7"] and found.items.tolist() == [3, 20, 8] and found.lengths.tolist() == [2, 1]
+    main(Config(Path("run"), input=tmp_path / "asked.parquet", top_k=2, output=tmp_path / "out.csv", device="cpu"))
+    table = pl.read_csv(tmp_path / "out.csv")
+    assert table["user"].to_list() == [4, 4, 7, 7]
+    assert sorted(table["item"].to_list()[2:]) == ["item-7", "item-9"]
+    asked.drop("history").write_parquet(tmp_path / "asked.parquet")
+    with pytest.raises(UserError, match="expected user, and history as lists"):
+        read_histories(tmp_path / "asked.parquet", tiny)
+    pl.DataFrame({"user": ["a"], "history": [["gone"]]}).write_parquet(tmp_path / "asked.parquet")
+    with pytest.raises(UserError, match="nobody with an item of tiny"):
+        read_histories(tmp_path / "asked.parquet", tiny)
+
+
+def test_shards_go_on_after_a_kill(tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, folder = tmp_path / "whole.parquet", tmp_path / "shards"
+    main(Config(Path("run"), top_k=5, output=whole, device="cpu"))
+    config = Config(Path("run"), top_k=5, output=folder, shard_users=40, device="cpu")
+
+    calls: list[int] = []
+    ask = recommending.recommend
+
+    def killed(*arguments: Any) -> Any:
+        calls.append(len(arguments[1]))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return ask(*arguments)
+
+    monkeypatch.setattr(recommending, "recommend", killed)
+    with pytest.raises(KeyboardInterrupt):
+        main(config)
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "part-00000.parquet"]
+    main(config)
+    assert calls == [40, 40, 40, 10]
+    parts = [pl.read_parquet(folder / f"part-0000{part}.parquet") for part in range(3)]
+    assert pl.concat(parts).equals(pl.read_parquet(whole))
+    with pytest.raises(UserError, match="holds something else than a part of this"):
+        main(replace(config, top_k=6))
+    with pytest.raises(UserError, match="--shard_users writes a folder"):
+        replace(config, output=whole)
+    with pytest.raises(UserError, match="give one of --users, --history and --input"):
+        replace(config, input=whole, users=("user-1",))

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import glob
+import hashlib
 import io
 import json
 import logging
@@ -183,6 +184,12 @@ def is_held(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return False
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

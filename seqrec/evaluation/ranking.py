@@ -137,7 +137,7 @@ def top_scores(
         scores: (B, N+1).
         k: Number of items; at most N.
         seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items.
-        hidden: (B, N+1) bool, whether an item is none, either.
+        hidden: (B, N+1) or (N+1,) bool, whether an item is none, either.
     """
     _check_finite(scores)
     scores = _candidates(scores, seen)
@@ -252,6 +252,7 @@ def top_items(
     item_vectors: Tensor,
     k: int,
     seen: tuple[Tensor, Tensor] | None = None,
+    hidden: Tensor | None = None,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> tuple[Tensor, Tensor]:
     """Return each user's items of highest score, best first, without a (users x items) matrix.
@@ -263,6 +264,7 @@ def top_items(
         item_vectors: (N+1, D) float32.
         k: Number of items; at most N.
         seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items.
+        hidden: (N+1,) bool, whether an item is a candidate for nobody.
         chunk_elements: B x C that are held at one time.
 
     Raises:
@@ -284,6 +286,8 @@ def top_items(
             scores = user_vectors @ item_vectors[start : start + step].T
             if seen_items is not None and seen_rows is not None:
                 _leave_out(scores, seen_items, seen_rows, start)
+            if hidden is not None:
+                scores.masked_fill_(hidden[start : start + step], -torch.inf)
             scores, columns = scores.topk(min(k, scores.shape[1]), dim=1)
             best, place = torch.cat([best, scores], dim=1).topk(k, dim=1)
             items = torch.cat([items, columns + start], dim=1).gather(1, place)

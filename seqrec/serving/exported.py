@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqrec.basics.errors import UserError
+from seqrec.basics.files import hash_file
 from seqrec.basics.opening import read_array, read_parquet
 from seqrec.serving import folder as files
 from seqrec.serving.answers import Answer, Answering, Placed, Query, best_of, by_cosine
@@ -70,7 +71,7 @@ class Exported(Answering):
         if form not in manifest["forms"]:
             raise UserError(f"{folder} has the forms {', '.join(manifest['forms'])}, not {form}")
         self.name, self.form = str(manifest["name"]), form
-        self.digest = files.hash_file(folder / files.MANIFEST)
+        self.digest = hash_file(folder / files.MANIFEST)
         num_items, width = manifest["num_items"], manifest["width"]
         self.vectors = self.events = _read_vectors(folder / files.ITEM_VECTORS, (num_items + 1, width))
         if manifest["events_apart"]:

@@ -3,7 +3,6 @@
 `manifest.json` holds the sha256 of every other file, so that parts of two exports are never mixed.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrec.basics.errors import MissingFileError, UserError
-from seqrec.basics.files import write_json
+from seqrec.basics.files import hash_file, write_json
 from seqrec.basics.opening import read_json_object
 
 log = logging.getLogger(__name__)
@@ -45,12 +44,6 @@ def graph_file(form: str) -> str:
 def index_file(form: str) -> str:
     """Return the name of the index's file in a form."""
     return f"index.{form}.faiss"
-
-
-def hash_file(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_manifest(folder: Path, fields: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from fastapi import HTTPException
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from seqrec.basics.errors import UserError
+from seqrec.basics.files import hash_file
 from seqrec.serving import folder as files
 from seqrec.serving.additions import Journal, add_all, journal_of
 from seqrec.serving.answers import Answering, Placed, Query
@@ -129,7 +130,7 @@ class Service:
 
     async def _exchange(self, name: str, desk: Desk) -> None:
         manifest = self.places[name] / files.MANIFEST
-        if not manifest.is_file() or files.hash_file(manifest) == desk.model.digest:
+        if not manifest.is_file() or hash_file(manifest) == desk.model.digest:
             return
         model = await asyncio.to_thread(self.open, self.places[name])
         if model.name != name:

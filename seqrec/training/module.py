@@ -105,10 +105,15 @@ class NextItemModule(lightning.LightningModule):
         return rank_targets(users, catalogue, batch.targets, negatives=batch.negatives, seen=batch.seen)
 
     def best(
-        self, inputs: Any, catalogue: Tensor, k: int, seen: tuple[Tensor, Tensor] | None = None
+        self,
+        inputs: Any,
+        catalogue: Tensor,
+        k: int,
+        seen: tuple[Tensor, Tensor] | None = None,
+        hidden: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the (B, k) items of highest score and their scores, see `top_items`."""
-        return top_items(self.user_vectors(inputs).float(), catalogue, k, seen)
+        return top_items(self.user_vectors(inputs).float(), catalogue, k, seen, hidden)
 
     def use_memory(self, folder: Path, dataset: PreparedDataset) -> None:
         """Read the old events of a dataset's users from what a folder keeps of them.
@@ -193,10 +198,15 @@ class ScoringModule(NextItemModule):
         return rank_scores(self.scores(batch.inputs), batch.targets, negatives=batch.negatives, seen=batch.seen)
 
     def best(
-        self, inputs: Any, catalogue: Tensor, k: int, seen: tuple[Tensor, Tensor] | None = None
+        self,
+        inputs: Any,
+        catalogue: Tensor,
+        k: int,
+        seen: tuple[Tensor, Tensor] | None = None,
+        hidden: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the (B, k) items of highest score and their scores."""
-        return top_scores(self.scores(inputs), k, seen)
+        """Return the (B, k) items of highest score and their scores, see `top_scores`."""
+        return top_scores(self.scores(inputs), k, seen, hidden)
 
 
 class Recommender(NamedTuple):

@@ -1,13 +1,21 @@
-"""Recommending with a trained model: the best items for users of a dataset, or for a history of items."""
+"""Recommending with a trained model: the best items for histories, as a table, or as a folder of tables in shards.
 
-from collections.abc import Iterator, Sequence
+Shapes: B histories of a batch, k items for each, N items.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from seqrec.basics.errors import UserError
+from seqrec.basics.files import plain, write_atomically, write_json
+from seqrec.basics.opening import read_json_object
 from seqrec.basics.progress import progress
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories
@@ -16,40 +24,8 @@ from seqrec.training.module import Recommender
 
 MAX_TOKENS = 16384
 """Events, or tokens of their texts, per batch."""
-FILTERS = ("on_missing_text", "where", "min_rating", "min_sc", "min_uc", "k_core", "sample_users", "max_items_per_user")
-"""Options of scripts/prepare.py that leave users or items out."""
-
-
-def unknown_id(dataset: Dataset, kind: str, raw_id: str, flag: str) -> str:
-    """Return what to say of an id that a dataset does not have, the filters that may have left it out among it."""
-    source = dataset.manifest.get("source", {})
-    used = [f"--{name} {source[name]}" for name in FILTERS if source.get(name) not in (None, 0, "", "error", "item_id")]
-    told = f"; preparation left out what {' and '.join(used)} did not keep" if used else ""
-    return f"{dataset.name} has no {kind} {raw_id!r}: {flag} takes the ids of the source{told}"
-
-
-def choose_histories(
-    dataset: Dataset, users: Sequence[str] = (), history: Sequence[str] = ()
-) -> tuple[list[str], Histories]:
-    """Return names and whole histories of those to recommend to: some users, or one history of items, or all users.
-
-    Raises:
-        UserError: If a user or an item is unknown.
-    """
-    if history:
-        number = dict(zip(dataset.item_table()["raw_id"], range(1, dataset.num_items + 1), strict=True))
-        if unknown := [item for item in history if item not in number]:
-            raise UserError(unknown_id(dataset, "item", unknown[0], "--history"))
-        items = np.array([number[item] for item in history], dtype=np.int32)
-        return ["history"], Histories(items, np.zeros(1, dtype=np.int64), np.zeros(1, np.int64), np.array([len(items)]))
-    names = dataset.user_table()["raw_id"].to_list()
-    histories = dataset.whole_histories()
-    if not users:
-        return names, histories
-    row = dict(zip(names, range(len(names)), strict=True))
-    if unknown := [user for user in users if user not in row]:
-        raise UserError(unknown_id(dataset, "user", unknown[0], "--users"))
-    return list(users), histories.select(np.array([row[user] for user in users]))
+Found = Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]
+"""Batch by batch, (B,) rows of the histories, and their (B, k) items and scores, best first."""
 
 
 def recommend(
@@ -59,8 +35,21 @@ def recommend(
     include_seen: bool = False,
     max_tokens: int = MAX_TOKENS,
     device: str = "cpu",
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield, batch by batch, rows of the histories and their (B, k) items and scores, best first."""
+    hidden: Tensor | None = None,
+) -> Found:
+    """Yield, batch by batch, rows of the histories and their (B, k) items and scores, best first.
+
+    Args:
+        recommender: The model.
+        histories: Of those to recommend to.
+        top_k: k.
+        include_seen: Whether items of the history are recommended, too.
+        max_tokens: Events, or tokens of their texts, per batch.
+        device: Where the model runs.
+        hidden: (N+1,) bool, whether an item is recommended to nobody.
+    """
+    if hidden is not None:
+        hidden = hidden.to(device)
     module = recommender.module.to(device)
     batches = RowSampler(recommender.count_tokens(histories), max_tokens=max_tokens, shuffle=False).batches()
     with torch.inference_mode():
@@ -71,14 +60,14 @@ def recommend(
             if not include_seen:
                 pairs = seen_pairs(histories, rows)
                 seen = pairs[0].to(device), pairs[1].to(device)
-            items, scores = module.best(inputs, catalogue, top_k, seen)
+            items, scores = module.best(inputs, catalogue, top_k, seen, hidden)
             yield rows, items.cpu().numpy(), scores.cpu().numpy()
 
 
 def tabulate(
     dataset: Dataset,
     names: list[str],
-    found: Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]],
+    found: Found,
 ) -> pl.DataFrame:
     """Return one row per recommendation: user, rank from 1, item, score, and the item's first text attribute, if any.
 
@@ -105,3 +94,47 @@ def tabulate(
     name = dataset.attributes[0]
     text = known[name].gather(number)
     return table.with_columns(text.alias(name if name not in table.columns else f"item_{name}"))
+
+
+def write_shards(
+    folder: Path,
+    dataset: Dataset,
+    names: list[str],
+    histories: Histories,
+    shard_users: int,
+    settings: dict[str, Any],
+    ask: Callable[[Histories], Found],
+) -> int:
+    """Write the recommendations of so many users at a time, and return how many shards were there already.
+
+    A shard is whole or absent; the same command goes on with those that are absent.
+
+    Args:
+        folder: Of part-00000.parquet, part-00001.parquet, ...
+        dataset: Whose items are recommended.
+        names: Of the users.
+        histories: Of these.
+        shard_users: Users of a shard.
+        settings: What decides the recommendations; a folder of other ones is refused.
+        ask: Recommends to histories.
+
+    Raises:
+        UserError: If the folder holds something else.
+    """
+    manifest, settings = folder / "manifest.json", plain(settings | {"shard_users": shard_users, "users": len(names)})
+    if folder.exists() and any(folder.iterdir()):
+        there = read_json_object(manifest, "give another --output") if manifest.is_file() else None
+        if there != settings:
+            raise UserError(f"--output {folder} holds something else than a part of this: give another folder")
+    write_json(manifest, settings)
+    starts, done = range(0, len(names), shard_users), 0
+    for number, start in enumerate(progress(starts, desc="writing shards", unit="shard")):
+        path = folder / f"part-{number:05d}.parquet"
+        if path.is_file():
+            done += 1
+            continue
+        rows = np.arange(start, min(start + shard_users, len(names)))
+        table = tabulate(dataset, names[start : start + shard_users], ask(histories.select(rows)))
+        with write_atomically(path) as file:
+            table.write_parquet(file)
+    return done
