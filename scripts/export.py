@@ -24,6 +24,8 @@ class Config:
     """Name of the model for those who use it; by default family and run."""
     data_path: Path | None = None
     """Folder of the prepared dataset, if it has moved since the run."""
+    catalogue: Path | None = None
+    """Folder of another prepared dataset to serve; its new items are scored by their texts."""
     overwrite: bool = False
     """Replace an earlier export."""
     options: ExportOptions = field(default_factory=ExportOptions)
@@ -33,7 +35,16 @@ def main(config: Config) -> None:
     """Write the folder, and print what its parts lose."""
     from seqrec.serving.export import export_run  # seconds, and not for --help
 
-    print(export_run(config.run, config.output, config.name, config.data_path, config.overwrite, config.options))
+    print(
+        export_run(
+            config.run,
+            config.output,
+            config.name,
+            (config.data_path, config.catalogue),
+            config.overwrite,
+            config.options,
+        )
+    )
     print(f"the model is in {config.output}; python scripts/serve.py {config.output} answers by it")
 
 

@@ -33,25 +33,38 @@ train() {  # FAMILY INIT_TYPE [flags]
 }
 short=(--max_token_num 64 --max_attr_length 16)
 
-step "1/5 preparing $name"
+step "1/6 preparing $name"
 "$PYTHON" "$ROOT/scripts/prepare.py" "$source" --name "$name" ${prepare[@]+"${prepare[@]}"}
-step "2/5 the first rows: what is popular; SASRec from random vectors and from those of an untrained language model"
-for baseline in popularity recency; do
+step "2/6 the first rows: what is popular; SASRec from random vectors and from those of an untrained language model"
+for baseline in popularity recency text-knn; do
   bash "$ROOT/Baselines/finetune.sh" --dataset "$name" --baseline "$baseline" --resume
 done
 "$PYTHON" "$ROOT/Recformer/encode.py" --dataset "$name" --init_type longformer "${short[@]}"
 for init_type in none longformer; do train SASRec "$init_type" --num_epochs 40; done
 "$PYTHON" "$ROOT/scripts/compare.py" --dataset "$name"
-step "3/5 finetuning Recformer on $name, which exports its item vectors"
+step "3/6 finetuning Recformer on $name, which exports its item vectors"
 bash "$ROOT/Recformer/finetune.sh" --dataset "$name" "${short[@]}" --lr 2e-4 --num_epochs 2 --second_stage_epochs 0 \
   --valid_users 500 --resume
-step "4/5 SASRec from those vectors; BERT4Rec from all three"
+step "4/6 SASRec from those vectors; BERT4Rec from all three"
 train SASRec finetune --num_epochs 40
 # Of few and short histories BERT4Rec sees few targets at a time: it wants more of them asked, and more steps.
 for init_type in none longformer finetune; do
   train Bert4Rec "$init_type" --num_epochs 25 --mask_prob 0.5 --batch_size 32 --lr 3e-3
 done
-step "5/5 comparing"
+step "5/6 comparing"
 "$PYTHON" "$ROOT/scripts/compare.py" --dataset "$name"
+step "6/6 exporting SASRec, to be served"
+for start in none finetune; do
+  run="$ROOT/runs/SASRec/$name/$start-seed42"
+  "$PYTHON" "$ROOT/scripts/export.py" "$run" --output "$ROOT/exports/$name/sasrec-$start" --name "sasrec-$start" --overwrite
+done
 step
 printf 'all steps: %d s\n' "$SECONDS"
+cat << END
+
+To try the models side by side, and to serve them:
+  cd "$ROOT"
+  .venv/bin/python scripts/serve.py exports/$name/sasrec-none exports/$name/sasrec-finetune \\
+    runs/Recformer/$name/longformer-seed42 runs/Baselines/$name/text-knn
+and open http://127.0.0.1:8000
+END

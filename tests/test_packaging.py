@@ -35,3 +35,8 @@ def test_the_citation_is_of_this_version() -> None:
     lines = (ROOT / "CITATION.cff").read_text().splitlines()
     assert f"version: {__version__}" in lines
     assert f"license: {PROJECT['project']['license']}" in lines
+
+
+def test_the_image_of_the_service_has_pinned_versions() -> None:
+    pinned = set((ROOT / "requirements.txt").read_text().splitlines())
+    assert set((ROOT / "docker/requirements.txt").read_text().splitlines()) < pinned

@@ -3,10 +3,12 @@
 import json
 import os
 import subprocess
+import urllib.request
 from pathlib import Path
 
 from seqrec.basics.paths import ROOT
 from tests.clones import copy_project, shrink
+from tests.serving.started import start
 
 
 def test_quickstart_goes_from_nothing_to_the_comparison(tmp_path: Path) -> None:
@@ -32,6 +34,22 @@ def test_quickstart_goes_from_nothing_to_the_comparison(tmp_path: Path) -> None:
         assert {p.name for p in (project / "runs" / family / "demo").iterdir()} == {
             f"{init_type}-seed42" for init_type in ("none", "longformer", "finetune")
         }
+    # What it says of serving is true of what it has made.
+    words = run.stdout[run.stdout.index("scripts/serve.py") :].split()
+    folders = [project / word for word in words if word.startswith(("exports/", "runs/"))]
+    process, address = start(*folders, script=project / "scripts/serve.py")
+    try:
+        with urllib.request.urlopen(f"{address}/models", timeout=60) as answer:
+            models = [model["name"] for model in json.load(answer)["models"]]
+        assert len(models) == 4 and models[:2] == ["sasrec-none", "sasrec-finetune"]
+        for model in models:
+            body = json.dumps({"history": ["D000001", "D000002"], "k": 4, "model": model, "allow": None}).encode()
+            request = urllib.request.Request(f"{address}/recommend", body, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                assert len(json.load(answer)["items"]) == 4
+    finally:
+        process.kill()
+        process.wait(20)
 
 
 def test_own_data_needs_a_name(tmp_path: Path) -> None:

@@ -41,7 +41,12 @@ _USERS_AT_A_TIME = 1_024
 
 
 def export_run(
-    run: Path, output: Path, name: str | None, data_path: Path | None, overwrite: bool, options: ExportOptions
+    run: Path,
+    output: Path,
+    name: str | None,
+    data: tuple[Path | None, Path | None],
+    overwrite: bool,
+    options: ExportOptions,
 ) -> str:
     """Write the folder of a finished run's model, and return a table of what it measured.
 
@@ -49,14 +54,14 @@ def export_run(
         run: Folder of the run.
         output: Folder to be made.
         name: Of the model, for those who use it; by default family and run name.
-        data_path: Folder of the dataset, if it has moved since the run.
+        data: Folder of the dataset, if it has moved since the run, and of another catalogue to serve, if any.
         overwrite: Replace an earlier export there.
         options: What the export has.
 
     Raises:
         UserError: If the model cannot be exported, or the graph does not compute what the model does.
     """
-    dataset, recommender = load_run(run, data_path)
+    dataset, recommender = load_run(run, *data)
     metrics = read_json_object(run / "metrics.json", DAMAGED, {"family": str})
     name = check_name("--name", name or f"{metrics['family']}-{run.resolve().name}")
     with files.replace_export(output, overwrite) as folder:

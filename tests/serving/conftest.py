@@ -22,5 +22,5 @@ def served_run(texts_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def exported(served_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its export."""
     folder = tmp_path_factory.mktemp("exports") / "sasrec"
-    export_run(served_run, folder, "our-model", None, False, ExportOptions())
+    export_run(served_run, folder, "our-model", (None, None), False, ExportOptions())
     return folder

@@ -9,10 +9,10 @@ from pathlib import Path
 from tests.forked import ROOT
 
 
-def start(*words: str | Path) -> tuple["subprocess.Popen[str]", str]:
+def start(*words: str | Path, script: Path = ROOT / "scripts/serve.py") -> tuple["subprocess.Popen[str]", str]:
     """Start the command on a free port; return the process and its address."""
-    command = [sys.executable, ROOT / "scripts/serve.py", *words, "--port", "0"]
-    environment = os.environ | {"SEQREC_API_KEY": ""}
+    command = [sys.executable, script, *words, "--port", "0"]
+    environment = os.environ | {"SEQREC_API_KEY": "", "PYTHONPATH": str(script.parents[1])}
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None
     said = ""

@@ -117,6 +117,6 @@ def test_what_cannot_be_exported_is_refused(served_run: Path, texts: Dataset, tm
     with pytest.raises(UserError, match="--forms are some of fp32, fp16, int8"):
         ExportOptions(forms=("fp64",))
     with pytest.raises(UserError, match="--name"):
-        export_run(served_run, tmp_path / "export", "../up", texts.path, False, ExportOptions())
+        export_run(served_run, tmp_path / "export", "../up", (texts.path, None), False, ExportOptions())
     with pytest.raises(MissingFileError, match="holds no finished run"):
-        export_run(tmp_path, tmp_path / "export", None, None, False, ExportOptions())
+        export_run(tmp_path, tmp_path / "export", None, (None, None), False, ExportOptions())

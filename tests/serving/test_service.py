@@ -245,10 +245,10 @@ def test_a_newer_export_is_taken_while_answers_go_on(
         statuses = []
         for what in ("same", "other name", "newer"):
             if what == "other name":
-                export_run(served_run, place, "another", None, True, ExportOptions(forms=("fp32",)))
+                export_run(served_run, place, "another", (None, None), True, ExportOptions(forms=("fp32",)))
             elif what == "newer":
                 assert service.desk(None).model is first
-                export_run(served_run, place, "our-model", None, True, ExportOptions(forms=("int8",)))
+                export_run(served_run, place, "our-model", (None, None), True, ExportOptions(forms=("int8",)))
             end = time.monotonic() + (60 if what == "newer" else 0.5)
             while time.monotonic() < end and service.desk(None).model is first:
                 statuses.append(client.post("/recommend", json={"history": ["item-3"]}).status_code)
@@ -260,6 +260,24 @@ def test_a_newer_export_is_taken_while_answers_go_on(
 def test_two_models_of_one_name_are_refused(exported: Path) -> None:
     with pytest.raises(UserError, match="have the name our-model"):
         Service([exported, exported], ServiceOptions())
+
+
+def test_an_export_is_served_without_pytorch(exported: Path) -> None:
+    absent = ("torch", "pytorch_lightning", "lightning_utilities", "transformers", "pandas", "matplotlib", "onnx")
+    code = f"""import sys
+for name in {absent}: sys.modules[name] = None
+from pathlib import Path
+from fastapi.testclient import TestClient
+from seqrec.basics.imports import leave_out_text_metrics
+from seqrec.serving.app import make_app
+from seqrec.serving.options import ServiceOptions
+from seqrec.serving.service import Service
+import scripts.serve
+leave_out_text_metrics()
+client = TestClient(make_app(Service([Path({str(exported)!r})], ServiceOptions())))
+print(client.post("/recommend", json={{"history": ["item-3"], "explain": True}}).status_code)"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "200\n", done.stderr
 
 
 def test_the_command_serves_until_it_is_stopped(exported: Path) -> None:
