@@ -78,6 +78,7 @@ class Service:
         """Return the model in a folder, which has answered once."""
         model = open_model(folder, self.options)
         model.answer([Query(np.array([1]), 1, np.array([], dtype=np.int64))])
+        model.catalogue.likeness(1, np.array([1]))  # words are counted now, not when somebody waits
         log.info("%s: %s items, from %s", model.name, f"{len(model.catalogue):,}", folder)
         return model
 
