@@ -37,6 +37,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Open the models and answer until stopped."""
+    # Each thread of OpenMP's that waits spins, which costs the others more than it gives.
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.options.threads))
     from seqrec.serving.server import serve  # seconds, and not for --help
 
     options = config.options

@@ -68,8 +68,8 @@ def make_app(service: Service) -> FastAPI:
         said = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()[:20]]
         return JSONResponse({"detail": said}, 422)
 
-    @app.post("/recommend", dependencies=guarded)
-    async def recommend(asked: Asked) -> Recommendations:
+    @app.post("/recommend", dependencies=guarded, response_model=Recommendations)
+    async def recommend(asked: Asked) -> Response:
         began = time.perf_counter()
         desk = service.desk(asked.model)
         model, query, unknown = _read(desk, asked)
@@ -78,9 +78,11 @@ def make_app(service: Service) -> FastAPI:
         if asked.explain and len(query.history):
             await asyncio.to_thread(_explain, model, items, answer.items, query.history)
         taken = (time.perf_counter() - began) * 1000
-        return Recommendations(
+        found = Recommendations(
             model=model.name, items=items, by=answer.by, unknown=unknown, milliseconds=round(taken, 3)
         )
+        # As text: FastAPI would check it once more.
+        return Response(found.model_dump_json(), media_type="application/json")
 
     @app.get("/items", dependencies=guarded)
     async def find(
@@ -162,8 +164,9 @@ def _read(desk: Desk, asked: Asked) -> tuple[Answering, Query, list[str]]:
 
 
 def _items(model: Answering, answer: Answer) -> list[Recommended]:
-    found, describe = zip(answer.items.tolist(), answer.scores.tolist(), strict=True), model.catalogue.describe
-    return [Recommended.model_validate({**describe(row), "score": score}) for row, score in found]
+    ids, titles = model.catalogue.raw_ids, model.catalogue.titles
+    found = zip(answer.items.tolist(), answer.scores.tolist(), strict=True)
+    return [Recommended(id=ids[row - 1], title=titles[row - 1], score=score) for row, score in found]
 
 
 def _explain(model: Answering, items: list[Recommended], rows: NDArray[np.int64], history: NDArray[np.int64]) -> None:
