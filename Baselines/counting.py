@@ -12,8 +12,9 @@ from torch.utils.data import TensorDataset
 
 from Baselines.comments import rank_comments
 from Baselines.data import event_ages, order_of_appearance, score_items
-from Baselines.model import Events, Favourites, Latest, Neighbours, OwnHistory, SameForAll
-from Baselines.options import UNDATED, Config
+from Baselines.model import Events, Favourites, Latest, MeanVector, Neighbours, OwnHistory, SameForAll
+from Baselines.options import DATED, Config
+from Baselines.rules import find_rules
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import write_atomically
 from seqrec.basics.progress import progress
@@ -21,6 +22,7 @@ from seqrec.data.activity import Activity
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
+from seqrec.data.vectors import load_embeddings
 from seqrec.items.similar import by_users, by_words, find_nearest
 from seqrec.training.batches import BatchModule
 from seqrec.training.folder import RunFolder
@@ -47,11 +49,12 @@ def run_baseline(config: Config) -> None:
     if config.comments:
         rank_comments(config, dataset)
         return
-    run = RunFolder("Baselines", dataset, config.baseline, config.training, config.protocol)
+    run = RunFolder("Baselines", dataset, config.name, config.training, config.protocol)
     split = config.protocol.hold_out(dataset)
     if not run.open(config):
         return
-    ranking = make_ranking(config, dataset)
+    given = None if config.init_type is None else load_embeddings(config.init_type, dataset, config.embedding_dir)
+    ranking = make_ranking(config, dataset, 0 if given is None else given.shape[1])
     data = BatchModule(
         dataset,
         split,
@@ -62,7 +65,7 @@ def run_baseline(config: Config) -> None:
         eval_lengths=ranking.count_tokens,
         eval_max_tokens=MAX_TOKENS,
     )
-    scores = choose_half_life(config, ranking.module, data, count(config, ranking.module, dataset, split.train))
+    scores = choose_half_life(config, ranking.module, data, count(config, ranking.module, dataset, split.train, given))
     with write_atomically(run.folder / "checkpoints" / "best.ckpt") as file:
         torch.save({"state_dict": ranking.module.state_dict()}, file)
     record = RunRecord(run.folder, config.training)
@@ -70,8 +73,8 @@ def run_baseline(config: Config) -> None:
     report(run, ranking.module, record, test(ranking.module, data, config.training))
 
 
-def make_ranking(config: Config, dataset: Dataset) -> Recommender:
-    """Return the ranking that the flags name, before anything is counted."""
+def make_ranking(config: Config, dataset: Dataset, width: int) -> Recommender:
+    """Return the ranking that the flags name, before anything is counted; `width` is that of given vectors."""
     num_items = dataset.num_items
     given = num_items, config.protocol.metric_ks
     tokens = -(-(num_items + 1) // SCORES_PER_TOKEN)
@@ -84,19 +87,35 @@ def make_ranking(config: Config, dataset: Dataset) -> Recommender:
             return torch.from_numpy(dataset.moments(histories.select(rows)))
 
         return Recommender(latest, moments_of, lambda histories: np.full(len(histories), tokens))
-    if config.baseline in ("favourites", "item-knn", "text-knn"):
+    if config.baseline in ("favourites", "item-knn", "text-knn", "rules"):
         own = Favourites(*given) if config.baseline == "favourites" else Neighbours(*given, config.neighbours)
         return Recommender(own, all_events, lambda histories: np.maximum(histories.lengths, tokens))
+    if config.baseline == "vectors":
+        return Recommender(MeanVector(*given, width), all_events, lambda histories: histories.lengths)
     same = SameForAll(*given)
     return Recommender(same, no_events, lambda histories: np.full(len(histories), MAX_TOKENS // USERS_PER_BATCH))
 
 
-def count(config: Config, module: NextItemModule, dataset: Dataset, train: Histories) -> RankUnder:
-    """Return what lets a module rank by training events under a half-life, a share of the greatest age."""
+def count(
+    config: Config, module: NextItemModule, dataset: Dataset, train: Histories, given: NDArray[np.float32] | None
+) -> RankUnder:
+    """Return what lets a module rank by training events under a half-life, a share of the greatest age.
+
+    Args:
+        config: The flags.
+        module: Of `make_ranking`.
+        dataset: With the items.
+        train: The training events.
+        given: (N+1, D) item vectors, if the module ranks by them.
+    """
+    if isinstance(module, MeanVector):
+        assert given is not None
+        module.know(given)
+        oldest = int(train.lengths.max())
+        return lambda share: module.take(np.inf if share is None else share * oldest)
     if isinstance(module, OwnHistory):
         if isinstance(module, Neighbours):
-            by_items = by_words(dataset) if config.baseline == "text-knn" else by_users(train, module.num_items)
-            module.know(*find_nearest(by_items, config.neighbours))
+            module.know(*find_neighbours(config, dataset, train))
         counts, longest = train.item_counts(module.num_items), int(train.lengths.max())
         return lambda share: module.take(counts, np.inf if share is None else share * longest)
     if isinstance(module, Latest):
@@ -109,11 +128,19 @@ def count(config: Config, module: NextItemModule, dataset: Dataset, train: Histo
     return lambda share: module.take(score_items(items, ages, len(module.scores) - 1, share))
 
 
+def find_neighbours(config: Config, dataset: Dataset, train: Histories) -> tuple[Tensor, Tensor]:
+    """Return the items that each item speaks for, (N+1, K), and how much."""
+    if config.baseline == "rules":
+        return find_rules(train, dataset.num_items, config.neighbours)
+    by_items = by_words(dataset) if config.baseline == "text-knn" else by_users(train, dataset.num_items)
+    return find_nearest(by_items, config.neighbours)
+
+
 def choose_half_life(
     config: Config, module: NextItemModule, data: BatchModule, rank_under: RankUnder
 ) -> dict[str, float]:
     """Let the module rank under the half-life that ranks validation targets best, and return how well it does."""
-    is_open = config.baseline not in UNDATED and config.half_life is None
+    is_open = config.baseline in DATED and config.half_life is None
     trainer = lightning.Trainer(
         accelerator="cpu",
         logger=False,
@@ -162,6 +189,6 @@ def restore_baseline(
         raise UserError("a new item has not occurred yet: a baseline has no score for it")
     if config.comments:
         raise UserError("this run ranks the comments under a video by a rule: give one that ranks items")
-    ranking = make_ranking(config, dataset)
+    ranking = make_ranking(config, dataset, state["vectors"].shape[1] if "vectors" in state else 0)
     ranking.module.load_state_dict(state)
     return ranking

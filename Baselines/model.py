@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -122,3 +123,45 @@ class Neighbours(OwnHistory):
         places = inputs.rows[:, None] * found.shape[1] + self.nearest[inputs.items]
         values = weights[:, None] * self.similarity[inputs.items]
         found.view(-1).index_add_(0, places.flatten(), values.flatten())
+
+
+class MeanVector(NextItemModule):
+    """Scores items by the cosine of their vectors and the mean of the history's, in which recent events count more."""
+
+    vectors: Tensor
+    half_life: Tensor
+
+    def __init__(self, num_items: int, metric_ks: tuple[int, ...], width: int) -> None:
+        """Start with (N+1, D) vectors of zeros, and with events that count alike."""
+        super().__init__(metric_ks)
+        self.register_buffer("vectors", torch.zeros(num_items + 1, width))
+        self.register_buffer("half_life", torch.tensor(torch.inf))
+
+    def know(self, vectors: NDArray[np.float32]) -> None:
+        """Take the (N+1, D) vectors, each at length 1."""
+        self.vectors.copy_(F.normalize(torch.from_numpy(vectors), dim=1))
+
+    def take(self, half_life: float) -> None:
+        """Let an event count half after each so many later ones."""
+        self.half_life.fill_(half_life)
+
+    def user_vectors(self, inputs: Events) -> Tensor:
+        """Return (B, D)."""
+        weights = (0.5 ** (inputs.ages / self.half_life)).float()
+        found = self.vectors.new_zeros(inputs.num_users, self.vectors.shape[1])
+        return F.normalize(found.index_add_(0, inputs.rows, self.vectors[inputs.items] * weights[:, None]), dim=1)
+
+    def item_vectors(self) -> Tensor:
+        """Return (N+1, D)."""
+        return self.vectors
+
+    @property
+    def most_events(self) -> int:
+        """Greatest number of events that an exported graph reads."""
+        return 10_000
+
+    def read_rectangle(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Return the user vectors of histories in a rectangle, see `NextItemModule.read_rectangle`."""
+        ages = lengths[:, None] - 1 - torch.arange(vectors.shape[1])
+        weights = torch.where(ages >= 0, 0.5 ** (ages / self.half_life), 0.0)
+        return F.normalize((vectors * weights[:, :, None]).sum(dim=1), dim=1)

@@ -12,9 +12,11 @@ from seqrec.basics.paths import ROOT
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.training.options import TrainingConfig
 
-Baseline = Literal["popularity", "recency", "favourites", "item-knn", "text-knn", "newest", "latest"]
-UNDATED = ("popularity", "newest", "latest")
-"""Rankings in which all events count alike."""
+Baseline = Literal[
+    "popularity", "recency", "favourites", "item-knn", "text-knn", "rules", "vectors", "newest", "latest"
+]
+DATED = ("recency", "favourites", "item-knn", "text-knn", "rules", "vectors")
+"""Rankings in which recent events count more."""
 OF_COMMENTS = ("newest", "latest", "popularity", "text-knn")
 
 
@@ -30,7 +32,12 @@ class Config:
     """Ranking: popularity (how often an item occurs in training), recency (an event counts half after every half-life),
     favourites (how often it occurs in the user's own history, in the same way; then popularity), item-knn or text-knn
     (how near it is to items of the history, by the users they share or by the words of their texts; recent ones count
-    more) or newest (what appeared last)."""
+    more), rules (how often it came within ten events after them), vectors (how near its vector of --init_type is to the
+    mean of theirs), newest (what appeared last) or latest (what anybody had last)."""
+    init_type: str | None = None
+    """Of vectors, the item vectors: embedding/DATASET/INIT_TYPE.npy, or the path of a .npy file."""
+    embedding_dir: Path = ROOT / "embedding"
+    """Folder of item vectors."""
     comments: bool = False
     """Rank the comments under a video in place of items, by newest, latest, popularity (how often one was taken up
     before) or text-knn."""
@@ -38,7 +45,7 @@ class Config:
     """Of all but popularity, newest and latest, as a share of the oldest event's age; by default the best of 1/2, 1/4,
     ... 1/16384 on validation."""
     neighbours: int = 100
-    """Of item-knn and text-knn, the nearest items that an item of the history speaks for."""
+    """Of item-knn, text-knn and rules, the nearest items that an item of the history speaks for."""
     max_candidate_num: int = 100
     """With --comments, greatest number of comments that are ranked under a video; taken ones are always among them."""
     best_metric: str = "NDCG@10"
@@ -56,8 +63,10 @@ class Config:
     protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
 
     def __post_init__(self) -> None:
-        if self.half_life is not None and (self.baseline in UNDATED or self.comments):
-            raise UserError("--half_life is for --baseline recency, favourites, item-knn and text-knn, of items")
+        if self.half_life is not None and (self.baseline not in DATED or self.comments):
+            raise UserError(f"--half_life is for items and for --baseline {', '.join(DATED)}")
+        if (self.init_type is not None) != (self.baseline == "vectors"):
+            raise UserError("--init_type NAME is for --baseline vectors, which needs it")
         require_at_least(1, self, "neighbours")
         require_at_least(2, self, "max_candidate_num")
         if self.comments and self.baseline not in OF_COMMENTS:
@@ -68,13 +77,20 @@ class Config:
             raise UserError(f"--half_life must be above 0, got {self.half_life}")
 
     @property
+    def name(self) -> str:
+        """The name of the run's folder if none is given."""
+        if self.init_type is not None:
+            return f"{self.baseline}-{Path(self.init_type).name.removesuffix('.npy')}"
+        return "comments-" * self.comments + self.baseline
+
+    @property
     def training(self) -> TrainingConfig:
         """The training options that a run folder needs."""
         return TrainingConfig(
             best_metric=self.best_metric,
             accelerator="cpu",
             runs_dir=self.runs_dir,
-            run_name=self.run_name or "comments-" * self.comments + self.baseline,
+            run_name=self.run_name or self.name,
             resume=self.resume,
             overwrite=self.overwrite,
             progress_bar=self.progress_bar,

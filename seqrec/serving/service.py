@@ -126,7 +126,7 @@ class Service:
             for name, desk in self.desks.items():
                 try:
                     await self._exchange(name, desk)
-                except (UserError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - whatever is wrong with it, or goes while it is read
                     log.warning("%s goes on with the model it has: %s", name, error)
 
     async def _exchange(self, name: str, desk: Desk) -> None:

@@ -45,7 +45,7 @@ class NextItemModule(lightning.LightningModule):
     """A recommender whose score is the dot product of a user vector and an item vector.
 
     A family implements `user_vectors`, `item_vectors` and `training_step`. Validation logs `valid/<metric>`, test keeps
-    each target's rank in `recorder`.
+    each target's rank in `recorder`. One that can be exported has `read_rectangle`, `event_vectors` and `most_events`.
     """
 
     def __init__(self, metric_ks: tuple[int, ...] = KS) -> None:
@@ -65,11 +65,11 @@ class NextItemModule(lightning.LightningModule):
     @property
     def most_events(self) -> int:
         """Number of the latest events that `read_rectangle` takes."""
-        raise NotImplementedError
+        return 1
 
     def event_vectors(self) -> Tensor:
-        """Return what `read_rectangle` takes of each item, (N+1, V)."""
-        raise NotImplementedError
+        """Return what `read_rectangle` takes of each item, (N+1, V): by default its vector."""
+        return self.item_vectors()
 
     def read_rectangle(self, vectors: Tensor, lengths: Tensor) -> Tensor:
         """Return the user vectors, (B, D), of histories as a graph reads them that is exported.

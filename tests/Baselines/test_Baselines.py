@@ -9,8 +9,9 @@ import torch
 
 from Baselines.counting import HALF_LIVES, all_events
 from Baselines.data import event_ages, score_items
-from Baselines.model import Favourites, Neighbours
+from Baselines.model import Favourites, MeanVector, Neighbours
 from Baselines.options import Baseline, Config
+from Baselines.rules import find_rules
 from seqrec.basics.errors import UserError
 from seqrec.data.comment_cases import split_cases
 from seqrec.data.comments import Comments, load_comments
@@ -27,6 +28,7 @@ from seqrec.training.recommend import recommend
 from seqrec.training.restore import load_run
 from tests import forked
 from tests.conftest import write_dataset
+from tests.graphs import assert_graph_is_the_model
 from tests.histories import as_histories
 from tests.recommending import assert_recommends_as_it_was_tested
 
@@ -328,7 +330,7 @@ def test_contradictions() -> None:
         EvaluationProtocol(fresh_days=0)
     with pytest.raises(ValueError, match="--fresh_days says what is ranked"):
         EvaluationProtocol(fresh_days=1, sample_size=9)
-    with pytest.raises(ValueError, match="--half_life is for --baseline recency, favourites"):
+    with pytest.raises(ValueError, match="--half_life is for items and for --baseline recency, favourites"):
         Config(half_life=0.1)
     with pytest.raises(ValueError, match="--half_life must be above 0, got 0"):
         Config(baseline="recency", half_life=0)
@@ -340,3 +342,63 @@ def test_a_single_user_is_evaluated(baseline: str, tmp_path: Path) -> None:
     run(data, tmp_path / "runs", "--baseline", baseline)
     metrics = json.loads((tmp_path / f"runs/Baselines/lone/{baseline}/metrics.json").read_text())
     assert metrics["test"]["users"] == 1
+
+
+def test_rules_by_hand() -> None:
+    histories = as_histories([[1, 2, 3, 1], [2, 3], [3, 3, 2], [1, 2]])
+    follows, share = find_rules(histories, 4, 2)
+    # After 1: 2 (1 + 1), 3 (1/2); itself is left out. Item 1 occurs three times.
+    assert follows[1].tolist() == [2, 3]
+    torch.testing.assert_close(share[1], torch.tensor([2 / 3, 0.5 / 3]))
+    torch.testing.assert_close(share[2], torch.tensor([2 / 4, 0.5 / 4]))  # 3 (1 + 1), 1 (1/2)
+    assert follows[2].tolist() == [3, 1]
+    torch.testing.assert_close(share[3], torch.tensor([1.5 / 4, 1 / 4]))  # 2 (1 + 1/2), 1 (1)
+    assert follows[3].tolist() == [2, 1] and not share[4].any() and not share[0].any()
+
+
+@pytest.mark.parametrize("baseline", ["rules", "vectors"])
+def test_what_is_near_is_ranked_as_by_hand(baseline: str, tiny_path: Path, tmp_path: Path) -> None:
+    dataset = load_dataset(tiny_path)
+    vectors = np.random.default_rng(0).standard_normal((41, 8)).astype(np.float32)
+    vectors[0] = 0
+    np.save(tmp_path / "mine.npy", vectors)
+    flags = ("--init_type", str(tmp_path / "mine.npy")) if baseline == "vectors" else ("--neighbours", "40")
+    run(tiny_path, tmp_path, "--baseline", baseline, *flags)
+    folder = tmp_path / "Baselines/tiny" / (baseline if baseline == "rules" else "vectors-mine")
+    state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    split, half_life = leave_one_out(dataset), state["half_life"].item()
+    assert half_life < np.inf
+    follows, share = find_rules(split.train, 40, 40)
+    near = torch.zeros(41, 41).scatter_add_(1, follows, share).numpy()
+    counts = split.train.item_counts(40)
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    ranks = np.load(folder / "ranks-test.npy")
+    for row, user in enumerate(split.test.users):
+        events = split.test.gather(np.array([row]), 99)[0]
+        weights = 0.5 ** (np.arange(len(events))[::-1] / half_life)
+        if baseline == "rules":
+            scores = weights @ near[events] + 1e-6 * counts / (counts.max() + 1)
+        else:
+            scores = (weights @ unit[events]) @ unit.T
+        lead = np.delete(scores, [0, split.test.targets[row]]) - scores[split.test.targets[row]]
+        assert (lead > 1e-5).sum() <= ranks[user] <= (lead >= -1e-5).sum()
+    assert_recommends_as_it_was_tested(folder, tiny_path)
+
+
+def test_a_mean_of_vectors_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = MeanVector(40, (10,), 8)
+    module.know(np.random.default_rng(0).standard_normal((41, 8)).astype(np.float32))
+    module.take(0.1)
+    module.make_inputs = all_events  # type: ignore[assignment]
+    monkeypatch.setattr(MeanVector, "most_events", 7)  # what is older counts less than 2 ** -70
+    assert_graph_is_the_model(module, tmp_path)
+    module.take(3)
+    histories = as_histories([[5, 9, 1, 5], [7]])
+    read = module.read_rectangle(module.vectors[torch.tensor([[5, 9, 1, 5], [7, 0, 0, 0]])], torch.tensor([4, 1]))
+    torch.testing.assert_close(read, module.user_vectors(all_events(histories, np.arange(2))))
+
+
+def test_vectors_are_for_their_baseline() -> None:
+    for options in ({"baseline": "vectors"}, {"init_type": "tfidf"}):
+        with pytest.raises(UserError, match="--init_type NAME is for --baseline vectors"):
+            Config(**options)  # type: ignore[arg-type]
