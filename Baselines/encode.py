@@ -1,15 +1,17 @@
-"""Write a dataset's item vectors without a language model: TF-IDF of their texts, in a few hundred dimensions.
+"""Write a dataset's item vectors by a text encoder as it comes, or, without one, by TF-IDF in a few hundred dimensions.
 
-`python Baselines/encode.py --dataset demo`; of a dataset with comments those of the comments, too, in the same
-dimensions. Models take them as any others, by `tfidf`.
+`python Baselines/encode.py --dataset demo --encoder minilm`; of a dataset with comments those of the comments, too.
+Models take them as any others, by their name; `--baseline vectors` ranks by them.
 """
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from Baselines.options import Pool
 from seqrec.basics.checks import require_at_least
 from seqrec.basics.command import run_command
+from seqrec.basics.errors import UserError
 from seqrec.basics.names import check_name
 from seqrec.basics.paths import ROOT
 
@@ -24,19 +26,51 @@ class Config:
     """Name of a prepared dataset in data/; demo, unless --data_path is given."""
     data_path: Path | None = None
     """Folder of a prepared dataset elsewhere, or of raw data (dataset.pkl, train.json, *.inter): prepared once."""
-    init_type: str = "tfidf"
+    encoder: str | None = None
+    """Model: minilm, smollm2, a folder, or a name on the Hugging Face hub, such as mixedbread-ai/mxbai-embed-large-v1;
+    without one, TF-IDF."""
+    pooling: Pool = "card"
+    """With --encoder, how a text's tokens become a vector: card (as the model's own files say), mean, cls or last."""
+    prompt: str | None = None
+    """With --encoder, what stands before each text."""
+    prompt_name: str | None = None
+    """With --encoder, the name of one of the model's own prompts to stand there."""
+    max_length: int | None = None
+    """With --encoder, greatest number of a text's tokens; by default the model's own."""
+    batch_size: int = 64
+    """With --encoder, texts per batch."""
+    init_type: str | None = None
     """Name of the vectors: they go to embedding/DATASET/INIT_TYPE.npy, and for comments to
-    embedding/DATASET-comments/INIT_TYPE.npy."""
+    embedding/DATASET-comments/INIT_TYPE.npy; by default tfidf, or the model's name and pooling."""
     width: int = 256
-    """Dimensions of the vectors."""
+    """Without --encoder, dimensions of the vectors."""
     embedding_dir: Path = ROOT / "embedding"
     """Where item vectors go."""
     overwrite: bool = False
     """Replace vectors of that name that other options made."""
 
     def __post_init__(self) -> None:
-        check_name("--init_type", self.init_type)
-        require_at_least(1, self, "width")
+        if self.encoder is None and (self.pooling, self.prompt, self.prompt_name, self.max_length) != (
+            "card",
+            *[None] * 3,
+        ):
+            raise UserError("--pooling, --prompt, --prompt_name and --max_length are for an --encoder")
+        if self.prompt is not None and self.prompt_name is not None:
+            raise UserError("give one of --prompt and --prompt_name")
+        check_name("--init_type", self.name)
+        require_at_least(1, self, "width", "batch_size")
+        if self.max_length is not None:
+            require_at_least(1, self, "max_length")
+
+    @property
+    def name(self) -> str:
+        """The name of the vectors."""
+        if self.init_type is not None:
+            return self.init_type
+        if self.encoder is None:
+            return "tfidf"
+        model = self.encoder.strip("/").rpartition("/")[2]
+        return model if self.pooling == "card" else f"{model}-{self.pooling}"
 
 
 def main(config: Config) -> None:
@@ -51,16 +85,34 @@ def main(config: Config) -> None:
     dataset = open_dataset(config.dataset, config.data_path)
     has_comments = (dataset.path / COMMENTS).is_dir()
     datasets = [dataset, load_comments(dataset).own] if has_comments else [dataset]
-    options = OPTIONS | {"width": config.width, "with_comments": has_comments}
-    producer = Producer("Baselines/encode.py", None, options)
-    paths = [embedding_path(data, config.init_type, config.embedding_dir) for data in datasets]
+    encoder = None
+    if config.encoder is None:
+        producer = Producer(
+            "Baselines/encode.py", None, OPTIONS | {"width": config.width, "with_comments": has_comments}
+        )
+    else:
+        from Baselines.encoders import encode_texts, open_encoder, prompt_of
+        from seqrec.text.encoding import weights_sha256
+
+        encoder = open_encoder(config.encoder, config.pooling, config.max_length)
+        prompt = prompt_of(config.encoder, encoder, config.prompt, config.prompt_name)
+        options = {"encoder": config.encoder, "pooling": config.pooling, "prompt": prompt}
+        producer = Producer(
+            "Baselines/encode.py", weights_sha256(encoder), options | {"max_length": encoder.max_seq_length}
+        )
+    paths = [embedding_path(data, config.name, config.embedding_dir) for data in datasets]
     needed = [needs_saving(path, data, producer, config.overwrite) for path, data in zip(paths, datasets, strict=True)]
     if not any(needed):
-        log.info("item vectors `%s` of %s are there already", config.init_type, dataset.name)
+        log.info("item vectors `%s` of %s are there already", config.name, dataset.name)
         return
-    tables, words = count_words([read_texts(data) for data in datasets])
-    log.info("%s words and pairs of words in %s texts", f"{len(words):,}", f"{sum(t.shape[0] for t in tables):,}")
-    for path, data, vectors in zip(paths, datasets, project(tables, config.width), strict=True):
+    texts = [read_texts(data) for data in datasets]
+    if encoder is None:
+        tables, words = count_words(texts)
+        log.info("%s words and pairs of words in %s texts", f"{len(words):,}", f"{sum(map(len, texts)):,}")
+        found = project(tables, config.width)
+    else:
+        found = [encode_texts(encoder, some, prompt, config.batch_size) for some in texts]
+    for path, data, vectors in zip(paths, datasets, found, strict=True):
         save_embeddings(path, np.pad(vectors, ((1, 0), (0, 0))), data, producer)
         log.info("item vectors of %s are in %s", data.name, path)
 

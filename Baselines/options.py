@@ -15,6 +15,7 @@ from seqrec.training.options import TrainingConfig
 Baseline = Literal[
     "popularity", "recency", "favourites", "item-knn", "text-knn", "rules", "vectors", "newest", "latest"
 ]
+Pool = Literal["card", "mean", "cls", "last"]
 DATED = ("recency", "favourites", "item-knn", "text-knn", "rules", "vectors")
 """Rankings in which recent events count more."""
 OF_COMMENTS = ("newest", "latest", "popularity", "text-knn")

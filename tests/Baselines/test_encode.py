@@ -1,0 +1,62 @@
+"""Item vectors of encoders as they come, by `sentence-transformers` and `transformers` themselves."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from Baselines.encode import Config, main
+from seqrec.basics.errors import UserError
+from seqrec.data.dataset import Dataset
+from seqrec.text.backbones import MINILM, find_backbone
+from tests.tiny_models import write_model
+
+
+def encode(texts: Dataset, folder: Path, **options: Any) -> Any:
+    config = Config(data_path=texts.path, embedding_dir=folder, **options)
+    main(config)
+    return np.load(folder / texts.name / f"{config.name}.npy")
+
+
+def test_a_sentence_encoder_is_read_as_its_card_says(texts: Dataset, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    found = encode(texts, tmp_path, encoder=MINILM)
+    library = SentenceTransformer(str(find_backbone(MINILM)), device="cpu")
+    titles = texts.item_table()["title"].to_list()
+    np.testing.assert_allclose(found[1:], library.encode(titles), atol=1e-5)
+    assert not found[0].any() and (tmp_path / "texts/minilm.json").is_file()
+    prompted = encode(texts, tmp_path, encoder=MINILM, prompt="query: ", init_type="asked")
+    np.testing.assert_allclose(prompted[1:], library.encode([f"query: {title}" for title in titles]), atol=1e-5)
+    with pytest.raises(UserError, match="holds other item vectors"):
+        encode(texts, tmp_path, encoder=MINILM, max_length=4)
+    with pytest.raises(UserError, match="has no prompt 'passage'"):
+        encode(texts, tmp_path, encoder=MINILM, prompt_name="passage")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_a_language_model_is_read_token_by_token(pooling: Any, texts: Dataset, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "llama", "llama")
+    found = encode(texts, tmp_path, encoder=str(folder), pooling=pooling, batch_size=7)
+    model = transformers.LlamaModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    for row, title in enumerate(texts.item_table()["title"], 1):
+        with torch.no_grad():
+            states = model(**tokenizer(title, return_tensors="pt", return_token_type_ids=False)).last_hidden_state[0]
+        expected = states[-1] if pooling == "last" else states.mean(dim=0)
+        np.testing.assert_allclose(found[row], expected.numpy(), atol=1e-4)
+    with pytest.raises(UserError, match=r"has no modules\.json .* give --pooling"):
+        encode(texts, tmp_path, encoder=str(folder))
+
+
+def test_flags_of_an_encoder_without_one() -> None:
+    for options in ({"pooling": "mean"}, {"prompt": "a"}, {"max_length": 3}):
+        with pytest.raises(UserError, match="are for an --encoder"):
+            Config(**options)
+    with pytest.raises(UserError, match="give one of"):
+        Config(encoder="minilm", prompt="a", prompt_name="b")
+    assert Config(encoder="mixedbread-ai/mxbai-embed-large-v1").name == "mxbai-embed-large-v1"
+    assert Config(encoder="smollm2", pooling="last").name == "smollm2-last" and Config().name == "tfidf"
