@@ -112,11 +112,12 @@ class Exported(Answering):
             found, scores = np.concatenate([found, rows], axis=1), np.concatenate([scores, users @ added.T], axis=1)
             order = np.argsort(-scores, axis=1, kind="stable")
             found, scores = np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1)
-        answers = []
-        for query, items, own in zip(queries, found, scores, strict=True):
-            kept = ((items > 0) & ~np.isin(items, query.left_out)).nonzero()[0][: query.k]
-            answers.append(Answer(items[kept], own[kept]))
-        return answers
+        height = len(trained) + len(added)
+        rows = np.repeat(np.arange(len(queries)), [len(query.left_out) for query in queries])
+        left_out = rows * height + np.concatenate([query.left_out for query in queries])
+        kept = (found > 0) & ~np.isin(found + np.arange(len(queries))[:, None] * height, left_out)
+        places = [own.nonzero()[0][: query.k] for own, query in zip(kept, queries, strict=True)]
+        return [Answer(found[row, place], scores[row, place]) for row, place in enumerate(places)]
 
     def similar(self, item: int, k: int) -> Answer:
         """Return the items whose vectors have the greatest cosine with an item's, and the cosines."""
