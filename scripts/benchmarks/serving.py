@@ -41,6 +41,8 @@ class Config:
     """Items that are asked for."""
     search: str = "auto"
     """How the service finds items."""
+    form: str = "fp32"
+    """Form of the export."""
     beyond: float = 2
     """Rate of the last load, as a multiple of the best of those before; 0 leaves it out."""
 
@@ -124,6 +126,7 @@ def resident(pid: int) -> float:
 def main(config: Config) -> None:
     """Start the service, put load on it, and print what came of it."""
     command = [sys.executable, ROOT / "scripts/serve.py", config.model, "--port", "0", "--search", config.search]
+    command += ["--form", config.form]
     service = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
     try:
         assert service.stderr is not None

@@ -17,9 +17,9 @@ from seqrec.serving.folder import REPAIR
 LINKS = 32
 """Neighbours of an item in the graph."""
 EFFORT_OF_BUILDING = 200
-EFFORTS = (32, 64, 128, 256, 512, 1024, 2048)
+EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
 """Candidates that a search keeps; the smallest that finds enough is taken."""
-MORE = 4
+MORE = 2
 """Of an index whose numbers are rounded, so many times the items are found and scored again."""
 _QUANTIZERS: dict[str, Any] = {"fp16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantizer.QT_8bit}
 
