@@ -40,7 +40,7 @@ def name_items(page: Any, words: tuple[str, ...]) -> None:
         page.wait_for_selector("#options li")
         page.keyboard.press("Enter")
         page.wait_for_function(f"document.querySelectorAll('#history li').length === {number}")
-        page.wait_for_timeout(400)
+        page.wait_for_function("document.body.dataset.shown === String(asked)")
     page.click("#history li:nth-child(2) button")
     page.wait_for_selector("#change:not([hidden])")
     page.mouse.move(0, 0)

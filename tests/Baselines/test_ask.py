@@ -1,0 +1,210 @@
+"""Language models that rank candidates: likelihoods by whole forward passes, answers, and a server that misbehaves."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from Baselines.ask import main
+from Baselines.ask_options import Config, ServerOptions
+from Baselines.asking import NEXT, find_candidates
+from Baselines.likelihood import Likelihood
+from Baselines.listing import LocalChat, read_order
+from Baselines.server import Server
+from seqrec.basics.errors import UserError
+from seqrec.data.dataset import Dataset
+from seqrec.data.protocol import EvaluationProtocol
+from seqrec.data.splits import leave_one_out
+from seqrec.text.backbones import read_tokenizer
+from tests.tiny_models import write_model
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_model(tmp_path_factory.mktemp("llm") / "llama", "llama")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1024}))
+    tokenizer = read_tokenizer(folder)
+    tokenizer.eos_token = "[SEP]"
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def config_of(data: Path, llama: Path, runs: Path, **options: Any) -> Config:
+    given = {"test_users": 12, "protocol": EvaluationProtocol(sample_size=5), "progress_bar": False}
+    return Config(data_path=data, model_name_or_path=str(llama), runs_dir=runs, **{**given, **options})
+
+
+def plainly(llama: Path, prompt: list[int], title: list[int]) -> float:
+    model = transformers.LlamaForCausalLM.from_pretrained(llama).eval()
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompt, *title]])).logits[0].log_softmax(dim=1)
+    return float(sum(logits[len(prompt) - 1 + place, token] for place, token in enumerate(title)))
+
+
+def test_likelihoods_are_those_of_whole_passes(llama: Path) -> None:
+    model = Likelihood(str(llama))
+    prompt, titles = [9, 8, 7, 20], [[5, 6, 7], [8], [4, 4, 7, 30]]
+    for before in (prompt, prompt[:1]):
+        found, lengths = model.score(before, titles)
+        start = [] if model.tokenizer.bos_token_id is None else [model.tokenizer.bos_token_id]
+        expected = [plainly(llama, [*start, *before], title) for title in titles]
+        torch.testing.assert_close(found, torch.tensor(expected), atol=1e-4, rtol=1e-4)
+        assert lengths.tolist() == [3, 1, 4]
+
+
+@pytest.mark.parametrize("likelihood", ["gain", "mean", "sum"])
+def test_a_run_by_likelihood_is_ranked_as_by_hand(likelihood: Any, texts: Dataset, llama: Path, tmp_path: Path) -> None:
+    config = config_of(texts.path, llama, tmp_path, likelihood=likelihood, max_his_len=3, max_title_tokens=4)
+    main(config)
+    folder = tmp_path / "Baselines/texts/likelihood-llama"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    ranks = np.load(folder / "ranks-test.npy")
+    users = np.flatnonzero(ranks >= 0)
+    assert metrics["test"]["users"] == len(users) == 12
+    test = leave_one_out(texts).test
+    test = test.select(np.isin(test.users, users))
+    model, titles = Likelihood(str(llama)), ["", *texts.item_table()["title"].to_list()]
+    for row, items in enumerate(find_candidates(config, texts, test).tolist()[:4]):
+        read = test.gather(np.array([row]), 3)[0].tolist()
+        scores = []
+        for item in items:
+            title = [*model.tokens(titles[item])[:4], *model.tokens("\n")]
+            parts = []
+            for history in ("".join(f"{titles[i]}\n" for i in read), ""):
+                total = plainly(llama, model.tokens(NEXT.format(history=history)), title)
+                parts.append(total if likelihood == "sum" else total / len(title))
+            scores.append(parts[0] - parts[1] * (likelihood == "gain"))
+        lead = np.array(scores[1:]) - scores[0]
+        assert (lead > 1e-4).sum() <= ranks[test.users[row]] <= (lead > -1e-4).sum()
+    told = json.loads((folder / "asked.json").read_text())
+    assert told["users"] == 12 and told["seconds_per_user"] > 0 and told["tokens_per_user"] > 20
+
+
+def test_answers_are_read() -> None:
+    assert read_order("3, 1, 2", 3) == ([2, 0, 1], True)
+    assert read_order("The best is 2.", 3) == ([1, 0, 2], False)
+    assert read_order("1 1 4 3 0 99999999999 2", 3) == ([0, 2, 1], False)
+    assert read_order("none", 2) == ([0, 1], False)
+
+
+def test_a_local_model_answers(texts: Dataset, llama: Path, tmp_path: Path) -> None:
+    said = LocalChat(str(llama)).answer("red green", 7)
+    assert said.tokens_in >= 2 and 1 <= said.tokens_out <= 7
+    main(config_of(texts.path, llama, tmp_path, way="list", test_users=3))
+    told = json.loads((tmp_path / "Baselines/texts/list-llama/asked.json").read_text())
+    assert told["users"] == 3 and told["tokens_out"] > 0 and 0 <= told["answers_that_name_all_once"] <= 1
+
+
+class Oracle(BaseHTTPRequestHandler):
+    """Names the candidates whose titles are longest first; fails as `faults` says."""
+
+    faults: list[Any]
+    asked: list[dict[str, Any]]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        fault = self.faults.pop(0) if self.faults else None
+        self.asked.append(body | {"key": self.headers.get("Authorization")})
+        if isinstance(fault, int):
+            self.send_response(fault)
+            self.send_header("Retry-After", "0")
+            self.end_headers()
+            return
+        lines = body["messages"][0]["content"].split("choose next?\n")[1].splitlines()
+        shown = [line.partition(". ")[2] for line in lines if line[:1].isdigit()]
+        order = sorted(range(len(shown)), key=lambda place: -len(shown[place]))
+        text = ", ".join(str(place + 1) for place in order)
+        usage = {"prompt_tokens": 100, "completion_tokens": 10}
+        answer = json.dumps({"choices": [{"message": {"content": text}}], "usage": usage}).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(answer if fault is None else fault)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def oracle(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    Oracle.faults, Oracle.asked = [], []
+    monkeypatch.setattr("Baselines.server.time.sleep", lambda seconds: None)
+    monkeypatch.setenv("OPENAI_API_KEY", "sesame")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Oracle)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+
+
+def test_a_servers_order_is_the_ranking(oracle: str, texts: Dataset, llama: Path, tmp_path: Path) -> None:
+    servers = ServerOptions(server=oracle, price_in=10, price_out=100)
+    config = config_of(texts.path, Path("oracle"), tmp_path, way="list", servers=servers)
+    Oracle.faults = [429, 500, 503]
+    main(config)
+    folder = tmp_path / "Baselines/texts/list-oracle"
+    told = json.loads((folder / "asked.json").read_text())
+    assert len(Oracle.asked) == 15 and {asked["key"] for asked in Oracle.asked} == {"Bearer sesame"}
+    assert told["answers_that_name_all_once"] == 1 and told["tokens_in"] == 1200
+    assert told["cost"] == pytest.approx((1200 * 10 + 120 * 100) / 1e6)
+    ranks, test = np.load(folder / "ranks-test.npy"), leave_one_out(texts).test
+    test = test.select(ranks[test.users] >= 0)
+    lengths = np.array([0, *map(len, texts.item_table()["title"])])
+    for row, items in enumerate(find_candidates(config, texts, test)):
+        longer, equal = lengths[items[1:]] > lengths[items[0]], lengths[items[1:]] == lengths[items[0]]
+        assert longer.sum() <= ranks[test.users[row]] <= longer.sum() + equal.sum()
+    # What was answered is kept: nothing is asked again.
+    server = Server("oracle", servers, folder / "answers.jsonl")
+    first = Oracle.asked[-1]
+    said = server.answer(first["messages"][0]["content"], first["max_tokens"])
+    assert said.was_kept and len(Oracle.asked) == 15
+
+
+def test_a_server_that_fails_is_named(oracle: str, tmp_path: Path) -> None:
+    server = Server("oracle", ServerOptions(server=oracle, retries=2), tmp_path / "kept")
+    message = "choose next?\n1. a\n"
+    for faults, said in (
+        ([401], "refused the request: 401"),
+        ([500] * 3, "did not answer, 3 times; the last: 500"),
+        ([b"no json"], "answered no JSON"),
+        ([b'{"choices": []}'], "expected choices with a message"),
+    ):
+        Oracle.faults = list(faults)
+        with pytest.raises(UserError, match=said):
+            server.answer(message, 5)
+    assert not (tmp_path / "kept").exists()
+    gone = Server("oracle", ServerOptions(server="http://127.0.0.1:9/v1", retries=1), tmp_path / "kept")
+    with pytest.raises(UserError, match="did not answer, 2 times; the last: ConnectError"):
+        gone.answer(message, 5)
+    (tmp_path / "kept").write_text("[]\n")
+    with pytest.raises(UserError, match="line 1, is no answer"):
+        Server("oracle", ServerOptions(server=oracle), tmp_path / "kept")
+
+
+def test_requests_are_sent_no_more_often_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slept = [100.0], list[float]()
+    monkeypatch.setattr("Baselines.server.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("Baselines.server.time.sleep", slept.append)
+    server = Server("any", ServerOptions(server="http://x", requests_per_minute=30), tmp_path / "kept")
+    for moment in (100.0, 100.0, 101.0, 120.0):
+        now[0] = moment
+        server._wait()
+    assert slept == [0, 2, 3, 0]
+
+
+def test_contradictions(tmp_path: Path) -> None:
+    for options, message in (
+        ({"protocol": EvaluationProtocol()}, "give --sample_size K"),
+        ({"servers": ServerOptions(server="http://x")}, "give --way list"),
+        ({"max_his_len": 0}, "max_his_len"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Config(**options)
+    with pytest.raises(UserError, match="must begin with http"):
+        ServerOptions(server="ftp://x")
