@@ -14,6 +14,7 @@ from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.splits import leave_one_out
 from seqrec.evaluation.metrics import ndcg_at_k
 from seqrec.serving import export
+from seqrec.serving.catalogue import Catalogue
 from seqrec.serving.export import export_run
 from seqrec.serving.folder import read_manifest, replace_export
 from seqrec.serving.index import best_items, build_index, choose_effort, recall, search
@@ -55,6 +56,29 @@ def test_the_loss_is_measured_by_the_metric(leave_out_seen: bool, tiny: Dataset)
         ranks.append(sum(scores[i] > scores[target] for i in range(1, 41) if i not in hidden))
     np.testing.assert_array_equal(exact, ndcg_at_k(np.array(ranks), 10))
     assert 0 < exact.mean() < 1
+
+
+@pytest.mark.parametrize("leave_out_seen", [False, True])
+def test_targets_are_placed_by_their_texts_as_by_hand(leave_out_seen: bool, texts: Dataset) -> None:
+    draw, histories = np.random.default_rng(3), leave_one_out(texts).test
+    vectors = draw.standard_normal((41, 8)).astype(np.float32)
+    users = draw.standard_normal((len(histories), 8)).astype(np.float32)
+    catalogue = Catalogue(texts.item_table().with_columns(count=1), ["title"])
+    found = export._ndcg_of_placed(users, vectors, histories, leave_out_seen, catalogue)
+    assert found is not None
+    everyone = np.arange(1, 41)
+    for row, target in enumerate(histories.targets.tolist()):
+        cosines = catalogue.likeness(target, everyone)
+        cosines[target - 1] = 0
+        near = np.argsort(-cosines, kind="stable")[:3] + 1
+        weights = cosines[near - 1] / cosines[near - 1].sum()
+        mean = weights @ vectors[near]
+        placed = mean / np.linalg.norm(mean) * (weights @ np.linalg.norm(vectors[near], axis=1))
+        had = set(histories.items[histories.starts[row] : histories.ends[row]].tolist()) if leave_out_seen else set()
+        others = [item for item in everyone if item != target and item not in had]
+        rank = sum(float(users[row] @ vectors[item]) >= float(users[row] @ placed) for item in others)
+        assert found[row] == pytest.approx(float(ndcg_at_k(np.array([rank]), 10)[0]))
+    assert 0 < found.mean() < 1
 
 
 def test_an_export_is_used_without_this_project(
