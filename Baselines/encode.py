@@ -50,10 +50,8 @@ class Config:
     """Replace vectors of that name that other options made."""
 
     def __post_init__(self) -> None:
-        if self.encoder is None and (self.pooling, self.prompt, self.prompt_name, self.max_length) != (
-            "card",
-            *[None] * 3,
-        ):
+        of_encoder = self.pooling, self.prompt, self.prompt_name, self.max_length
+        if self.encoder is None and of_encoder != ("card", None, None, None):
             raise UserError("--pooling, --prompt, --prompt_name and --max_length are for an --encoder")
         if self.prompt is not None and self.prompt_name is not None:
             raise UserError("give one of --prompt and --prompt_name")

@@ -33,18 +33,16 @@ def open_encoder(name: str, pooling: Pool, max_length: int | None) -> SentenceTr
             raise UserError(f"{name} has no modules.json that says how tokens become a vector: give --pooling")
         encoder = SentenceTransformer(str(folder), device="cpu")
     else:
-        reader = Transformer(str(folder), model_kwargs={"dtype": "float32"})
-        encoder = SentenceTransformer(modules=[reader, Pooling(_width_of(reader), MODES[pooling])], device="cpu")
+        reader: Any = Transformer(str(folder), model_kwargs={"dtype": "float32"})
+        encoder = SentenceTransformer(
+            modules=[reader, Pooling(reader.get_embedding_dimension(), MODES[pooling])], device="cpu"
+        )
     tokenizer = encoder.tokenizer
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if max_length is not None:
         encoder.max_seq_length = max_length
     return encoder
-
-
-def _width_of(reader: Any) -> int:
-    return int(reader.get_embedding_dimension())
 
 
 def encode_texts(

@@ -17,7 +17,7 @@ from seqrec.basics.formatting import align, number, size
 from seqrec.basics.names import check_name
 from seqrec.basics.opening import read_json_object
 from seqrec.basics.progress import progress
-from seqrec.comparison.intervals import compare_means
+from seqrec.comparison.intervals import Interval, compare_means
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.evaluation.metrics import ndcg_at_k
 from seqrec.evaluation.ranking import rank_targets, seen_pairs
@@ -86,7 +86,8 @@ def _write(
     apart = events.shape != vectors.shape or not np.array_equal(events, vectors)
     if apart:
         _save(folder / files.EVENT_VECTORS, events)
-    split = read_protocol(run).hold_out(dataset)
+    protocol = read_protocol(run)
+    split, seen = protocol.hold_out(dataset), protocol.filter_seen
     counts = split.train.item_counts(dataset.num_items)
     items = dataset.item_table().with_columns(count=counts[1:])
     catalogue = Catalogue(items, dataset.attributes)
@@ -105,7 +106,6 @@ def _write(
     asked, users = (read_histories(session, events, view, most) for view in (tuned_on, tested_on))
     _check_parity(recommender, tested_on, users)
     best = best_items(vectors, users, min(K, dataset.num_items))
-    seen = read_protocol(run).filter_seen
     exact = _ndcg_of_all(users, vectors, tested_on, seen)
     placed = _ndcg_of_placed(users, vectors, tested_on, seen, catalogue)
     forms, rows = {}, [["all items scored, fp32", number(exact.mean()), "", "", "", size(vectors.nbytes)]]
@@ -127,10 +127,8 @@ def _write(
             "NDCG@10": float(found.mean()),
             "change": [change.mean, change.low, change.high],
         }
-        interval = f"{number(change.mean, True)} [{number(change.low, True)}, {number(change.high, True)}]"
-        rows.append(
-            [f"index, {form}", number(found.mean()), interval, f"{share:.4f}", str(effort), size(path.stat().st_size)]
-        )
+        told = f"{share:.4f}", str(effort), size(path.stat().st_size)
+        rows.append([f"index, {form}", number(found.mean()), _say(change), *told])
     if "fp32" not in options.forms:
         fp32.unlink()
     fields = {
@@ -147,11 +145,14 @@ def _write(
     }
     if placed is not None:
         change = compare_means(placed[None], exact[None])
-        interval = f"{number(change.mean, True)} [{number(change.low, True)}, {number(change.high, True)}]"
-        rows.append(["targets placed by their texts", number(placed.mean()), interval, "", "", ""])
+        rows.append(["targets placed by their texts", number(placed.mean()), _say(change), "", "", ""])
         fields["measured"]["placed_by_text"] = [float(placed.mean()), change.mean, change.low, change.high]
     header = ["", "NDCG@10", "change [95 % interval]", "recall@10", "effort", "size"]
     return fields, align(header, rows)
+
+
+def _say(change: Interval) -> str:
+    return f"{number(change.mean, True)} [{number(change.low, True)}, {number(change.high, True)}]"
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:

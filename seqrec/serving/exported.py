@@ -4,10 +4,10 @@ Shapes: N items of the model, M items added since, B queries, W width of a table
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +32,14 @@ class Vectors:
     def __init__(self, trained: NDArray[np.float32]) -> None:
         self.trained = trained
         self.added = np.zeros((0, trained.shape[1]), dtype=np.float32)
+
+    @cached_property
+    def _trained_lengths(self) -> NDArray[np.float32]:
+        return np.asarray(np.linalg.norm(self.trained, axis=1))
+
+    def lengths(self) -> NDArray[np.float32]:
+        """Return (N+1+M) lengths."""
+        return np.concatenate([self._trained_lengths, np.linalg.norm(self.added, axis=1)])
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         last = len(self.trained) - 1
@@ -85,7 +93,6 @@ class Exported(Answering):
         if len(table) != num_items:
             raise UserError(f"{folder / files.ITEMS} has {len(table)} items, expected {num_items}: {files.REPAIR}")
         self.graph = open_graph(folder / files.graph_file(form), num_threads)
-        faiss.omp_set_num_threads(num_threads)
         exact = search == "all" or (search == "auto" and num_items <= EXACT_ITEMS)
         effort = int(manifest["measured"]["by_form"][form]["effort"])
         self.index: Any = None if exact else read_index(folder / files.index_file(form), num_items, width, effort)
@@ -121,9 +128,8 @@ class Exported(Answering):
 
     def similar(self, item: int, k: int) -> Answer:
         """Return the items whose vectors have the greatest cosine with an item's, and the cosines."""
-        vectors = self.vectors
-        lengths = np.linalg.norm(np.concatenate([vectors.trained, vectors.added]), axis=1)
-        return by_cosine(vectors.products(vectors[np.array([item])])[0], lengths, item, k)
+        own = self.vectors[np.array([item])]
+        return by_cosine(self.vectors.products(own)[0], self.vectors.lengths(), item, k)
 
     def place(self, texts: Mapping[str, str]) -> Placed:
         """Return where a new item would stand by its texts.

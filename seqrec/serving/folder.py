@@ -4,7 +4,6 @@
 """
 
 import json
-import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.files import hash_file, write_json
 from seqrec.basics.opening import read_json_object
 
-log = logging.getLogger(__name__)
 FORMAT = 1
 MANIFEST = "manifest.json"
 ITEM_VECTORS, EVENT_VECTORS, ITEMS = "item_vectors.npy", "event_vectors.npy", "items.parquet"
@@ -29,7 +27,11 @@ _FIELDS: dict[str, Any] = {
     "name": str,
     "num_items": int,
     "width": int,
+    "event_width": int,
+    "events_apart": bool,
     "most_events": int,
+    "attributes": list,
+    "measured": dict,
     "forms": list,
     "files": dict,
     "run": dict,

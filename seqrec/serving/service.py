@@ -58,7 +58,7 @@ class Service:
         Raises:
             UserError: If one cannot be opened, or two have one name.
         """
-        self.folders, self.options, self.meters = folders, options, Meters()
+        self.options, self.meters = options, Meters()
         self.desks: dict[str, Desk] = {}
         self.journals: dict[str, Journal] = {}
         self.adding = asyncio.Lock()
