@@ -3,10 +3,7 @@
 python scripts/screenshots.py exports/demo/sasrec-none runs/Baselines/demo/text-knn --report comparison.html
 """
 
-import re
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import tyro
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
 from seqrec.basics.paths import ROOT
+from seqrec.serving.process import running_service
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,33 +54,20 @@ def main(config: Config) -> None:
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
     if browser_path is None:
         raise UserError("neither chromium nor google-chrome is installed")
-    command = [sys.executable, ROOT / "scripts/serve.py", *config.models, "--port", "0"]
-    service = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
-    assert service.stderr is not None
-    try:
-        said = ""
-        while (found := re.search(r"http://127\.0\.0\.1:\d+", said)) is None:
-            line = service.stderr.readline()
-            if not line:
-                raise UserError(f"the service did not start: {said}")
-            said += line
-        config.output_dir.mkdir(parents=True, exist_ok=True)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-            looks: tuple[tuple[str, int, Any], ...] = (("page", 1300, "light"), ("page-narrow", 390, "dark"))
-            for name, width, scheme in looks:
-                page = browser.new_page(viewport={"width": width, "height": 860}, color_scheme=scheme)
-                page.goto(found[0])
-                name_items(page, config.words)
-                page.screenshot(path=config.output_dir / f"{name}.png")
-            if config.report is not None:
-                page = browser.new_page(viewport={"width": 1300, "height": 860})
-                page.goto(config.report.resolve().as_uri())
-                page.screenshot(path=config.output_dir / "report.png")
-            browser.close()
-    finally:
-        service.terminate()
-        service.wait(20)
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    with running_service(*config.models) as (_, address), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        looks: tuple[tuple[str, int, Any], ...] = (("page", 1300, "light"), ("page-narrow", 390, "dark"))
+        for name, width, scheme in looks:
+            page = browser.new_page(viewport={"width": width, "height": 860}, color_scheme=scheme)
+            page.goto(address)
+            name_items(page, config.words)
+            page.screenshot(path=config.output_dir / f"{name}.png")
+        if config.report is not None:
+            page = browser.new_page(viewport={"width": 1300, "height": 860})
+            page.goto(config.report.resolve().as_uri())
+            page.screenshot(path=config.output_dir / "report.png")
+        browser.close()
     print(f"pictures are in {config.output_dir}")
 
 

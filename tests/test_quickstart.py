@@ -7,8 +7,8 @@ import urllib.request
 from pathlib import Path
 
 from seqrec.basics.paths import ROOT
+from seqrec.serving.process import running_service
 from tests.clones import copy_project, shrink
-from tests.serving.started import start
 
 
 def test_quickstart_goes_from_nothing_to_the_comparison(tmp_path: Path) -> None:
@@ -37,8 +37,7 @@ def test_quickstart_goes_from_nothing_to_the_comparison(tmp_path: Path) -> None:
     # What it says of serving is true of what it has made.
     words = run.stdout[run.stdout.index("scripts/serve.py") :].split()
     folders = [project / word for word in words if word.startswith(("exports/", "runs/"))]
-    process, address = start(*folders, script=project / "scripts/serve.py")
-    try:
+    with running_service(*folders, script=project / "scripts/serve.py") as (_, address):
         with urllib.request.urlopen(f"{address}/models", timeout=60) as answer:
             models = [model["name"] for model in json.load(answer)["models"]]
         assert len(models) == 4 and models[:2] == ["sasrec-none", "sasrec-finetune"]
@@ -47,9 +46,6 @@ def test_quickstart_goes_from_nothing_to_the_comparison(tmp_path: Path) -> None:
             request = urllib.request.Request(f"{address}/recommend", body, {"Content-Type": "application/json"})
             with urllib.request.urlopen(request, timeout=60) as answer:
                 assert len(json.load(answer)["items"]) == 4
-    finally:
-        process.kill()
-        process.wait(20)
 
 
 def test_own_data_needs_a_name(tmp_path: Path) -> None:

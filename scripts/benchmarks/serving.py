@@ -9,8 +9,6 @@ when the last is answered; in the last rows requests come at a fixed rate, wheth
 import asyncio
 import json
 import re
-import subprocess
-import sys
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ import tyro
 
 from seqrec.basics.command import run_command
 from seqrec.basics.formatting import align
-from seqrec.basics.paths import ROOT
+from seqrec.serving.process import running_service
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +123,8 @@ def resident(pid: int) -> float:
 
 def main(config: Config) -> None:
     """Start the service, put load on it, and print what came of it."""
-    command = [sys.executable, ROOT / "scripts/serve.py", config.model, "--port", "0", "--search", config.search]
-    command += ["--form", config.form]
-    service = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
-    try:
-        assert service.stderr is not None
-        said = ""
-        while (found := re.search(r"http://127\.0\.0\.1:(\d+)", said)) is None:
-            line = service.stderr.readline()
-            if not line:
-                raise SystemExit(f"the service did not start: {said}")
-            said += line
-        port = int(found[1])
+    with running_service(config.model, "--search", config.search, "--form", config.form) as (service, address):
+        port = int(address.rpartition(":")[2])
         requests = make_requests(config.model, config)
         asyncio.run(closed_loop(port, requests, 4, 2))
         rows, best = [], 0.0
@@ -155,10 +143,7 @@ def main(config: Config) -> None:
             done = asyncio.run(closed_loop(port, requests, 1, 1))
             note = f"after {time.perf_counter() - began - 1:.2f} s, 1 client"
             rows.append([note, *summary(done, 1), f"{resident(service.pid):.0f}"])
-        print(align(["load", "answers a second", "p50 ms", "p99 ms", "503", "other errors", "MiB"], rows))
-    finally:
-        service.terminate()
-        service.wait(20)
+    print(align(["load", "answers a second", "p50 ms", "p99 ms", "503", "other errors", "MiB"], rows))
 
 
 def summary(done: list[tuple[float, int]], seconds: float) -> list[str]:

@@ -24,6 +24,8 @@ SCORES = 1 << 22
 """Scores of all items that are in memory at one time."""
 EXACT_ITEMS = 5_000
 """Up to so many items, all are scored."""
+MOST_LEFT_OUT = 1_000
+"""For a query that leaves out more, all items are scored: an index would search so much further for its whole batch."""
 
 
 class Vectors:
@@ -101,14 +103,17 @@ class Exported(Answering):
         """Return the answers to queries with histories."""
         recent = [query.history[-self.most :] for query in queries]
         users = read_users(self.graph, self.events, np.concatenate(recent), np.array([len(read) for read in recent]))
-        if self.index is not None and all(query.among is None for query in queries):
-            return self._find(queries, users)
+        searched = [self.index is not None and q.among is None and len(q.left_out) <= MOST_LEFT_OUT for q in queries]
+        quick, rest = np.flatnonzero(searched), np.flatnonzero(np.logical_not(searched))
+        answers = {}
+        if len(quick):
+            answers |= zip(quick.tolist(), self._find([queries[row] for row in quick], users[quick]), strict=True)
         step = max(SCORES // len(self.vectors.trained), 1)
-        answers = []
-        for start in range(0, len(queries), step):
-            scores = self.vectors.products(users[start : start + step])
-            answers += [best_of(*pair) for pair in zip(scores, queries[start : start + step], strict=True)]
-        return answers
+        for start in range(0, len(rest), step):
+            rows = rest[start : start + step]
+            scores = self.vectors.products(users[rows])
+            answers |= {row: best_of(own, queries[row]) for row, own in zip(rows.tolist(), scores, strict=True)}
+        return [answers[row] for row in range(len(queries))]
 
     def _find(self, queries: Sequence[Query], users: NDArray[np.float32]) -> list[Answer]:
         trained, added = self.vectors.trained, self.vectors.added

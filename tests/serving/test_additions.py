@@ -5,6 +5,8 @@ import shutil
 import signal
 import threading
 import urllib.request
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,8 @@ from seqrec.serving.answers import Query
 from seqrec.serving.app import make_app
 from seqrec.serving.exported import Exported
 from seqrec.serving.options import ServiceOptions
+from seqrec.serving.process import running_service
 from seqrec.serving.service import Service
-from tests.serving.started import start
 
 
 @pytest.fixture
@@ -93,8 +95,7 @@ def test_a_journal_that_was_cut_or_spoilt(copied: Path) -> None:
 def test_a_kill_loses_no_item_that_was_acknowledged(copied: Path) -> None:
     acknowledged: list[str] = []
     for attempt in range(2):
-        process, address = start(copied)
-        try:
+        with running_service(copied) as (process, address), suppress(OSError, HTTPException):
             for number in range(10_000):
                 body = {"id": f"new-{attempt}-{number}", "text": {"title": f"red {number % 40}"}}
                 headers = {"Content-Type": "application/json"}
@@ -104,8 +105,6 @@ def test_a_kill_loses_no_item_that_was_acknowledged(copied: Path) -> None:
                 acknowledged.append(str(body["id"]))
                 if number == 0:
                     threading.Timer(0.2 + 0.2 * attempt, process.kill).start()
-        except OSError:
-            pass
         assert process.wait(20) == -signal.SIGKILL
     assert len(acknowledged) > 4 and acknowledged[-1].startswith("new-1")
     kept = Service([copied], ServiceOptions()).desk(None).model.catalogue.raw_ids[40:]

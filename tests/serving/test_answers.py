@@ -1,14 +1,17 @@
 """Answers of exports and runs, by what `recommend` gives."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from seqrec.basics.errors import UserError
 from seqrec.data.dataset import Dataset
+from seqrec.serving import exported as exported_module
 from seqrec.serving.answers import Answering, Query
 from seqrec.serving.exported import Exported
+from seqrec.serving.index import search
 from seqrec.serving.run_model import Run
 from seqrec.training.recommend import recommend
 from seqrec.training.restore import load_run
@@ -50,6 +53,25 @@ def test_what_is_left_out_and_what_is_allowed(model: Answering) -> None:
     assert first.items.tolist() == [item for item in best.items.tolist() if item in (7, 12)]
     assert rest.items.tolist() == best.items[:2].tolist()
     assert not len(model.answer([Query(history, 6, NOTHING, NOTHING)])[0].items)
+
+
+def test_who_leaves_out_much_does_not_widen_the_search_for_others(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, history = Exported(exported, None, "index"), np.array([3, 4])
+    queries = [Query(history, 3, np.arange(1, 31)), Query(history, 2, np.array([7])), Query(history, 4, np.arange(9))]
+    expected, widths = model.answer(queries), []
+
+    def searched(*given: Any) -> Any:
+        widths.append(given[3])
+        return search(*given)
+
+    monkeypatch.setattr(exported_module, "MOST_LEFT_OUT", 9)
+    monkeypatch.setattr(exported_module, "search", searched)
+    for own, wanted in zip(model.answer(queries), expected, strict=True):
+        assert own.items.tolist() == wanted.items.tolist()
+        np.testing.assert_allclose(own.scores, wanted.scores, atol=1e-5)
+    assert widths == [13]
 
 
 def test_without_a_history_the_popular_is_shown(model: Answering) -> None:

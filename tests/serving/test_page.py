@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.started import start
+from seqrec.serving.process import running_service
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="neither chromium nor google-chrome is installed")
@@ -16,10 +16,8 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="neither chromium nor go
 
 @pytest.fixture(scope="module")
 def address(exported: Path, served_run: Path) -> Iterator[str]:
-    process, found = start(exported, served_run, "--api_key", "open")
-    yield found
-    process.terminate()
-    process.wait(20)
+    with running_service(exported, served_run, "--api_key", "open") as (_, found):
+        yield found
 
 
 @pytest.fixture(scope="module")

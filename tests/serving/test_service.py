@@ -26,9 +26,9 @@ from seqrec.serving.batching import Desk, OverloadedError
 from seqrec.serving.export import export_run
 from seqrec.serving.folder import replace_export
 from seqrec.serving.options import ExportOptions, ServiceOptions
+from seqrec.serving.process import running_service
 from seqrec.serving.service import Service, open_model
 from tests.forked import ROOT
-from tests.serving.started import start
 
 
 @pytest.fixture(scope="module")
@@ -286,14 +286,11 @@ print(client.post("/recommend", json={{"history": ["item-3"], "explain": True}})
 
 
 def test_the_command_serves_until_it_is_stopped(exported: Path) -> None:
-    process, address = start(exported)
-    try:
+    with running_service(exported) as (process, address):
         with urllib.request.urlopen(f"{address}/health", timeout=10) as answer:
             assert json.load(answer) == {"status": "alive"}
         command = [sys.executable, ROOT / "scripts/serve.py", exported, "--port", address.rpartition(":")[2]]
         taken = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
         assert taken.returncode == 1 and "can't be listened on" in taken.stderr
-    finally:
-        process.send_signal(signal.SIGTERM)
-        code = process.wait(20)
+    code = process.wait(20)
     assert code in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
