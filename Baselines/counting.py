@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 from Baselines.comments import rank_comments
 from Baselines.data import event_ages, order_of_appearance, score_items
-from Baselines.model import Events, Favourites, Latest, MeanVector, Neighbours, OwnHistory, SameForAll
+from Baselines.model import Events, Favourites, Latest, MeanVector, Neighbours, OwnHistory, SameForAll, TextVector
 from Baselines.options import DATED, Config
 from Baselines.rules import find_rules
 from seqrec.basics.errors import UserError
@@ -22,8 +22,9 @@ from seqrec.data.activity import Activity
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
-from seqrec.data.vectors import load_embeddings
+from seqrec.data.vectors import find_embeddings, load_embeddings
 from seqrec.items.similar import by_users, by_words, find_nearest
+from seqrec.items.words import read_texts
 from seqrec.training.batches import BatchModule
 from seqrec.training.folder import RunFolder
 from seqrec.training.module import NextItemModule, Recommender, TrainedOn
@@ -39,6 +40,8 @@ MAX_TOKENS = 16384
 """Tokens of a batch in evaluation."""
 USERS_PER_BATCH = 4096
 """Of rankings that are the same for all."""
+TOKENS_OF_TEXT = 64
+"""Of an item's text, where texts are read."""
 SCORES_PER_TOKEN = 256
 """Of other rankings: 32 MiB in a batch."""
 
@@ -90,6 +93,17 @@ def make_ranking(config: Config, dataset: Dataset, width: int) -> Recommender:
     if config.baseline in ("favourites", "item-knn", "text-knn", "rules"):
         own = Favourites(*given) if config.baseline == "favourites" else Neighbours(*given, config.neighbours)
         return Recommender(own, all_events, lambda histories: np.maximum(histories.lengths, tokens))
+    if config.user_as == "text":
+        from Baselines.encoders import TextReader  # sentence-transformers: seconds
+
+        assert config.init_type is not None
+        path = find_embeddings(config.init_type, dataset, config.embedding_dir)
+        texts, most = TextVector(*given, width, TextReader(path, read_texts(dataset))), config.max_his_len
+
+        def latest_events(histories: Histories, rows: NDArray[np.int64]) -> Events:
+            return all_events(histories, rows, most)
+
+        return Recommender(texts, latest_events, lambda histories: TOKENS_OF_TEXT * np.minimum(histories.lengths, most))
     if config.baseline == "vectors":
         return Recommender(MeanVector(*given, width), all_events, lambda histories: histories.lengths)
     same = SameForAll(*given)
@@ -108,6 +122,10 @@ def count(
         train: The training events.
         given: (N+1, D) item vectors, if the module ranks by them.
     """
+    if isinstance(module, TextVector):
+        assert given is not None
+        module.know(given)
+        return lambda share: None
     if isinstance(module, MeanVector):
         assert given is not None
         module.know(given)
@@ -140,7 +158,7 @@ def choose_half_life(
     config: Config, module: NextItemModule, data: BatchModule, rank_under: RankUnder
 ) -> dict[str, float]:
     """Let the module rank under the half-life that ranks validation targets best, and return how well it does."""
-    is_open = config.baseline in DATED and config.half_life is None
+    is_open = config.baseline in DATED and config.half_life is None and config.user_as == "mean"
     trainer = lightning.Trainer(
         accelerator="cpu",
         logger=False,
@@ -168,9 +186,9 @@ def no_events(histories: Histories, rows: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(rows)
 
 
-def all_events(histories: Histories, rows: NDArray[np.int64]) -> Events:
-    """Return all events of some histories."""
-    items, offsets = histories.gather(rows, max(int(histories.lengths[rows].max(initial=1)), 1))
+def all_events(histories: Histories, rows: NDArray[np.int64], most: int | None = None) -> Events:
+    """Return all events of some histories, or the latest ones of each."""
+    items, offsets = histories.gather(rows, most or max(int(histories.lengths[rows].max(initial=1)), 1))
     lengths = np.diff(offsets)
     ages = np.repeat(offsets[1:], lengths) - 1 - np.arange(len(items))
     users = np.repeat(np.arange(len(rows)), lengths)

@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from Baselines.options import Pool
+from Baselines.options import ENCODE, Pool
 from seqrec.basics.checks import require_at_least
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
@@ -85,9 +85,7 @@ def main(config: Config) -> None:
     datasets = [dataset, load_comments(dataset).own] if has_comments else [dataset]
     encoder = None
     if config.encoder is None:
-        producer = Producer(
-            "Baselines/encode.py", None, OPTIONS | {"width": config.width, "with_comments": has_comments}
-        )
+        producer = Producer(ENCODE, None, OPTIONS | {"width": config.width, "with_comments": has_comments})
     else:
         from Baselines.encoders import encode_texts, open_encoder, prompt_of
         from seqrec.text.encoding import weights_sha256
@@ -95,9 +93,7 @@ def main(config: Config) -> None:
         encoder = open_encoder(config.encoder, config.pooling, config.max_length)
         prompt = prompt_of(config.encoder, encoder, config.prompt, config.prompt_name)
         options = {"encoder": config.encoder, "pooling": config.pooling, "prompt": prompt}
-        producer = Producer(
-            "Baselines/encode.py", weights_sha256(encoder), options | {"max_length": encoder.max_seq_length}
-        )
+        producer = Producer(ENCODE, weights_sha256(encoder), options | {"max_length": encoder.max_seq_length})
     paths = [embedding_path(data, config.name, config.embedding_dir) for data in datasets]
     needed = [needs_saving(path, data, producer, config.overwrite) for path, data in zip(paths, datasets, strict=True)]
     if not any(needed):

@@ -1,5 +1,7 @@
 """Text encoders that nobody trains: sentence encoders as their cards say, and language models by their tokens."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,10 +9,12 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-from Baselines.options import Pool
+from Baselines.options import ENCODE, Pool
 from seqrec.basics.errors import UserError
+from seqrec.basics.opening import read_json_object
 from seqrec.basics.progress import shows_progress
 from seqrec.text.backbones import find_backbone
+from seqrec.text.encoding import weights_sha256
 
 MODES = {"mean": "mean", "cls": "cls", "last": "lasttoken"}
 """Names of poolings in sentence-transformers."""
@@ -51,6 +55,37 @@ def encode_texts(
     """Return the (n, D) vectors of texts, each after a prompt, if there is one; the longest texts share a batch."""
     found = encoder.encode(texts, prompt=prompt, batch_size=batch_size, show_progress_bar=shows_progress())
     return np.asarray(found, dtype=np.float32)
+
+
+class TextReader:
+    """Reads several items' texts as one, by the encoder that made their vectors."""
+
+    def __init__(self, vectors: Path, texts: list[str]) -> None:
+        """Open the encoder.
+
+        Args:
+            vectors: The file of the items' vectors.
+            texts: (N,) of the items.
+
+        Raises:
+            UserError: If no encoder of `encode.py` made the vectors, or it is another one now.
+        """
+        file = vectors.with_suffix(".json")
+        repair = f"make them by python {ENCODE} --encoder NAME"
+        made = read_json_object(file, repair) if vectors.suffix == ".npy" and file.is_file() else {}
+        options = made.get("options")
+        if made.get("producer") != ENCODE or not isinstance(options, dict) or "encoder" not in options:
+            raise UserError(f"--user_as text: nothing says which encoder made {vectors}: {repair}")
+        self.encoder = open_encoder(options["encoder"], options["pooling"], options["max_length"])
+        self.prompt, self.texts = options["prompt"], texts
+        if weights_sha256(self.encoder) != made.get("checkpoint_sha256"):
+            raise UserError(f"--user_as text: {options['encoder']} is not what made {vectors}: {repair}")
+
+    def __call__(self, histories: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return the (B, D) vectors of histories of items, the latest read first."""
+        joined = ["\n".join(self.texts[item - 1] for item in reversed(items)) for items in histories]
+        found = self.encoder.encode(joined, prompt=self.prompt, batch_size=len(joined), show_progress_bar=False)
+        return np.asarray(found, dtype=np.float32)
 
 
 def prompt_of(name_of_model: str, encoder: SentenceTransformer, prompt: str | None, name: str | None) -> str | None:

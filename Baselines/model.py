@@ -1,5 +1,6 @@
 """One ranking for all users, and one of what each had before. Shapes: B users, N items, E events of all."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from seqrec.data.activity import Activity
 from seqrec.training.module import NextItemModule, ScoringModule
+
+ReadTexts = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
+"""Gives the (B, D) vectors of histories of items, each as one text."""
 
 
 class SameForAll(NextItemModule):
@@ -165,3 +169,29 @@ class MeanVector(NextItemModule):
         ages = lengths[:, None] - 1 - torch.arange(vectors.shape[1])
         weights = torch.where(ages >= 0, 0.5 ** (ages / self.half_life), 0.0)
         return F.normalize((vectors * weights[:, :, None]).sum(dim=1), dim=1)
+
+
+class TextVector(NextItemModule):
+    """Scores items by the cosine of their vectors and that of the history's texts, which are read as one."""
+
+    vectors: Tensor
+
+    def __init__(self, num_items: int, metric_ks: tuple[int, ...], width: int, reader: ReadTexts) -> None:
+        """Start with (N+1, D) vectors of zeros, and with what gives (B, D) vectors of histories' texts."""
+        super().__init__(metric_ks)
+        self.register_buffer("vectors", torch.zeros(num_items + 1, width))
+        self.reader = reader
+
+    def know(self, vectors: NDArray[np.float32]) -> None:
+        """Take the (N+1, D) vectors, each at length 1."""
+        self.vectors.copy_(F.normalize(torch.from_numpy(vectors), dim=1))
+
+    def user_vectors(self, inputs: Events) -> Tensor:
+        """Return (B, D)."""
+        sizes = torch.bincount(inputs.rows, minlength=inputs.num_users).tolist()
+        read = torch.from_numpy(self.reader([part.tolist() for part in inputs.items.split(sizes)]))
+        return F.normalize(read.to(self.vectors.device), dim=1)
+
+    def item_vectors(self) -> Tensor:
+        """Return (N+1, D)."""
+        return self.vectors

@@ -18,6 +18,8 @@ Baseline = Literal[
 Pool = Literal["card", "mean", "cls", "last"]
 DATED = ("recency", "favourites", "item-knn", "text-knn", "rules", "vectors")
 """Rankings in which recent events count more."""
+ENCODE = "Baselines/encode.py"
+"""Who made item vectors, as it is recorded beside them."""
 OF_COMMENTS = ("newest", "latest", "popularity", "text-knn")
 
 
@@ -39,6 +41,11 @@ class Config:
     """Of vectors, the item vectors: embedding/DATASET/INIT_TYPE.npy, or the path of a .npy file."""
     embedding_dir: Path = ROOT / "embedding"
     """Folder of item vectors."""
+    user_as: Literal["mean", "text"] = "mean"
+    """Of vectors, what stands for a user: the mean of the vectors, or the vector of the texts of the latest
+    --max_his_len items, read as one text, the latest first, by the encoder that made the vectors."""
+    max_his_len: int = 10
+    """Of --user_as text, the greatest number of items."""
     comments: bool = False
     """Rank the comments under a video in place of items, by newest, latest, popularity (how often one was taken up
     before) or text-knn."""
@@ -68,7 +75,9 @@ class Config:
             raise UserError(f"--half_life is for items and for --baseline {', '.join(DATED)}")
         if (self.init_type is not None) != (self.baseline == "vectors"):
             raise UserError("--init_type NAME is for --baseline vectors, which needs it")
-        require_at_least(1, self, "neighbours")
+        if self.user_as == "text" and (self.baseline != "vectors" or self.half_life is not None):
+            raise UserError("--user_as text is for --baseline vectors, without a --half_life")
+        require_at_least(1, self, "neighbours", "max_his_len")
         require_at_least(2, self, "max_candidate_num")
         if self.comments and self.baseline not in OF_COMMENTS:
             raise UserError(f"--comments are ranked by {', '.join(OF_COMMENTS)}: give one as --baseline")
@@ -81,7 +90,8 @@ class Config:
     def name(self) -> str:
         """The name of the run's folder if none is given."""
         if self.init_type is not None:
-            return f"{self.baseline}-{Path(self.init_type).name.removesuffix('.npy')}"
+            told = "-text" * (self.user_as == "text")
+            return f"{self.baseline}-{Path(self.init_type).name.removesuffix('.npy')}{told}"
         return "comments-" * self.comments + self.baseline
 
     @property

@@ -141,7 +141,7 @@ def load_embeddings(init_type: str, dataset: Dataset, folder: Path = ROOT / "emb
         MissingFileError: If there is no such file, with those that there are.
         UserError: If the file does not fit the dataset.
     """
-    path = _find_file(init_type, dataset, folder)
+    path = find_embeddings(init_type, dataset, folder)
     vectors = _read_vectors(path)
     _check_vectors(vectors, dataset, str(path))
     manifest_file = path.with_suffix(".json")
@@ -159,7 +159,8 @@ def advise_export(dataset: str) -> str:
     return f"Make them with {' or '.join(commands) or 'a text encoder'}"
 
 
-def _find_file(init_type: str, dataset: Dataset, folder: Path) -> Path:
+def find_embeddings(init_type: str, dataset: Dataset, folder: Path = ROOT / "embedding") -> Path:
+    """Return the file of item vectors, see `load_embeddings`."""
     given = Path(init_type)
     if given.name != init_type:
         if not given.is_file():

@@ -103,16 +103,19 @@ class Exported(Answering):
         """Return the answers to queries with histories."""
         recent = [query.history[-self.most :] for query in queries]
         users = read_users(self.graph, self.events, np.concatenate(recent), np.array([len(read) for read in recent]))
-        searched = [self.index is not None and q.among is None and len(q.left_out) <= MOST_LEFT_OUT for q in queries]
-        quick, rest = np.flatnonzero(searched), np.flatnonzero(np.logical_not(searched))
-        answers = {}
-        if len(quick):
-            answers |= zip(quick.tolist(), self._find([queries[row] for row in quick], users[quick]), strict=True)
+        quick: list[int] = []
+        rest: list[int] = []
+        for row, query in enumerate(queries):
+            can_search = self.index is not None and query.among is None and len(query.left_out) <= MOST_LEFT_OUT
+            (quick if can_search else rest).append(row)
+        answers: dict[int, Answer] = {}
+        if quick:
+            answers |= zip(quick, self._find([queries[row] for row in quick], users[quick]), strict=True)
         step = max(SCORES // len(self.vectors.trained), 1)
         for start in range(0, len(rest), step):
             rows = rest[start : start + step]
             scores = self.vectors.products(users[rows])
-            answers |= {row: best_of(own, queries[row]) for row, own in zip(rows.tolist(), scores, strict=True)}
+            answers |= {row: best_of(own, queries[row]) for row, own in zip(rows, scores, strict=True)}
         return [answers[row] for row in range(len(queries))]
 
     def _find(self, queries: Sequence[Query], users: NDArray[np.float32]) -> list[Answer]:

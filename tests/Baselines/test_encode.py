@@ -1,5 +1,8 @@
 """Item vectors of encoders as they come, by `sentence-transformers` and `transformers` themselves."""
 
+import json
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +11,13 @@ import pytest
 import torch
 import transformers
 
+from Baselines.counting import run_baseline
 from Baselines.encode import Config, main
+from Baselines.options import Config as Baseline
 from seqrec.basics.errors import UserError
 from seqrec.data.dataset import Dataset
 from seqrec.text.backbones import MINILM, find_backbone
+from seqrec.training.restore import load_run
 from tests.tiny_models import write_model
 
 
@@ -50,6 +56,35 @@ def test_a_language_model_is_read_token_by_token(pooling: Any, texts: Dataset, t
         np.testing.assert_allclose(found[row], expected.numpy(), atol=1e-4)
     with pytest.raises(UserError, match=r"has no modules\.json .* give --pooling"):
         encode(texts, tmp_path, encoder=str(folder))
+
+
+def test_users_are_read_as_one_text(texts: Dataset, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    vectors = encode(texts, tmp_path / "embedding", encoder=MINILM)
+    options = {"data_path": texts.path, "embedding_dir": tmp_path / "embedding", "runs_dir": tmp_path / "runs"}
+    config = Baseline(baseline="vectors", init_type=MINILM, user_as="text", max_his_len=3, **options)
+    run_baseline(config)
+    dataset, restored = load_run(tmp_path / "runs/Baselines/texts/vectors-minilm-text", texts.path)
+    library = SentenceTransformer(str(find_backbone(MINILM)), device="cpu")
+    titles, test = texts.item_table()["title"].to_list(), config.protocol.hold_out(dataset).test
+    rows = np.arange(len(test))
+    items, offsets = test.gather(rows, 3)
+    told = ["\n".join(titles[item - 1] for item in items[a:b][::-1]) for a, b in pairwise(offsets)]
+    users = library.encode(told, normalize_embeddings=True)
+    found = restored.module.user_vectors(restored.make_inputs(test, rows)).numpy()
+    np.testing.assert_allclose(found, users, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(restored.module.item_vectors()[1:].numpy(), axis=1), 1, atol=1e-5)
+    cosines = users @ (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)).T
+    cosines[:, 0] = -2
+    ranks = (cosines >= cosines[rows, test.targets][:, None]).sum(axis=1) - 1
+    metrics = json.loads((tmp_path / "runs/Baselines/texts/vectors-minilm-text/metrics.json").read_text())["test"]
+    assert metrics["Recall@10"] == pytest.approx((ranks < 10).mean(), abs=0.011)  # one user, if two scores are close
+    encode(texts, tmp_path / "embedding", width=8)
+    with pytest.raises(UserError, match=r"nothing says which encoder made .*tfidf\.npy"):
+        run_baseline(replace(config, init_type="tfidf"))
+    with pytest.raises(UserError, match="--user_as text is for --baseline vectors"):
+        Baseline(user_as="text")
 
 
 def test_flags_of_an_encoder_without_one() -> None:
