@@ -6,9 +6,11 @@ The service and the clients share the machine's processors. Each client keeps a 
 when the last is answered; in the last rows requests come at a fixed rate, whether or not the ones before are answered.
 """
 
-import asyncio
+import itertools
 import json
 import re
+import selectors
+import socket
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -45,59 +47,75 @@ class Config:
     """Rate of the last load, as a multiple of the best of those before; 0 leaves it out."""
 
 
-class Connection:
-    """A connection that is kept."""
+class Client:
+    """A connection that is kept, and the request that is under way on it."""
 
     def __init__(self, port: int) -> None:
-        self.port = port
-        self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.began, self.answer = 0.0, b""
 
-    async def send(self, request: bytes) -> int:
-        """Send a request and return the status of its answer, which is read to its end."""
-        if self.streams is None:
-            self.streams = await asyncio.open_connection("127.0.0.1", self.port)
-        reader, writer = self.streams
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        found = re.search(rb"(?i)content-length: *(\d+)", head)
-        await reader.readexactly(int(found[1]) if found else 0)
-        return int(head[9:12])
+    def send(self, request: bytes) -> None:
+        """Begin a request."""
+        self.began, self.answer = time.perf_counter(), b""
+        self.socket.sendall(request)
+
+    def read(self) -> tuple[float, int] | None:
+        """Take what has come, and return the seconds and the status once the answer is whole."""
+        came = self.socket.recv(1 << 16)
+        if not came:
+            raise ConnectionError("the service has closed a connection")
+        self.answer += came
+        head, blank, body = self.answer.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: *(\d+)", head)
+        if not blank or (length is not None and len(body) < int(length[1])):
+            return None
+        return time.perf_counter() - self.began, int(head[9:12])
 
 
-async def closed_loop(port: int, requests: list[bytes], clients: int, seconds: float) -> list[tuple[float, int]]:
+def closed_loop(port: int, requests: list[bytes], clients: int, seconds: float) -> list[tuple[float, int]]:
     """Return the seconds and the status of each request of clients that wait for their answers."""
-    found: list[tuple[float, int]] = []
-    end = time.perf_counter() + seconds
-
-    async def client(number: int) -> None:
-        connection, place = Connection(port), number
-        while (began := time.perf_counter()) < end:
-            status = await connection.send(requests[place % len(requests)])
-            found.append((time.perf_counter() - began, status))
-            place += clients
-
-    await asyncio.gather(*map(client, range(clients)))
+    found, places = [], itertools.cycle(requests)
+    with selectors.DefaultSelector() as waiting:
+        for _ in range(clients):
+            client = Client(port)
+            waiting.register(client.socket, selectors.EVENT_READ, client)
+            client.send(next(places))
+        end = time.perf_counter() + seconds
+        while waiting.get_map():
+            for key, _ in waiting.select():
+                if (done := key.data.read()) is None:
+                    continue
+                found.append(done)
+                if time.perf_counter() < end:
+                    key.data.send(next(places))
+                else:
+                    waiting.unregister(key.data.socket)
+                    key.data.socket.close()
     return found
 
 
-async def open_loop(port: int, requests: list[bytes], rate: float, seconds: float) -> list[tuple[float, int]]:
+def open_loop(port: int, requests: list[bytes], rate: float, seconds: float) -> list[tuple[float, int]]:
     """Return the seconds and the status of each request of a stream of so many a second."""
     found: list[tuple[float, int]] = []
-    idle: list[Connection] = []
-
-    async def one(place: int) -> None:
-        connection = idle.pop() if idle else Connection(port)
-        began = time.perf_counter()
-        status = await connection.send(requests[place % len(requests)])
-        found.append((time.perf_counter() - began, status))
-        idle.append(connection)
-
-    began, tasks = time.perf_counter(), []
-    for place in range(int(rate * seconds)):
-        if (wait := began + place / rate - time.perf_counter()) > 0:
-            await asyncio.sleep(wait)
-        tasks.append(asyncio.create_task(one(place)))
-    await asyncio.gather(*tasks)
+    places = itertools.cycle(requests)
+    idle: list[Client] = []
+    began, number, sent = time.perf_counter(), int(rate * seconds), 0
+    with selectors.DefaultSelector() as waiting:
+        while len(found) < number:
+            due = min(int((time.perf_counter() - began) * rate) + 1, number)
+            for _ in range(due - sent):
+                client = idle.pop() if idle else Client(port)
+                waiting.register(client.socket, selectors.EVENT_READ, client)
+                client.send(next(places))
+            sent = due
+            for key, _ in waiting.select(1 / rate if sent < number else None):
+                if (done := key.data.read()) is not None:
+                    found.append(done)
+                    waiting.unregister(key.data.socket)
+                    idle.append(key.data)
+    for client in idle:
+        client.socket.close()
     return found
 
 
@@ -126,21 +144,21 @@ def main(config: Config) -> None:
     with running_service(config.model, "--search", config.search, "--form", config.form) as (service, address):
         port = int(address.rpartition(":")[2])
         requests = make_requests(config.model, config)
-        asyncio.run(closed_loop(port, requests, 4, 2))
+        closed_loop(port, requests, 4, 2)
         rows, best = [], 0.0
         for clients in config.clients:
-            done = asyncio.run(closed_loop(port, requests, clients, config.seconds))
+            done = closed_loop(port, requests, clients, config.seconds)
             best = max(best, len(done) / config.seconds)
             rows.append([f"{clients} clients", *summary(done, config.seconds), f"{resident(service.pid):.0f}"])
         if config.beyond:
-            done = asyncio.run(open_loop(port, requests, best * config.beyond, config.seconds))
+            done = open_loop(port, requests, best * config.beyond, config.seconds)
             rows.append(
                 [f"{best * config.beyond:.0f} a second", *summary(done, config.seconds), f"{resident(service.pid):.0f}"]
             )
             began = time.perf_counter()
             while urllib.request.urlopen(f"http://127.0.0.1:{port}/ready").status != 200:
                 time.sleep(0.05)
-            done = asyncio.run(closed_loop(port, requests, 1, 1))
+            done = closed_loop(port, requests, 1, 1)
             note = f"after {time.perf_counter() - began - 1:.2f} s, 1 client"
             rows.append([note, *summary(done, 1), f"{resident(service.pid):.0f}"])
     print(align(["load", "answers a second", "p50 ms", "p99 ms", "503", "other errors", "MiB"], rows))
