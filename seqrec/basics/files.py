@@ -221,3 +221,35 @@ def plain(value: Any, where: str = "") -> Any:
     if isinstance(value, list | tuple):
         return [plain(item, f"{where}[{place}]") for place, item in enumerate(value)]
     raise TypeError(f"{where or 'a value'} is a {type(value).__name__}, which JSON cannot hold")
+
+
+def _replaced(target: Path) -> Path:
+    """Return where a folder lies while another takes its place."""
+    return target.with_name(f".{target.name}.replaced")
+
+
+def replace_folder(folder: Path, target: Path) -> None:
+    """Put a finished folder in the place of another, which is deleted; what a kill leaves, `put_back` mends.
+
+    Args:
+        folder: On the same file system.
+        target: May not exist yet.
+    """
+    old = _replaced(target)
+    if target.exists():
+        target.rename(old)
+    try:
+        folder.rename(target)
+    except BaseException:
+        if old.is_dir():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def put_back(target: Path) -> None:
+    """Undo or finish a replacement that was interrupted by a kill."""
+    old = _replaced(target)
+    if old.is_dir() and not target.exists():
+        old.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

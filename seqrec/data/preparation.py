@@ -26,14 +26,14 @@ import tyro
 from numpy.typing import NDArray
 
 from seqrec.basics.errors import UserError
-from seqrec.basics.files import exclusive, write_atomically, write_json
+from seqrec.basics.files import exclusive, put_back, write_atomically, write_json
 from seqrec.basics.names import check_name
 from seqrec.basics.paths import ROOT
 from seqrec.basics.progress import progress
 from seqrec.data.comments import COMMENTS, RawComments, write_comments
 from seqrec.data.dataset_files import FORMAT, hash_item_ids, write_table
 from seqrec.data.item_text import fill_missing, has_text, item_text
-from seqrec.data.publishing import _put_back, publish
+from seqrec.data.publishing import publish
 
 log = logging.getLogger(__name__)
 DATA_DIR = ROOT / "data"
@@ -155,7 +155,7 @@ def prepare(config: Preparation) -> Path:
     target, work = config.data_dir / config.name, config.data_dir / f".{config.name}.preparing"
     waiting = f"waiting for another process that prepares {config.name}"
     with exclusive(config.data_dir / f".{config.name}.lock", waiting):
-        _put_back(target)
+        put_back(target)
         shutil.rmtree(work, ignore_errors=True)  # left by a process that was killed
         try:
             scratch, folder = work / "scratch", work / "dataset"

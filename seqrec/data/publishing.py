@@ -2,11 +2,11 @@
 
 import json
 import logging
-import shutil
 from filecmp import cmp
 from pathlib import Path
 
 from seqrec.basics.errors import UserError
+from seqrec.basics.files import replace_folder
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,7 @@ def publish(folder: Path, target: Path, overwrite: bool) -> Path:
         raise UserError(
             f"{target} exists and differs in {', '.join(differing)}: add --overwrite to replace it, or another --name"
         )
-    old = _replaced(target)
-    target.rename(old)
-    try:
-        folder.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old)
+    replace_folder(folder, target)
     return target
 
 
@@ -48,19 +41,6 @@ def _is_dataset(folder: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and {"format", "num_items", "item_ids_sha256", "source"} <= manifest.keys()
-
-
-def _replaced(target: Path) -> Path:
-    """Return where a dataset lies while another takes its place."""
-    return target.with_name(f".{target.name}.replaced")
-
-
-def _put_back(target: Path) -> None:
-    """Undo or finish a replacement that was interrupted by a kill."""
-    old = _replaced(target)
-    if old.is_dir() and not target.exists():
-        old.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _differences(left: Path, right: Path) -> list[str]:

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrec.basics.errors import MissingFileError, UserError
-from seqrec.basics.files import hash_file, write_json
+from seqrec.basics.files import exclusive, hash_file, put_back, replace_folder, write_json
 from seqrec.basics.opening import read_json_object
 
 FORMAT = 1
@@ -91,23 +90,18 @@ def replace_export(target: Path, overwrite: bool) -> Iterator[Path]:
     Raises:
         UserError: If there is something else than an export, or an export and `overwrite` is not set.
     """
-    if target.exists() or target.is_symlink():
-        if target.is_symlink() or not _is_export(target):
-            raise UserError(f"--output {target} is there and is no export: it is left alone, give another folder")
-        if not overwrite:
-            raise UserError(f"--output {target} holds an export: add --overwrite to replace it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (target.with_name(f".{target.name}.{os.getpid()}.{which}") for which in ("new", "old"))
-    new.mkdir()
-    try:
-        yield new
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
-    except BaseException:
-        if old.is_dir() and not target.exists():
-            old.rename(target)
-        raise
-    finally:
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
+    with exclusive(target.with_name(f".{target.name}.lock"), f"waiting for another process that writes {target}"):
+        put_back(target)
+        if target.exists() or target.is_symlink():
+            if target.is_symlink() or not _is_export(target):
+                raise UserError(f"--output {target} is there and is no export: it is left alone, give another folder")
+            if not overwrite:
+                raise UserError(f"--output {target} holds an export: add --overwrite to replace it")
+        new = target.with_name(f".{target.name}.new")
+        shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed
+        new.mkdir()
+        try:
+            yield new
+            replace_folder(new, target)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)

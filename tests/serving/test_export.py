@@ -133,6 +133,13 @@ def test_an_export_is_whole_or_absent(exported: Path, tmp_path: Path) -> None:
     with replace_export(place, True) as folder:
         (folder / "new").write_text("")
     assert [path.name for path in tmp_path.iterdir()] == ["export"] and (place / "new").is_file()
+    shutil.rmtree(place)
+    shutil.copytree(exported, place.with_name(".export.replaced"))  # a kill between the two renames
+    with pytest.raises(ZeroDivisionError), replace_export(place, True):
+        raise ZeroDivisionError
+    assert read_manifest(place)["name"] == "our-model" and [path.name for path in tmp_path.iterdir()] == ["export"]
+    shutil.rmtree(place)
+    place.mkdir()
     with pytest.raises(UserError, match="is no export: it is left alone"), replace_export(place, True):
         pass
 
