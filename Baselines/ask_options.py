@@ -52,7 +52,8 @@ class Config:
     data_path: Path | None = None
     """Folder of a prepared dataset elsewhere, or of raw data (dataset.pkl, train.json, *.inter): prepared once."""
     model_name_or_path: str = "smollm2"
-    """Decoder: smollm2, a folder, or a name on the Hugging Face hub; with --server the name that it has there."""
+    """Decoder: smollm2, a folder, a .gguf file, or a name on the Hugging Face hub; with --server the name that it has
+    there."""
     way: Literal["likelihood", "list"] = "likelihood"
     """likelihood: how probable a title is after the history's; list: the model is shown all candidates and names them,
     the best first."""

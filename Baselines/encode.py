@@ -27,8 +27,8 @@ class Config:
     data_path: Path | None = None
     """Folder of a prepared dataset elsewhere, or of raw data (dataset.pkl, train.json, *.inter): prepared once."""
     encoder: str | None = None
-    """Model: minilm, smollm2, a folder, or a name on the Hugging Face hub, such as mixedbread-ai/mxbai-embed-large-v1;
-    without one, TF-IDF."""
+    """Model: minilm, smollm2, a folder, a .gguf file, or a name on the Hugging Face hub, such as
+    mixedbread-ai/mxbai-embed-large-v1; without one, TF-IDF."""
     pooling: Pool = "card"
     """With --encoder, how a text's tokens become a vector: card (as the model's own files say), mean, cls or last."""
     prompt: str | None = None

@@ -5,19 +5,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqrec.text.backbones import find_backbone
+from seqrec.text.backbones import find_backbone, read_tokenizer
+
+
+def open_decoder(name: str) -> tuple[Any, Any]:
+    """Return a decoder of `transformers` and its tokenizer."""
+    from transformers import AutoModelForCausalLM
+
+    folder = find_backbone(name)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), read_tokenizer(folder)
 
 
 class Likelihood:
-    """A causal language model of `transformers` that scores titles."""
+    """A decoder that scores titles."""
 
     def __init__(self, name: str) -> None:
-        """Load a decoder by its name or folder."""
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        folder = find_backbone(name)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        """Load it by its name, folder or file."""
+        self.model, self.tokenizer = open_decoder(name)
 
     def tokens(self, text: str, most: int | None = None) -> list[int]:
         """Return a text's tokens, without special ones."""

@@ -1,11 +1,11 @@
 """A language model that is shown all candidates, and what its answer says. Shapes: K candidates."""
 
 import re
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
-from seqrec.text.backbones import find_backbone
+from Baselines.likelihood import open_decoder
 
 
 class Said(NamedTuple):
@@ -26,15 +26,11 @@ class Chat(Protocol):
 
 
 class LocalChat:
-    """A decoder of `transformers` that answers, always with its most probable token."""
+    """A decoder that answers, always with its most probable token."""
 
     def __init__(self, name: str) -> None:
-        """Load a decoder by its name or folder."""
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        folder = find_backbone(name)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        """Load it by its name, folder or file."""
+        self.model, self.tokenizer = open_decoder(name)
 
     def answer(self, message: str, most: int) -> Said:
         """Return the answer of so many tokens at most."""

@@ -21,8 +21,8 @@ class LLMOptions(LoraOptions):
     """The large language model, and what of it learns."""
 
     model_name_or_path: str = "smollm2"
-    """A decoder: smollm2, a folder, or a name on the Hugging Face hub. Llama, Mistral, Qwen and OPT are read without
-    padding."""
+    """A decoder: smollm2, a folder, a .gguf file, or a name on the Hugging Face hub. Llama, Mistral, Qwen and OPT are
+    read without padding."""
     trust_remote_code: bool = False
     """Run the code that a model brings along, such as ChatGLM3's: it can do whatever you can, so read it first."""
     llm_num_blocks: int | None = None
@@ -131,7 +131,7 @@ class EncodeConfig:
     run: Path | None = None
     """Folder of a finished run of align.py; by default the language model is used as it is."""
     model_name_or_path: str = "smollm2"
-    """Without --run, a decoder: smollm2, a folder, or a name on the Hugging Face hub."""
+    """Without --run, a decoder: smollm2, a folder, a .gguf file, or a name on the Hugging Face hub."""
     trust_remote_code: bool = False
     """Without --run, run the code that the model brings along: read it first."""
     llm_num_blocks: int | None = None

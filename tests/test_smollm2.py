@@ -35,6 +35,27 @@ def test_it_completes_a_sentence_and_its_blocks_are_the_library_s() -> None:
     torch.testing.assert_close(found, output.hidden_states[2][0], rtol=0, atol=1e-4)
 
 
+@needs_package
+def test_a_gguf_file_is_read_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import load_file
+
+    package = package_folder(smollm2.PACKAGE)
+    assert package is not None
+    known = load_file(find_backbone("smollm2") / "model.safetensors")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = find_backbone(str(package / smollm2.FILE))
+    found = load_file(folder / "model.safetensors")
+    assert known.keys() == found.keys() and find_backbone(str(package / smollm2.FILE)) == folder
+    for name in ("model.layers.7.mlp.up_proj.weight", "model.embed_tokens.weight"):
+        torch.testing.assert_close(found[name].float(), known[name], rtol=1e-3, atol=1e-7)
+    assert len(read_tokenizer(folder)("two words")["input_ids"]) == 2
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UserError, match="can't be converted from GGUF"):
+        find_backbone(str(tmp_path / "a.gguf"))
+    with pytest.raises(MissingFileError, match="there is no file"):
+        find_backbone(str(tmp_path / "b.gguf"))
+
+
 def test_a_missing_package_and_another_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(smollm2, "package_folder", lambda _: None)

@@ -34,26 +34,22 @@ done
 train Baselines --dataset $name --baseline vectors --init_type minilm --user_as text
 sasrec=(--hidden_units 128 --dropout_rate 0.5 --weight_decay 0.3 --num_epochs 60 --patience 6)
 for seed in 1 2 3; do
-  for text in none minilm; do
-    both SASRec $name sasrec-$text-seed$seed "${sasrec[@]}" --init_type $text --seed $seed
-  done
-  for text in tfidf smollm2-mean smollm2-last; do
+  for text in none tfidf minilm smollm2-mean smollm2-last; do
     train SASRec --dataset $name --run_name sasrec-$text-seed$seed "${sasrec[@]}" --init_type $text --seed $seed
   done
 done
+for text in none minilm; do
+  train SASRec --dataset $name --run_name sasrec-$text-unseen "${sasrec[@]}" --init_type $text --seed 1 --filter_seen
+done
 
 # A language model's ranking of 20 titles, and what others make of the same.
-for likelihood in gain mean sum; do
-  "$PYTHON" Baselines/ask.py --dataset $name --test_users 300 --likelihood $likelihood --run_name ask-$likelihood --resume
+for likelihood in gain mean; do
+  "$PYTHON" Baselines/ask.py --dataset $name --likelihood $likelihood --run_name ask-$likelihood --resume
 done
-"$PYTHON" Baselines/ask.py --dataset $name --test_users 300 --way list --run_name ask-list --resume
+"$PYTHON" Baselines/ask.py --dataset $name --way list --test_users 100 --run_name ask-list --resume
 for baseline in popularity item-knn text-knn; do
   train Baselines --dataset $name --baseline $baseline --sample_size 19 --run_name $baseline-19
 done
 train Baselines --dataset $name --baseline vectors --init_type minilm --sample_size 19 --run_name vectors-minilm-19
 train SASRec --dataset $name --run_name sasrec-none-19 "${sasrec[@]}" --seed 1 --sample_size 19
-
-flags=(--seed 1 --batch_size 256 --weight_decay 0.1 --lr 2e-3 --schedule linear --warmup_steps 200 --patience 4
-  --valid_users 10000 --dropout_rate 0.5 --num_epochs 16)
-for name in amazon-games microlens-50k; do both SASRec $name sasrec-none "${flags[@]}"; done
 for name in amazon-scientific amazon-games microlens-50k ml-1m; do compare $name; done

@@ -5,6 +5,7 @@ from typing import Any
 
 from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.opening import read_json_object
+from seqrec.text.gguf import SUFFIX, find_gguf
 from seqrec.text.packages import check_sha256, package_folder
 from seqrec.text.smollm2 import SMOLLM2, find_smollm2
 
@@ -20,7 +21,7 @@ def find_backbone(name: str) -> Path:
     """Return the folder with a backbone's configuration, tokenizer and weights, downloading it if need be.
 
     Raises:
-        MissingFileError: If `name` is no folder and cannot be had from the hub.
+        MissingFileError: If `name` is no folder, no GGUF file and cannot be had from the hub.
         UserError: If MiniLM's weights are not the pinned ones.
     """
     if name == MINILM:
@@ -31,6 +32,8 @@ def find_backbone(name: str) -> Path:
     if name == SMOLLM2:
         return find_smollm2()
     folder = Path(name)
+    if folder.suffix == SUFFIX:
+        return find_gguf(folder)
     if not folder.is_dir():
         return _download(name)
     if not (folder / "config.json").is_file():
