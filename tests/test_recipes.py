@@ -74,5 +74,7 @@ def test_a_recipe_without_its_input_says_what_it_wants(tmp_path: Path) -> None:
 
 
 def test_results_name_every_recipe() -> None:
-    documents = "".join((ROOT / name).read_text() for name in ("docs/results.md", "Recformer/README.md"))
+    documents = "".join(
+        (ROOT / name).read_text() for name in ("docs/results.md", "docs/speed.md", "Recformer/README.md")
+    )
     assert all(f"scripts/recipes/{recipe}" in documents for recipe in RECIPES)

@@ -24,6 +24,9 @@ from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard,
 from seqrec.training.checkpoints import place_before, tensors_only
 from seqrec.training.options import StrategyName, is_sharded
 
+HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Numbers of each precision but float32."""
+
 
 def make_strategy(name: StrategyName) -> str | Strategy:
     """Return the Trainer's strategy of that name."""
@@ -105,6 +108,16 @@ class ZeroStrategy(DeepSpeedStrategy):
             super(DeepSpeedStrategy, self).setup_environment()
         else:
             super().setup_environment()
+
+    def setup(self, trainer: lightning.Trainer) -> None:
+        """Set up the engine, and let steps mix what it keeps in half precision, all weights, with float32."""
+        super().setup(trainer)
+        dtype, module = HALVES.get(self.precision_plugin.precision), self.lightning_module
+        if dtype is not None and module is not None:
+            mixed = torch.autocast(self.root_device.type, dtype)
+            # Within the steps, as DeepSpeed turns off what is turned on around them.
+            for name in ("training_step", "validation_step", "test_step"):
+                setattr(module, name, mixed(getattr(module, name)))
 
     def setup_distributed(self) -> None:
         """Join the process group, without Lightning's check of device numbers on CPUs."""
