@@ -91,7 +91,7 @@ def test_all_vectors_that_lie_there_are_taken_unless_some_are_named(
 ) -> None:
     given = Config(data_path=tiny.path, embedding_dir=tmp_path, output_dir=tmp_path / "out", transforms=("none",))
     with pytest.raises(
-        FileNotFoundError, match=rf"{tiny.name} holds no item vectors .*Recformer/finetune.sh --dataset"
+        FileNotFoundError, match=rf"{tiny.name} holds no item vectors .*Recformer/encode.py --dataset"
     ):
         main(given)
     for name in ("pretrain", "mine"):

@@ -155,7 +155,7 @@ def load_embeddings(init_type: str, dataset: Dataset, folder: Path = ROOT / "emb
 
 def advise_export(dataset: str) -> str:
     """Return the sentence that says how item vectors of a dataset are made."""
-    commands = [f"`bash {family}/finetune.sh --dataset {dataset}`" for family in list_families(ROOT, "encode")]
+    commands = [f"`python {family}/encode.py --dataset {dataset}`" for family in list_families(ROOT, "encode")]
     return f"Make them with {' or '.join(commands) or 'a text encoder'}"
 
 
