@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi import Path as InPath
 from fastapi import Query as InQuery
 from fastapi.exceptions import RequestValidationError
@@ -61,8 +61,23 @@ def make_app(service: Service) -> FastAPI:
         said = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()[:20]]
         return JSONResponse({"detail": said}, 422)
 
+    page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> HTMLResponse:
+        return HTMLResponse(page)
+
+    for routes in (recommending(service), items(service), state(service)):
+        app.include_router(routes)
+    return app
+
+
+def recommending(service: Service) -> APIRouter:
+    """Return the route that recommends."""
+    routes = APIRouter()
+
     # Read and written without FastAPI's help, which takes as long as the model.
-    @app.post("/recommend", response_model=Recommendations, openapi_extra=describe_body(Asked))
+    @routes.post("/recommend", response_model=Recommendations, openapi_extra=describe_body(Asked))
     async def recommend(request: Request) -> Response:
         began = time.perf_counter()
         try:
@@ -72,16 +87,23 @@ def make_app(service: Service) -> FastAPI:
         desk = service.desk(asked.model)
         model, query, unknown = _read(desk, asked)
         answer = await desk.ask(model, query)
-        items = _items(model, answer)
+        found = _items(model, answer)
         if asked.explain and len(query.history):
-            await asyncio.to_thread(_explain, model, items, answer.items, query.history)
+            await asyncio.to_thread(_explain, model, found, answer.items, query.history)
         taken = (time.perf_counter() - began) * 1000
-        found = Recommendations(
-            model=model.name, items=items, by=answer.by, unknown=unknown, milliseconds=round(taken, 3)
+        said = Recommendations(
+            model=model.name, items=found, by=answer.by, unknown=unknown, milliseconds=round(taken, 3)
         )
-        return Response(found.model_dump_json(), media_type="application/json")
+        return Response(said.model_dump_json(), media_type="application/json")
 
-    @app.get("/items")
+    return routes
+
+
+def items(service: Service) -> APIRouter:
+    """Return the routes that find items, and add one."""
+    routes = APIRouter()
+
+    @routes.get("/items")
     async def find(
         words: Annotated[str, InQuery(max_length=200)] = "",
         limit: Annotated[int, InQuery(ge=1, le=100)] = 10,
@@ -91,7 +113,7 @@ def make_app(service: Service) -> FastAPI:
         rows = await asyncio.to_thread(catalogue.search, words, limit)
         return Found(items=[Item(**catalogue.describe(row)) for row in rows.tolist()])
 
-    @app.post("/items", status_code=201)
+    @routes.post("/items", status_code=201)
     async def add(new: NewItem) -> Added:
         if any(0xD800 <= ord(letter) < 0xE000 for part in (str(new.id), *new.text.values()) for letter in part):
             raise HTTPException(422, "an id or a text holds half a character")
@@ -101,7 +123,7 @@ def make_app(service: Service) -> FastAPI:
         near = [Near.model_validate({**describe(row), "cosine": round(cosine, 4)}) for row, cosine in pairs]
         return Added(item=Item(**describe(int(model.catalogue.find([new.id])[0][0]))), near=near)
 
-    @app.get("/items/{item:path}/similar")
+    @routes.get("/items/{item:path}/similar")
     async def similar(
         item: Annotated[str, InPath(max_length=512)],
         k: Annotated[int, InQuery(ge=1, le=1000)] = 10,
@@ -117,7 +139,14 @@ def make_app(service: Service) -> FastAPI:
             raise HTTPException(409, str(error)) from error
         return Similar(item=Item(**served.catalogue.describe(int(rows[0]))), items=_items(served, answer))
 
-    @app.get("/models")
+    return routes
+
+
+def state(service: Service) -> APIRouter:
+    """Return the routes that say what is served, and how it fares."""
+    routes = APIRouter()
+
+    @routes.get("/models")
     async def models() -> Models:
         served = [desk.model for desk in service.desks.values()]
         return Models(
@@ -126,27 +155,21 @@ def make_app(service: Service) -> FastAPI:
             ]
         )
 
-    @app.get("/health")
+    @routes.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/ready")
+    @routes.get("/ready")
     async def ready(response: Response) -> dict[str, Any]:
         full = [name for name, desk in service.desks.items() if len(desk) >= desk.waiting]
         response.status_code = 503 if full else 200
         return {"status": "busy" if full else "ready", "models": list(service.desks)}
 
-    @app.get("/metrics")
+    @routes.get("/metrics")
     async def metrics() -> Response:
         return Response(generate_latest(service.meters.registry), media_type="text/plain; version=0.0.4")
 
-    page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-
-    @app.get("/", include_in_schema=False)
-    async def index() -> HTMLResponse:
-        return HTMLResponse(page)
-
-    return app
+    return routes
 
 
 def describe_body(model: type[BaseModel]) -> dict[str, Any]:
@@ -172,10 +195,10 @@ def _items(model: Answering, answer: Answer) -> list[Recommended]:
     return [Recommended(id=ids[row - 1], title=titles[row - 1], score=score) for row, score in found]
 
 
-def _explain(model: Answering, items: list[Recommended], rows: NDArray[np.int64], history: NDArray[np.int64]) -> None:
+def _explain(model: Answering, found: list[Recommended], rows: NDArray[np.int64], history: NDArray[np.int64]) -> None:
     """Say of each recommended item which one of the history is nearest to it, by words and by users."""
     catalogue = model.catalogue
-    for item, row in zip(items, rows.tolist(), strict=True):
+    for item, row in zip(found, rows.tolist(), strict=True):
         item.near_in_text = _nearest(model, history, catalogue.likeness(row, history))
         item.near_in_histories = _nearest(model, history, catalogue.togetherness(row, history))
 
