@@ -252,7 +252,7 @@ class BlockEncoder(HistoryEncoder):
     def _enter(self, vectors: Tensor, rows: Rows) -> Tensor:
         """Return what the first block reads, (E, D)."""
         x = self.with_tokens(vectors, rows)
-        places = self.places(rows.places[: len(x)])
+        places = self.places(rows.places[: x.shape[0]])
         if self.norm is None:
             entered: Tensor = self.dropout(torch.add(places, x, alpha=self.options.hidden_units**0.5))
             return entered

@@ -35,7 +35,7 @@ class SegmentReading(Reading):
     @property
     def positions(self) -> Tensor:
         """(E,) places of the rows in the window."""
-        return self.rows.places[: len(self.rows.segments.queries)]
+        return self.rows.places[: self.rows.segments.queries.shape[0]]
 
     @property
     def longest(self) -> int:

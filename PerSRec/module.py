@@ -23,7 +23,7 @@ from seqrec.data.splits import Split
 from seqrec.items.language_model import ReadTexts, build_items
 from seqrec.items.vectors import ItemVectors
 from seqrec.nn.item_table import GivenVectors
-from seqrec.nn.segments import Window
+from seqrec.nn.segments import Window, rectangle_rows
 from seqrec.text.encoding import weights_sha256
 from seqrec.training import id_model, text_module
 from seqrec.training.batches import BatchModule, history_batches
@@ -95,6 +95,20 @@ class HistoryModule(NextItemModule):
             found.append(self.read(inputs.whole))
         return torch.cat(found)[inputs.order]
 
+    @property
+    def most_events(self) -> int:
+        """Most recent events that the model reads."""
+        length: int = self.config.history.maxlen
+        return length
+
+    def read_rectangle(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Return the user vectors of histories in a rectangle, see `NextItemModule.read_rectangle`."""
+        if self.encoder.timed or self.encoder.tokens is not None:
+            return super().read_rectangle(vectors, lengths)
+        B, L, _ = vectors.shape
+        hidden = self.encoder(vectors.flatten(0, 1), rectangle_rows(lengths, L, self.config.history.window))
+        return self._scaled(hidden[torch.arange(B) * L + lengths - 1])
+
     def choose_classes(self, batch: Any, classes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return classes and targets; under --compat published, the last event before tokens predicts the first one."""
         tokens = self.encoder.tokens
@@ -143,6 +157,11 @@ class PerSRecModule(HistoryModule, id_model.IdModule):
         vectors = super().item_vectors()
         return vectors[: len(vectors) - _num_absent(self.config)]
 
+    def event_vectors(self) -> Tensor:
+        """Return the item table, (N+1, D)."""
+        vectors = super().event_vectors()
+        return vectors[: len(vectors) - _num_absent(self.config)]
+
     def candidates(self) -> Tensor:
         """Return the vectors of what evaluation ranks, with --compat published also that of an item without events."""
         return super().item_vectors()
@@ -186,6 +205,10 @@ class HLLMModule(HistoryModule, text_module.TextModule):
     def embed(self, items: Tensor) -> Tensor:
         """Return the (T, D) vectors of items, all of which are encoded the first time."""
         return F.embedding(items, self.encoded())
+
+    def event_vectors(self) -> Tensor:
+        """Return the vectors of all items, (N+1, D)."""
+        return self.encoded()
 
     def digest(self) -> str:
         """Return a hash of the weights and of all items' vectors."""

@@ -90,9 +90,7 @@ def test_all_vectors_that_lie_there_are_taken_unless_some_are_named(
     tiny: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = Config(data_path=tiny.path, embedding_dir=tmp_path, output_dir=tmp_path / "out", transforms=("none",))
-    with pytest.raises(
-        FileNotFoundError, match=rf"{tiny.name} holds no item vectors .*Recformer/encode.py --dataset"
-    ):
+    with pytest.raises(FileNotFoundError, match=rf"{tiny.name} holds no item vectors .*Recformer/encode.py --dataset"):
         main(given)
     for name in ("pretrain", "mine"):
         save_embeddings(embedding_path(tiny, name, tmp_path), random_vectors(), tiny, Producer("test", None, {}))

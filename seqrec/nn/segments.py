@@ -22,7 +22,7 @@ from torch import Tensor
 
 from seqrec.basics.arrays import ragged_arange
 from seqrec.basics.errors import UserError
-from seqrec.nn.ragged import Layout, cut_by_length, make_layout, mix, repeat_heads
+from seqrec.nn.ragged import Layout, cut_by_length, make_layout, mix, padded_layout, repeat_heads
 
 
 class Group(NamedTuple):
@@ -171,6 +171,18 @@ def _beside(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int
     return np.stack([left, right], axis=2).reshape(len(left), -1)[:, :-1]
 
 
+def rectangle_rows(lengths: Tensor, width: int, window: Window) -> Rows:
+    """Return the rows of (B,) right-padded histories in flat (B * width, ...) tensors: padding counts as events.
+
+    There are no tokens. All follows from the sizes of tensors, see `padded_layout`; a row sees none of the padding.
+    """
+    B = lengths.shape[0]
+    own, layout = torch.arange(B * width), padded_layout(lengths, width)
+    slots = (torch.arange(width) - lengths[:, None] + window.length).clamp(max=window.length - 1)
+    segments = Segments(own, own, layout, layout, is_causal=True)
+    return Rows(own, slots.flatten(), own, torch.zeros_like(lengths)[:, None][:, :0], segments)
+
+
 def recent_events(lengths: NDArray[np.int64], window: Window, remembered: bool = True) -> Rows:
     """Return the rows of recent events whose users' tokens are in a memory, or that are read without any.
 
@@ -271,7 +283,7 @@ def attend_segments(
     for q, k, v, rectangle in packed:
         q, k, v = (repeat_heads(x.transpose(1, 2), heads) for x in (q, k, v))
         L, M = q.shape[2], k.shape[2]
-        triangle = segments.is_causal and L == M
+        triangle = segments.is_causal and (asked is seen or L == M)  # of one layout: also where sizes are symbols
         mask = rectangle.mask
         if segments.is_causal:
             # Padding stands to the right of every row, so the causal mask hides it.
