@@ -5,7 +5,7 @@ Shapes: N items, n users, V width of an event's vector, D width of users and ite
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from seqrec.basics.opening import read_json_object
 from seqrec.basics.progress import progress
 from seqrec.comparison.intervals import Interval, compare_means
 from seqrec.data.dataset import Dataset, Histories
+from seqrec.data.splits import Split
 from seqrec.evaluation.metrics import ndcg_at_k
 from seqrec.evaluation.ranking import rank_targets, seen_pairs
 from seqrec.serving import folder as files
@@ -73,9 +74,27 @@ def export_run(
     return table
 
 
+class _Measured(NamedTuple):
+    """Users by whom forms are measured."""
+
+    asked: NDArray[np.float32]
+    """(m, D) of the validation, whose searches choose an index's effort."""
+    histories: Histories
+    """Of n users of the test."""
+    users: NDArray[np.float32]
+    """(n, D)."""
+    best: NDArray[np.int64]
+    """(n, K) items of highest score among all."""
+    exact: NDArray[np.float64]
+    """(n,) NDCG@10 where all items are scored."""
+    seen: bool
+    """Whether what they have had is left out."""
+
+
 def _write(
     folder: Path, name: str, dataset: Dataset, recommender: Recommender, run: Path, options: ExportOptions
 ) -> tuple[dict[str, Any], str]:
+    """Write all files but the manifest and the README; return the manifest's fields and a table."""
     module = recommender.module
     with torch.inference_mode():
         vectors, events = (x.float().cpu().numpy() for x in (module.item_vectors(), module.event_vectors()))
@@ -88,47 +107,13 @@ def _write(
         _save(folder / files.EVENT_VECTORS, events)
     protocol = read_protocol(run)
     split, seen = protocol.hold_out(dataset), protocol.filter_seen
-    counts = split.train.item_counts(dataset.num_items)
-    items = dataset.item_table().with_columns(count=counts[1:])
-    catalogue = Catalogue(items, dataset.attributes)
-    with write_atomically(folder / files.ITEMS) as file:
-        items.write_parquet(file)
-
-    if (together := find_together(split.train, dataset.num_items)) is not None:
-        _save(folder / files.TOGETHER, together)
-    draw = np.random.default_rng(0)
-    tuned_on, tested_on = (
-        view.select(np.sort(draw.choice(len(view), min(options.users, len(view)), replace=False)))
-        for view in (split.valid, split.test)
-    )
-    most = module.most_events
-    session = open_graph(fp32, num_threads=0)
-    asked, users = (read_histories(session, events, view, most) for view in (tuned_on, tested_on))
-    _check_parity(recommender, tested_on, users)
-    best = best_items(vectors, users, min(K, dataset.num_items))
-    exact = _ndcg_of_all(users, vectors, tested_on, seen)
-    placed = _ndcg_of_placed(users, vectors, tested_on, seen, catalogue)
-    forms, rows = {}, [["all items scored, fp32", number(exact.mean()), "", "", "", size(vectors.nbytes)]]
+    catalogue = _write_items(folder, dataset, split.train)
+    measured = _measure(recommender, split, seen, fp32, vectors, events, options.users)
+    exact = number(measured.exact.mean())
+    forms, rows = {}, [["all items scored, fp32", exact, "", "", "", size(vectors.nbytes)]]
     for form in options.forms:
-        log.info("building the index, %s", form)
-        if form != "fp32":
-            write_form(fp32, form, folder / files.graph_file(form))
-        index = build_index(vectors, form)
-        effort = choose_effort(index, vectors, asked, options.least_recall, min(K, dataset.num_items))
-        read = read_histories(open_graph(folder / files.graph_file(form), 0), events, tested_on, most)
-        found = _ndcg_of_found(index, vectors, read, tested_on, seen)
-        change = compare_means(found[None], exact[None])
-        share = recall(search(index, vectors, users, best.shape[1])[0], best)
-        path = folder / files.index_file(form)
-        write_index(index, path)
-        forms[form] = {
-            "effort": effort,
-            "recall@10": round(share, 5),
-            "NDCG@10": float(found.mean()),
-            "change": [change.mean, change.low, change.high],
-        }
-        told = f"{share:.4f}", str(effort), size(path.stat().st_size)
-        rows.append([f"index, {form}", number(found.mean()), _say(change), *told])
+        forms[form], row = _write_form(folder, form, vectors, events, module.most_events, options, measured)
+        rows.append(row)
     if "fp32" not in options.forms:
         fp32.unlink()
     fields = {
@@ -138,17 +123,87 @@ def _write(
         "width": vectors.shape[1],
         "event_width": events.shape[1],
         "events_apart": apart,
-        "most_events": most,
+        "most_events": module.most_events,
         "attributes": list(dataset.attributes),
         "forms": list(options.forms),
-        "measured": {"users": len(tested_on), "NDCG@10": float(exact.mean()), "seen_left_out": seen, "by_form": forms},
+        "measured": {
+            "users": len(measured.users),
+            "NDCG@10": float(measured.exact.mean()),
+            "seen_left_out": seen,
+            "by_form": forms,
+        },
     }
+    placed = _ndcg_of_placed(measured.users, vectors, measured.histories, seen, catalogue)
     if placed is not None:
-        change = compare_means(placed[None], exact[None])
+        change = compare_means(placed[None], measured.exact[None])
         rows.append(["targets placed by their texts", number(placed.mean()), _say(change), "", "", ""])
         fields["measured"]["placed_by_text"] = [float(placed.mean()), change.mean, change.low, change.high]
     header = ["", "NDCG@10", "change [95 % interval]", "recall@10", "effort", "size"]
     return fields, align(header, rows)
+
+
+def _write_items(folder: Path, dataset: Dataset, train: Histories) -> Catalogue:
+    """Write what is known of the items, and which ones the same users had; return the catalogue."""
+    items = dataset.item_table().with_columns(count=train.item_counts(dataset.num_items)[1:])
+    with write_atomically(folder / files.ITEMS) as file:
+        items.write_parquet(file)
+    if (together := find_together(train, dataset.num_items)) is not None:
+        _save(folder / files.TOGETHER, together)
+    return Catalogue(items, dataset.attributes)
+
+
+def _measure(
+    recommender: Recommender,
+    split: Split,
+    seen: bool,
+    graph: Path,
+    vectors: NDArray[np.float32],
+    events: NDArray[np.float32],
+    most_users: int,
+) -> _Measured:
+    """Return the users by whom forms are measured, as the fp32 graph reads them, which is compared with PyTorch."""
+    draw = np.random.default_rng(0)
+    tuned_on, tested_on = (
+        view.select(np.sort(draw.choice(len(view), min(most_users, len(view)), replace=False)))
+        for view in (split.valid, split.test)
+    )
+    session, most = open_graph(graph, num_threads=0), recommender.module.most_events
+    asked, users = (read_histories(session, events, view, most) for view in (tuned_on, tested_on))
+    _check_parity(recommender, tested_on, users)
+    best = best_items(vectors, users, min(K, len(vectors) - 1))
+    return _Measured(asked, tested_on, users, best, _ndcg_of_all(users, vectors, tested_on, seen), seen)
+
+
+def _write_form(
+    folder: Path,
+    form: str,
+    vectors: NDArray[np.float32],
+    events: NDArray[np.float32],
+    most: int,
+    options: ExportOptions,
+    measured: _Measured,
+) -> tuple[dict[str, Any], list[str]]:
+    """Write the user encoder and the index in a form; return what the manifest and the table say of it."""
+    log.info("building the index, %s", form)
+    graph, path = folder / files.graph_file(form), folder / files.index_file(form)
+    if form != "fp32":
+        write_form(folder / files.graph_file("fp32"), form, graph)
+    index = build_index(vectors, form)
+    k = measured.best.shape[1]
+    effort = choose_effort(index, vectors, measured.asked, options.least_recall, k)
+    read = read_histories(open_graph(graph, 0), events, measured.histories, most)
+    found = _ndcg_of_found(index, vectors, read, measured.histories, measured.seen)
+    change = compare_means(found[None], measured.exact[None])
+    share = recall(search(index, vectors, measured.users, k)[0], measured.best)
+    write_index(index, path)
+    fields = {
+        "effort": effort,
+        "recall@10": round(share, 5),
+        "NDCG@10": float(found.mean()),
+        "change": [change.mean, change.low, change.high],
+    }
+    told = f"{share:.4f}", str(effort), size(path.stat().st_size)
+    return fields, [f"index, {form}", number(found.mean()), _say(change), *told]
 
 
 def _say(change: Interval) -> str:
