@@ -18,7 +18,7 @@ from seqrec.basics.formatting import align, number
 from seqrec.comparison.intervals import compare_means
 from seqrec.evaluation.metrics import ndcg_at_k
 from seqrec.serving.folder import FORMS
-from seqrec.serving.index import best_items, build_index, choose_effort, recall, search
+from seqrec.serving.index import best_items, fit_index, recall, search
 
 K = 10
 
@@ -65,9 +65,8 @@ def main(config: Config) -> None:
     rows = [["all items scored", "", "", f"{took:.2f}", "", number(exact.mean()), ""]]
     for form in config.forms:
         began = time.perf_counter()
-        index = build_index(vectors, form)
+        index, effort = fit_index(vectors, form, tuned_on, config.least_recall, K)
         built = time.perf_counter() - began
-        effort = choose_effort(index, vectors, tuned_on, config.least_recall, K)
         began = time.perf_counter()
         for user in users:
             search(index, vectors, user[None], K)

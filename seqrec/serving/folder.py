@@ -14,7 +14,7 @@ from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.files import exclusive, hash_file, put_back, replace_folder, write_json
 from seqrec.basics.opening import read_json_object
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 ITEM_VECTORS, EVENT_VECTORS, ITEMS = "item_vectors.npy", "event_vectors.npy", "items.parquet"
 TOGETHER = "together.npy"

@@ -1,7 +1,12 @@
 """Finding items of highest score without computing all scores: an HNSW graph of the item vectors.
 
+A graph is of one of two kinds. In one, nearness is the product of two vectors; where lengths differ much, long vectors
+draw all searches there. In the other, levelled, one number more, sqrt(M^2 - |v|^2) with M the greatest, brings all item
+vectors to one length, so that the item nearest to a user's vector and a 0 has the highest score.
+
 Shapes: N items, B users, D width.
-Source: Malkov & Yashunin (2018), https://arxiv.org/abs/1603.09320, as faiss implements it.
+Source: Malkov & Yashunin (2018), https://arxiv.org/abs/1603.09320, as faiss implements it; Bachrach et al. (2014),
+https://doi.org/10.1145/2645710.2645741, section 3.
 """
 
 from pathlib import Path
@@ -14,29 +19,64 @@ from numpy.typing import NDArray
 from seqrec.basics.errors import UserError
 from seqrec.serving.folder import REPAIR
 
-LINKS = 32
+LINKS = 48
 """Neighbours of an item in the graph."""
 EFFORT_OF_BUILDING = 200
+LITTLE = 256
+"""Effort that is little enough."""
 EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
-"""Candidates that a search keeps; the smallest that finds enough is taken."""
+"""Candidates that a search keeps."""
 MORE = 2
 """Of an index whose numbers are rounded, so many times the items are found and scored again."""
 _QUANTIZERS: dict[str, Any] = {"fp16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantizer.QT_8bit}
 
 
-def build_index(vectors: NDArray[np.float32], form: str) -> Any:
+def build_index(vectors: NDArray[np.float32], form: str, levelled: bool = True) -> Any:
     """Return the index of (N+1, D) item vectors, of which row 0 is nothing, in one of FORMS."""
-    metric, width = faiss.METRIC_INNER_PRODUCT, vectors.shape[1]
+    rows, metric = np.ascontiguousarray(vectors[1:]), faiss.METRIC_INNER_PRODUCT
+    if levelled:
+        squares = np.einsum("nd,nd->n", rows, rows)
+        rows, metric = np.column_stack([rows, np.sqrt(squares.max() - squares)]), faiss.METRIC_L2
+    width = rows.shape[1]
     index: Any
     if form == "fp32":
         index = faiss.IndexHNSWFlat(width, LINKS, metric)
     else:
         index = faiss.IndexHNSWSQ(width, _QUANTIZERS[form], LINKS, metric)
     index.hnsw.efConstruction = EFFORT_OF_BUILDING
-    rows = np.ascontiguousarray(vectors[1:])
     index.train(rows)
     index.add(rows)
     return index
+
+
+def fit_index(
+    vectors: NDArray[np.float32], form: str, users: NDArray[np.float32], least: float, k: int = 10
+) -> tuple[Any, int]:
+    """Return the index that finds enough with the least effort, which is set, and that effort.
+
+    The second kind is built, too, where the first one needs much.
+
+    Args:
+        vectors: (N+1, D).
+        form: One of FORMS.
+        users: (B, D), not those that the recall is reported for.
+        least: Share of the best k items that is enough; where no effort reaches it, the greatest share is taken.
+        k: At most N.
+    """
+    best = best_items(vectors, users, k)
+    found = []
+    for levelled in (True, False):
+        index = build_index(vectors, form, levelled)
+        for effort in EFFORTS:
+            index.hnsw.efSearch = effort
+            share = recall(search(index, vectors, users, k)[0], best)
+            if share >= least:
+                break
+        found.append((min(share, least), -effort, index))
+        if share >= least and effort <= LITTLE:
+            break
+    _, effort, index = max(found, key=lambda one: one[:2])
+    return index, -effort
 
 
 def write_index(index: Any, path: Path) -> None:
@@ -54,10 +94,9 @@ def read_index(path: Path, num_items: int, width: int, effort: int) -> Any:
         index: Any = faiss.read_index(str(path))
     except RuntimeError as error:
         raise UserError(f"{path} is no index of faiss: {REPAIR}") from error
-    if (index.ntotal, index.d) != (num_items, width):
-        raise UserError(
-            f"{path} has {index.ntotal:,} items of width {index.d}, expected {num_items:,} of {width}: {REPAIR}"
-        )
+    if index.ntotal != num_items or index.d - width not in (0, 1):
+        found = f"{path} has {index.ntotal:,} items of width {index.d}"
+        raise UserError(f"{found}, expected {num_items:,} of {width} or one more: {REPAIR}")
     index.hnsw.efSearch = effort
     return index
 
@@ -73,11 +112,9 @@ def search(
         users: (B, D) float32.
         k: At most N.
     """
-    users = np.ascontiguousarray(users)
-    if isinstance(index, faiss.IndexHNSWFlat):
-        scores, rows = index.search(users, k)
-        return rows + 1, scores
-    rows = index.search(users, min(MORE * k, index.ntotal))[1]
+    more = 1 if isinstance(index, faiss.IndexHNSWFlat) else MORE
+    asked = np.pad(users, ((0, 0), (0, index.d - users.shape[1])))
+    rows = index.search(asked, min(more * k, index.ntotal))[1]
     scores = np.einsum("bd,bkd->bk", users, vectors[rows + 1])
     scores[rows < 0] = -np.inf
     order = np.argsort(-scores, axis=1)[:, :k]
@@ -94,23 +131,3 @@ def best_items(vectors: NDArray[np.float32], users: NDArray[np.float32], k: int)
 def recall(found: NDArray[np.int64], best: NDArray[np.int64]) -> float:
     """Return which share of the (B, k) best items was found, in the mean over users."""
     return float((found[:, :, None] == best[:, None, :]).any(axis=1).mean())
-
-
-def choose_effort(
-    index: Any, vectors: NDArray[np.float32], users: NDArray[np.float32], least: float, k: int = 10
-) -> int:
-    """Set the least effort with which a search finds enough of the best k items of some users, and return it.
-
-    Args:
-        index: Of the vectors.
-        vectors: (N+1, D).
-        users: (B, D), not those that the recall is reported for.
-        least: Recall that is enough; where no effort reaches it, the greatest is taken.
-        k: At most N.
-    """
-    best = best_items(vectors, users, k)
-    for effort in EFFORTS:
-        index.hnsw.efSearch = effort
-        if recall(search(index, vectors, users, k)[0], best) >= least:
-            break
-    return effort

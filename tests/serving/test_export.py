@@ -14,23 +14,32 @@ from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.splits import leave_one_out
 from seqrec.evaluation.metrics import ndcg_at_k
 from seqrec.serving import export
+from seqrec.serving import index as index_module
 from seqrec.serving.catalogue import Catalogue
 from seqrec.serving.export import export_run
 from seqrec.serving.folder import read_manifest, replace_export
-from seqrec.serving.index import best_items, build_index, choose_effort, recall, search
+from seqrec.serving.index import best_items, build_index, fit_index, recall, search
 from seqrec.serving.options import ExportOptions
 from seqrec.training.recommend import recommend
 from seqrec.training.restore import load_run
 
 
 @pytest.mark.parametrize("form", ["fp32", "fp16", "int8"])
-def test_an_index_finds_what_brute_force_does(form: str) -> None:
+@pytest.mark.parametrize("spread", [0, 0.8])
+def test_an_index_finds_what_brute_force_does(form: str, spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = np.random.default_rng(1)
     vectors = draw.standard_normal((3001, 16)).astype(np.float32)
+    vectors *= np.exp(spread * draw.standard_normal((3001, 1))).astype(np.float32)  # a few are much longer
     vectors[0] = 100  # never found
     users = draw.standard_normal((200, 16)).astype(np.float32)
-    index = build_index(vectors, form)
-    choose_effort(index, vectors, draw.standard_normal((100, 16)).astype(np.float32), 0.99)
+    monkeypatch.setattr(index_module, "LITTLE", 0)  # both kinds are built
+    asked = draw.standard_normal((100, 16)).astype(np.float32)
+    index, effort = fit_index(vectors, form, asked, 0.99)
+    assert index.hnsw.efSearch == effort and index.ntotal == 3000
+    for levelled in (True, False):
+        other, best = build_index(vectors, form, levelled), best_items(vectors, asked, 10)
+        other.hnsw.efSearch = max(effort // 2, 10)
+        assert other.d == 16 + levelled and recall(search(other, vectors, asked, 10)[0], best) < 0.995
     best = np.argsort(-(users @ vectors[1:].T), axis=1)[:, :10] + 1
     assert (np.sort(best_items(vectors, users, 10)) == np.sort(best)).all()
     found, scores = search(index, vectors, users, 10)
