@@ -67,6 +67,7 @@ def run_baseline(config: Config) -> None:
         ranking.make_inputs,
         eval_lengths=ranking.count_tokens,
         eval_max_tokens=MAX_TOKENS,
+        valid_users=config.valid_users,
     )
     scores = choose_half_life(config, ranking.module, data, count(config, ranking.module, dataset, split.train, given))
     with write_atomically(run.folder / "checkpoints" / "best.ckpt") as file:

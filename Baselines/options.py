@@ -58,6 +58,8 @@ class Config:
     """With --comments, greatest number of comments that are ranked under a video; taken ones are always among them."""
     best_metric: str = "NDCG@10"
     """Validation metric that selects the half-life."""
+    valid_users: int | None = None
+    """Users of the validation, drawn where there are more; by default all."""
     runs_dir: Annotated[Path, tyro.conf.arg(aliases=["--output_dir", "--experiment_dir"])] = ROOT / "runs"
     """Folder of the run folders."""
     run_name: str | None = None
@@ -99,6 +101,7 @@ class Config:
         """The training options that a run folder needs."""
         return TrainingConfig(
             best_metric=self.best_metric,
+            valid_users=self.valid_users,
             accelerator="cpu",
             runs_dir=self.runs_dir,
             run_name=self.run_name or self.name,

@@ -321,6 +321,15 @@ def test_what_a_dataset_does_not_say_is_refused(tiny_path: Path, tmp_path: Path)
             run(tiny_path, tmp_path, *flags)
 
 
+def test_a_half_life_is_chosen_by_some_users(tiny_path: Path, tmp_path: Path) -> None:
+    found = []
+    for most in ((), ("--valid_users", "5"), ("--valid_users", "100000")):
+        run(tiny_path, tmp_path, "--baseline", "item-knn", *most, "--overwrite")
+        found.append(json.loads((tmp_path / "Baselines/tiny/item-knn/metrics.json").read_text()))
+    assert found[0]["valid"] == found[2]["valid"] != found[1]["valid"] and found[0]["test"] == found[2]["test"]
+    assert found[1]["valid"]["Recall@10"] * 5 % 1 == pytest.approx(0)
+
+
 def test_contradictions() -> None:
     with pytest.raises(ValueError, match="--comments are ranked by newest, latest"):
         Config(comments=True, baseline="item-knn")
