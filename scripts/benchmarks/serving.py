@@ -149,7 +149,13 @@ def main(config: Config) -> None:
         for clients in config.clients:
             done = closed_loop(port, requests, clients, config.seconds)
             best = max(best, len(done) / config.seconds)
-            rows.append([f"{clients} clients", *summary(done, config.seconds), f"{resident(service.pid):.0f}"])
+            rows.append(
+                [
+                    f"{clients} client{'s' * (clients > 1)}",
+                    *summary(done, config.seconds),
+                    f"{resident(service.pid):.0f}",
+                ]
+            )
         if config.beyond:
             done = open_loop(port, requests, best * config.beyond, config.seconds)
             rows.append(

@@ -21,7 +21,7 @@ from seqrec.basics.errors import UserError
 from seqrec.basics.version import __version__
 from seqrec.serving.answers import Answer, Answering, Query
 from seqrec.serving.batching import Desk, OverloadedError
-from seqrec.serving.gate import Gate
+from seqrec.serving.gate import RECOMMEND, Gate, shed
 from seqrec.serving.messages import (
     Added,
     Asked,
@@ -49,11 +49,17 @@ def make_app(service: Service) -> FastAPI:
         looking.cancel()
 
     app = FastAPI(title="seqrec", version=__version__, lifespan=lifespan)
-    app.add_middleware(Gate, meters=service.meters, most_bytes=options.max_bytes, key=options.api_key)
+    app.add_middleware(
+        Gate,
+        meters=service.meters,
+        most_bytes=options.max_bytes,
+        key=options.api_key,
+        is_full=lambda: all(desk.is_full for desk in service.desks.values()),
+    )
 
     @app.exception_handler(OverloadedError)
-    async def shed(_: Request, __: OverloadedError) -> JSONResponse:
-        return JSONResponse({"detail": "too many requests wait: try again"}, 503, {"Retry-After": "1"})
+    async def refuse_more(_: Request, __: OverloadedError) -> JSONResponse:
+        return shed()
 
     @app.exception_handler(RequestValidationError)
     async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -77,7 +83,7 @@ def recommending(service: Service) -> APIRouter:
     routes = APIRouter()
 
     # Read and written without FastAPI's help, which takes as long as the model.
-    @routes.post("/recommend", response_model=Recommendations, openapi_extra=describe_body(Asked))
+    @routes.post(RECOMMEND, response_model=Recommendations, openapi_extra=describe_body(Asked))
     async def recommend(request: Request) -> Response:
         began = time.perf_counter()
         try:
@@ -161,7 +167,7 @@ def state(service: Service) -> APIRouter:
 
     @routes.get("/ready")
     async def ready(response: Response) -> dict[str, Any]:
-        full = [name for name, desk in service.desks.items() if len(desk) >= desk.waiting]
+        full = [name for name, desk in service.desks.items() if desk.is_full]
         response.status_code = 503 if full else 200
         return {"status": "busy" if full else "ready", "models": list(service.desks)}
 

@@ -33,13 +33,18 @@ class Desk:
     def __len__(self) -> int:
         return len(self._queue)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether one more query would be refused."""
+        return len(self._queue) >= self.waiting
+
     async def ask(self, model: Answering, query: Query) -> Answer:
         """Return the answer to a query in the items of a model, which is this desk's or was until a moment ago.
 
         Raises:
             OverloadedError: If too many queries wait.
         """
-        if len(self._queue) >= self.waiting:
+        if self.is_full:
             raise OverloadedError
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._queue.append((model, query, future))

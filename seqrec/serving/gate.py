@@ -1,4 +1,4 @@
-"""What every request passes: the limit of its body, and the meters."""
+"""What every request passes: the key, the limit of its body, a full service, and the meters."""
 
 import hmac
 import time
@@ -16,13 +16,28 @@ Send = Callable[[Any], Awaitable[None]]
 
 OPEN = ("/", "/health", "/ready", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
 """Paths that need no key."""
+RECOMMEND = "/recommend"
+
+
+def shed() -> JSONResponse:
+    """Return the answer to one request too many."""
+    return JSONResponse({"detail": "too many requests wait: try again"}, 503, {"Retry-After": "1"})
 
 
 class Gate:
-    """Refuses requests without the key and bodies that are too large, and counts and times all."""
+    """Refuses requests without the key, bodies that are too large and what is too much, and counts and times all."""
 
-    def __init__(self, app: Any, meters: Meters, most_bytes: int, key: str | None) -> None:
-        self.app, self.meters, self.most_bytes = app, meters, most_bytes
+    def __init__(self, app: Any, meters: Meters, most_bytes: int, key: str | None, is_full: Callable[[], bool]) -> None:
+        """Stand before an application.
+
+        Args:
+            app: The application.
+            meters: Are told of every request.
+            most_bytes: Greatest size of a body.
+            key: What requests must have, if anything.
+            is_full: Whether another recommendation would be too much: it is refused unread, which costs least.
+        """
+        self.app, self.meters, self.most_bytes, self.is_full = app, meters, most_bytes, is_full
         self.key = None if key is None else key.encode()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -50,15 +65,18 @@ class Gate:
                 status = message["status"]
             await send(message)
 
-        async def refuse(code: int, why: str) -> None:
+        async def refuse(answer: JSONResponse) -> None:
             nonlocal status
-            status = code
-            await JSONResponse({"detail": why}, code)(scope, receive, send)
+            status = answer.status_code
+            await answer(scope, receive, send)
 
         try:
             given, wanted = headers.get(b"x-api-key", b""), self.key
             if wanted is not None and scope["path"] not in OPEN and not hmac.compare_digest(given, wanted):
-                await refuse(401, "give the service's key as X-API-Key")
+                await refuse(JSONResponse({"detail": "give the service's key as X-API-Key"}, 401))
+                return
+            if scope["path"] == RECOMMEND and self.is_full():
+                await refuse(shed())
                 return
             if not declared.isdigit() or int(declared) > self.most_bytes:
                 size = self.most_bytes + 1
@@ -66,10 +84,10 @@ class Gate:
                 with suppress(_TooLargeError):
                     await self.app(scope, counted, watched)
             if size > self.most_bytes:
-                await refuse(413, f"a body has {self.most_bytes:,} bytes at most")
+                await refuse(JSONResponse({"detail": f"a body has {self.most_bytes:,} bytes at most"}, 413))
         finally:
             route = scope.get("route")
-            path = route.path if route is not None else "unknown"
+            path = route.path if route is not None else RECOMMEND if scope["path"] == RECOMMEND else "unknown"
             self.meters.requests.labels(path, str(status)).inc()
             self.meters.seconds.labels(path).observe(time.perf_counter() - began)
 

@@ -229,6 +229,7 @@ def test_more_than_can_wait_is_shed(exported: Path, monkeypatch: pytest.MonkeyPa
         assert set(statuses) == {503} and client.get("/ready").status_code == 503
         refused = client.post("/recommend", json={"history": ["item-1"]})
         assert refused.headers["retry-after"] == "1"
+        assert client.post("/recommend", content=b"{").status_code == 503  # what is refused is not read
         going.set()
         for thread in threads:
             thread.join()
