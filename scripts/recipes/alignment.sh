@@ -43,7 +43,7 @@ both() {  # RUN, TEXT, SEED [flags]: of both tasks
   lsvcr "commrank-$1" "$3" --dataset $name --task CommRank --text "$2" "${@:4}"
 }
 study() {  # RUN, SEED [flags]: alignment, then both tasks from it
-  align --dataset $name --model_name_or_path models/random --lora_r 0 --llm_emb_size 64 --train_num 6000 --max_his_len 10 \
+  align --dataset $name --model_name_or_path models/random --lora_r 0 --llm_emb_size 64 --train_num 4000 --max_his_len 10 \
     --max_source_length 400 --save_steps 100 --run_name "$1-seed$2" --seed "$2" "${@:3}"
   vectors --run "runs/LSVCR/$name/$1-seed$2" --init_type "$1-seed$2"
   both "$1" "$1-seed$2" "$2" --llm_emb_size 64 --start_from "runs/LSVCR/$name/$1-seed$2"

@@ -15,12 +15,15 @@ prepare atomic --input "$data/amazon-games" --on_missing_text item_id --name ama
 prepare sequences --input "$data/microlens-50k/MicroLens-50k_pairs.tsv" \
   --items "$data/microlens-50k/MicroLens-50k_titles.csv" --name microlens-50k
 prepare sequences --input "$data/ml-1m/ml-1m_user_sequences.txt" --items "$data/ml-1m/movies.dat" --name ml-1m
-untrained() { both Baselines "$1" "$2" --valid_users 2000 "${@:3}"; }  # DATASET, RUN [flags]
 for name in amazon-scientific amazon-games microlens-50k ml-1m; do
-  for baseline in popularity recency item-knn text-knn rules; do untrained $name $baseline --baseline $baseline; done
+  most=()  # users who choose the half-life
+  [ $name = amazon-scientific ] || most=(--valid_users 2000)
+  for baseline in popularity recency item-knn text-knn rules; do
+    both Baselines $name $baseline --baseline $baseline "${most[@]}"
+  done
   vectors $name
   vectors $name --encoder minilm
-  for text in tfidf minilm; do untrained $name vectors-$text --baseline vectors --init_type $text; done
+  for text in tfidf minilm; do both Baselines $name vectors-$text --baseline vectors --init_type $text "${most[@]}"; done
 done
 
 # Encoders, alone and as the start of SASRec.
