@@ -18,16 +18,18 @@ align --dataset $name --prompts zh --train_num 2000 --max_source_length 640 --ll
   --save_steps 25 --run_name align
 vectors --run runs/LSVCR/$name/align
 fresh=(--dataset $name --fresh_days 7 --disable_id --timing heat)
-comments=(--dataset $name --task CommRank --timing heat)
+comments=(--dataset $name --task CommRank)
 started=(--text aligned --start_from runs/LSVCR/$name/align)
-lsvcr fresh-heat-tfidf 42 "${fresh[@]}" --text tfidf
-lsvcr comm-heat-tfidf 42 "${comments[@]}" --text tfidf
 for seed in 42 43 44; do
-  lsvcr fresh-heat-smollm2 $seed "${fresh[@]}" --text smollm2
-  lsvcr comm-heat-smollm2 $seed "${comments[@]}" --text smollm2
+  for text in tfidf smollm2; do
+    lsvcr fresh-heat-$text $seed "${fresh[@]}" --text $text
+    lsvcr comm-heat-$text $seed "${comments[@]}" --timing heat --text $text
+  done
   lsvcr fresh-heat-started $seed "${fresh[@]}" "${started[@]}"
-  lsvcr comm-heat-started $seed "${comments[@]}" "${started[@]}"
+  lsvcr comm-heat-started $seed "${comments[@]}" --timing heat "${started[@]}"
 done
+for text in tfidf smollm2; do lsvcr comm-plain-$text 42 "${comments[@]}" --text $text; done
+lsvcr comm-plain-started 42 "${comments[@]}" "${started[@]}"
 compare $name
 
 # Made-up comments: a small random model, and each loss left out.
@@ -43,8 +45,8 @@ both() {  # RUN, TEXT, SEED [flags]: of both tasks
   lsvcr "commrank-$1" "$3" --dataset $name --task CommRank --text "$2" "${@:4}"
 }
 study() {  # RUN, SEED [flags]: alignment, then both tasks from it
-  align --dataset $name --model_name_or_path models/random --lora_r 0 --llm_emb_size 64 --train_num 4000 --max_his_len 10 \
-    --max_source_length 400 --save_steps 100 --run_name "$1-seed$2" --seed "$2" "${@:3}"
+  align --dataset $name --model_name_or_path models/random --lora_r 0 --llm_emb_size 64 --train_num 12000 --max_his_len 10 \
+    --max_source_length 200 --save_steps 100 --run_name "$1-seed$2" --seed "$2" "${@:3}"
   vectors --run "runs/LSVCR/$name/$1-seed$2" --init_type "$1-seed$2"
   both "$1" "$1-seed$2" "$2" --llm_emb_size 64 --start_from "runs/LSVCR/$name/$1-seed$2"
 }
@@ -52,7 +54,6 @@ vectors --dataset $name --model_name_or_path models/random --init_type random
 for seed in 42 43 44; do
   study align $seed
   both sr-random random $seed --llm_emb_size 64
-  lsvcr rec-sr-none $seed --dataset $name --text none --fresh_days 7
 done
 for loss in lm rec pref bhv; do study no-$loss 42 --${loss}_loss_weight 0; done
 compare $name

@@ -32,7 +32,7 @@ for pooling in mean last; do
   vectors $name --encoder smollm2 --pooling $pooling --max_length 64
   train Baselines --dataset $name --baseline vectors --init_type smollm2-$pooling
 done
-train Baselines --dataset $name --baseline vectors --init_type minilm --user_as text
+train Baselines --dataset $name --baseline vectors --init_type minilm --user_as text --max_his_len 3 --valid_users 500
 sasrec=(--hidden_units 128 --dropout_rate 0.5 --weight_decay 0.3 --num_epochs 60 --patience 6)
 for seed in 1 2 3; do
   for text in none tfidf minilm smollm2-mean smollm2-last; do
