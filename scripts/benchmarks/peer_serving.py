@@ -48,7 +48,7 @@ def make_trainer() -> lightning.Trainer:
     )
 
 
-def main(threads: int) -> dict[str, Any]:
+def main(threads: int) -> dict[int, Any]:
     """Return the milliseconds of a call, and requests a second, by how many are answered together."""
     torch.set_num_threads(threads)
     draw = np.random.default_rng(0)

@@ -16,8 +16,7 @@ prepare sequences --input "$data/microlens-50k/MicroLens-50k_pairs.tsv" \
   --items "$data/microlens-50k/MicroLens-50k_titles.csv" --name microlens-50k
 prepare sequences --input "$data/ml-1m/ml-1m_user_sequences.txt" --items "$data/ml-1m/movies.dat" --name ml-1m
 for name in amazon-scientific amazon-games microlens-50k ml-1m; do
-  most=()  # users who choose the half-life
-  [ $name = amazon-scientific ] || most=(--valid_users 2000)
+  most=(--valid_users 2000)  # who choose the half-life
   for baseline in popularity recency item-knn text-knn rules; do
     both Baselines $name $baseline --baseline $baseline "${most[@]}"
   done

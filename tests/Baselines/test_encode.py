@@ -62,7 +62,11 @@ def test_users_are_read_as_one_text(texts: Dataset, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     vectors = encode(texts, tmp_path / "embedding", encoder=MINILM)
-    options = {"data_path": texts.path, "embedding_dir": tmp_path / "embedding", "runs_dir": tmp_path / "runs"}
+    options: dict[str, Any] = {
+        "data_path": texts.path,
+        "embedding_dir": tmp_path / "embedding",
+        "runs_dir": tmp_path / "runs",
+    }
     config = Baseline(baseline="vectors", init_type=MINILM, user_as="text", max_his_len=3, **options)
     run_baseline(config)
     dataset, restored = load_run(tmp_path / "runs/Baselines/texts/vectors-minilm-text", texts.path)
