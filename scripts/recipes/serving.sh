@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# docs/speed.md, "Serving": bash scripts/recipes/serving.sh FOLDER
-# FOLDER holds amazon-scientific, amazon-games and pretrain-corpus.
+# docs/speed.md, the load on the service: bash scripts/recipes/serving.sh FOLDER
+# FOLDER holds pretrain-corpus.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 corpus="$data/pretrain-corpus"
@@ -11,12 +11,7 @@ for domain in books electronics food-kitchen; do
     --attributes title --name pre-$domain
 done
 prepare corpus --datasets pre-books pre-electronics pre-food-kitchen --name three-shops
-prepare atomic --input "$data/amazon-scientific" --name amazon-scientific
-prepare atomic --input "$data/amazon-games" --on_missing_text item_id --name amazon-games
-for name in amazon-scientific amazon-games three-shops; do
-  train SASRec --dataset $name --loss sampled_softmax --num_negatives 1024 --num_epochs 4 --valid_users 2000 --run_name served
-  [ -d exports/$name ] || "$PYTHON" scripts/export.py runs/SASRec/$name/served --output exports/$name
-done
-"$PYTHON" scripts/benchmarks/index.py --num_items 1000000
+train SASRec --dataset three-shops --loss sampled_softmax --num_negatives 1024 --num_epochs 4 --valid_users 2000 --run_name served
+[ -d exports/three-shops ] || "$PYTHON" scripts/export.py runs/SASRec/three-shops/served --output exports/three-shops
 "$PYTHON" scripts/benchmarks/serving.py exports/three-shops
-"$PYTHON" scripts/benchmarks/serving.py exports/three-shops --clients 64 --seconds 120 --beyond 0
+"$PYTHON" scripts/benchmarks/serving.py exports/three-shops --clients 64 --seconds 76 --beyond 0
