@@ -12,7 +12,17 @@ from torch.utils.data import TensorDataset
 
 from Baselines.comments import rank_comments
 from Baselines.data import event_ages, order_of_appearance, score_items
-from Baselines.model import Events, Favourites, Latest, MeanVector, Neighbours, OwnHistory, SameForAll, TextVector
+from Baselines.model import (
+    Events,
+    Favourites,
+    GivenVectors,
+    Latest,
+    MeanVector,
+    Neighbours,
+    OwnHistory,
+    SameForAll,
+    TextVector,
+)
 from Baselines.options import DATED, Config
 from Baselines.rules import find_rules
 from seqrec.basics.errors import UserError
@@ -123,13 +133,10 @@ def count(
         train: The training events.
         given: (N+1, D) item vectors, if the module ranks by them.
     """
-    if isinstance(module, TextVector):
+    if isinstance(module, GivenVectors):
         assert given is not None
         module.know(given)
-        return lambda share: None
     if isinstance(module, MeanVector):
-        assert given is not None
-        module.know(given)
         oldest = int(train.lengths.max())
         return lambda share: module.take(np.inf if share is None else share * oldest)
     if isinstance(module, OwnHistory):
@@ -137,7 +144,7 @@ def count(
             module.know(*find_neighbours(config, dataset, train))
         counts, longest = train.item_counts(module.num_items), int(train.lengths.max())
         return lambda share: module.take(counts, np.inf if share is None else share * longest)
-    if isinstance(module, Latest):
+    if isinstance(module, Latest | TextVector):
         return lambda share: None
     assert isinstance(module, SameForAll)
     if config.baseline == "newest":

@@ -129,21 +129,34 @@ class Neighbours(OwnHistory):
         found.view(-1).index_add_(0, places.flatten(), values.flatten())
 
 
-class MeanVector(NextItemModule):
-    """Scores items by the cosine of their vectors and the mean of the history's, in which recent events count more."""
+class GivenVectors(NextItemModule):
+    """Scores items by the cosine of their vectors and the user's."""
 
     vectors: Tensor
-    half_life: Tensor
 
     def __init__(self, num_items: int, metric_ks: tuple[int, ...], width: int) -> None:
-        """Start with (N+1, D) vectors of zeros, and with events that count alike."""
+        """Start with (N+1, D) vectors of zeros."""
         super().__init__(metric_ks)
         self.register_buffer("vectors", torch.zeros(num_items + 1, width))
-        self.register_buffer("half_life", torch.tensor(torch.inf))
 
     def know(self, vectors: NDArray[np.float32]) -> None:
         """Take the (N+1, D) vectors, each at length 1."""
         self.vectors.copy_(F.normalize(torch.from_numpy(vectors), dim=1))
+
+    def item_vectors(self) -> Tensor:
+        """Return (N+1, D)."""
+        return self.vectors
+
+
+class MeanVector(GivenVectors):
+    """Users as the mean of the history's vectors, in which recent events count more."""
+
+    half_life: Tensor
+
+    def __init__(self, num_items: int, metric_ks: tuple[int, ...], width: int) -> None:
+        """Start with vectors of zeros, and with events that count alike."""
+        super().__init__(num_items, metric_ks, width)
+        self.register_buffer("half_life", torch.tensor(torch.inf))
 
     def take(self, half_life: float) -> None:
         """Let an event count half after each so many later ones."""
@@ -154,10 +167,6 @@ class MeanVector(NextItemModule):
         weights = (0.5 ** (inputs.ages / self.half_life)).float()
         found = self.vectors.new_zeros(inputs.num_users, self.vectors.shape[1])
         return F.normalize(found.index_add_(0, inputs.rows, self.vectors[inputs.items] * weights[:, None]), dim=1)
-
-    def item_vectors(self) -> Tensor:
-        """Return (N+1, D)."""
-        return self.vectors
 
     @property
     def most_events(self) -> int:
@@ -171,27 +180,16 @@ class MeanVector(NextItemModule):
         return F.normalize((vectors * weights[:, :, None]).sum(dim=1), dim=1)
 
 
-class TextVector(NextItemModule):
-    """Scores items by the cosine of their vectors and that of the history's texts, which are read as one."""
-
-    vectors: Tensor
+class TextVector(GivenVectors):
+    """Users as the vector of the history's texts, which are read as one."""
 
     def __init__(self, num_items: int, metric_ks: tuple[int, ...], width: int, reader: ReadTexts) -> None:
-        """Start with (N+1, D) vectors of zeros, and with what gives (B, D) vectors of histories' texts."""
-        super().__init__(metric_ks)
-        self.register_buffer("vectors", torch.zeros(num_items + 1, width))
+        """Start with vectors of zeros, and with what gives (B, D) vectors of histories' texts."""
+        super().__init__(num_items, metric_ks, width)
         self.reader = reader
-
-    def know(self, vectors: NDArray[np.float32]) -> None:
-        """Take the (N+1, D) vectors, each at length 1."""
-        self.vectors.copy_(F.normalize(torch.from_numpy(vectors), dim=1))
 
     def user_vectors(self, inputs: Events) -> Tensor:
         """Return (B, D)."""
         sizes = torch.bincount(inputs.rows, minlength=inputs.num_users).tolist()
         read = torch.from_numpy(self.reader([part.tolist() for part in inputs.items.split(sizes)]))
         return F.normalize(read.to(self.vectors.device), dim=1)
-
-    def item_vectors(self) -> Tensor:
-        """Return (N+1, D)."""
-        return self.vectors

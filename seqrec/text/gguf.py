@@ -71,7 +71,7 @@ def convert(file: Path, folder: Path, dtype: str, end: str | None = None, paddin
     config.pop("quantization_config", None)
     config |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config["architectures"] = [type(model).__name__]
-    left_out = "lm_head" if model.config.tie_word_embeddings else "\0"
+    left_out = ("lm_head",) if model.config.tie_word_embeddings else ()
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if not name.startswith(left_out)}
     tokenizer.save_pretrained(folder)
     model.config.__class__.from_dict(config).save_pretrained(folder)
