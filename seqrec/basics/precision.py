@@ -26,3 +26,5 @@ def full_precision(device: str) -> Iterator[None]:
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 """Precision of matrix products; sums, norms and ranking stay float32."""
+HALVES: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Numbers of each precision but float32."""

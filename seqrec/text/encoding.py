@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seqrec.basics.cache import CachedArrays
-from seqrec.basics.precision import Precision, full_precision
+from seqrec.basics.precision import HALVES, Precision, full_precision
 from seqrec.basics.progress import progress
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset
@@ -175,4 +175,4 @@ def _multiply_in(precision: Precision, device: str) -> AbstractContextManager[An
     """Set the precision of matrix products within the block."""
     if precision == "32-true":
         return full_precision(device)
-    return torch.autocast(device, torch.bfloat16 if precision == "bf16-mixed" else torch.float16)
+    return torch.autocast(device, HALVES[precision])

@@ -21,11 +21,9 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard, register_fsdp_forward_method
 
+from seqrec.basics.precision import HALVES
 from seqrec.training.checkpoints import place_before, tensors_only
 from seqrec.training.options import StrategyName, is_sharded
-
-HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Numbers of each precision but float32."""
 
 
 def make_strategy(name: StrategyName) -> str | Strategy:
