@@ -26,7 +26,7 @@ from seqrec.serving import folder as files
 from seqrec.serving.catalogue import NEIGHBOURS, Catalogue, mean_vector
 from seqrec.serving.encoder import open_graph
 from seqrec.serving.graph import read_histories, write_form, write_graph
-from seqrec.serving.index import best_items, fit_index, recall, search, write_index
+from seqrec.serving.index import best_items, fit_effort, fit_index, recall, round_index, search, write_index
 from seqrec.serving.options import ExportOptions
 from seqrec.serving.readme import describe
 from seqrec.serving.together import find_together
@@ -79,12 +79,14 @@ class _Measured(NamedTuple):
 
     asked: NDArray[np.float32]
     """(m, D) of the validation, whose searches choose an index's effort."""
+    asked_best: NDArray[np.int64]
+    """(m, K) items of highest score among all."""
     histories: Histories
     """Of n users of the test."""
     users: NDArray[np.float32]
     """(n, D)."""
     best: NDArray[np.int64]
-    """(n, K) items of highest score among all."""
+    """(n, K)."""
     exact: NDArray[np.float64]
     """(n,) NDCG@10 where all items are scored."""
     seen: bool
@@ -111,8 +113,10 @@ def _write(
     measured = _measure(recommender, split, seen, fp32, vectors, events, options.users)
     exact = number(measured.exact.mean())
     forms, rows = {}, [["all items scored, fp32", exact, "", "", "", size(vectors.nbytes)]]
+    log.info("building the index")
+    index = fit_index(vectors, measured.asked, measured.asked_best, options.least_recall)
     for form in options.forms:
-        forms[form], row = _write_form(folder, form, vectors, events, module.most_events, options, measured)
+        forms[form], row = _write_form(folder, form, index, vectors, events, module.most_events, options, measured)
         rows.append(row)
     if "fp32" not in options.forms:
         fp32.unlink()
@@ -170,38 +174,38 @@ def _measure(
     session, most = open_graph(graph, num_threads=0), recommender.module.most_events
     asked, users = (read_histories(session, events, view, most) for view in (tuned_on, tested_on))
     _check_parity(recommender, tested_on, users)
-    best = best_items(vectors, users, min(K, len(vectors) - 1))
-    return _Measured(asked, tested_on, users, best, _ndcg_of_all(users, vectors, tested_on, seen), seen)
+    asked_best, best = (best_items(vectors, some, min(K, len(vectors) - 1)) for some in (asked, users))
+    return _Measured(asked, asked_best, tested_on, users, best, _ndcg_of_all(users, vectors, tested_on, seen), seen)
 
 
 def _write_form(
     folder: Path,
     form: str,
+    whole: Any,
     vectors: NDArray[np.float32],
     events: NDArray[np.float32],
     most: int,
     options: ExportOptions,
     measured: _Measured,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Write the user encoder and the index in a form; return what the manifest and the table say of it."""
-    log.info("building the index, %s", form)
+    """Write the user encoder and the index, whole in fp32, in a form; return what is said of it."""
     graph, path = folder / files.graph_file(form), folder / files.index_file(form)
     if form != "fp32":
         write_form(folder / files.graph_file("fp32"), form, graph)
-    k = measured.best.shape[1]
-    index, effort = fit_index(vectors, form, measured.asked, options.least_recall, k)
+    index = round_index(whole, form)
+    fit_effort(index, vectors, measured.asked, measured.asked_best, options.least_recall)
     read = read_histories(open_graph(graph, 0), events, measured.histories, most)
     found = _ndcg_of_found(index, vectors, read, measured.histories, measured.seen)
     change = compare_means(found[None], measured.exact[None])
-    share = recall(search(index, vectors, measured.users, k)[0], measured.best)
+    share = recall(search(index, vectors, measured.users, measured.best.shape[1])[0], measured.best)
     write_index(index, path)
     fields = {
-        "effort": effort,
+        "effort": index.hnsw.efSearch,
         "recall@10": round(share, 5),
         "NDCG@10": float(found.mean()),
         "change": [change.mean, change.low, change.high],
     }
-    told = f"{share:.4f}", str(effort), size(path.stat().st_size)
+    told = f"{share:.4f}", str(index.hnsw.efSearch), size(path.stat().st_size)
     return fields, [f"index, {form}", number(found.mean()), _say(change), *told]
 
 

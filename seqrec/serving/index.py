@@ -31,52 +31,62 @@ MORE = 2
 _QUANTIZERS: dict[str, Any] = {"fp16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantizer.QT_8bit}
 
 
-def build_index(vectors: NDArray[np.float32], form: str, levelled: bool = True) -> Any:
-    """Return the index of (N+1, D) item vectors, of which row 0 is nothing, in one of FORMS."""
+def build_index(vectors: NDArray[np.float32], levelled: bool = True) -> Any:
+    """Return the index of (N+1, D) item vectors, of which row 0 is nothing, in fp32."""
     rows, metric = np.ascontiguousarray(vectors[1:]), faiss.METRIC_INNER_PRODUCT
     if levelled:
         squares = np.einsum("nd,nd->n", rows, rows)
         rows, metric = np.column_stack([rows, np.sqrt(squares.max() - squares)]), faiss.METRIC_L2
-    width = rows.shape[1]
-    index: Any
-    if form == "fp32":
-        index = faiss.IndexHNSWFlat(width, LINKS, metric)
-    else:
-        index = faiss.IndexHNSWSQ(width, _QUANTIZERS[form], LINKS, metric)
+    index: Any = faiss.IndexHNSWFlat(rows.shape[1], LINKS, metric)
     index.hnsw.efConstruction = EFFORT_OF_BUILDING
-    index.train(rows)
     index.add(rows)
     return index
 
 
-def fit_index(
-    vectors: NDArray[np.float32], form: str, users: NDArray[np.float32], least: float, k: int = 10
-) -> tuple[Any, int]:
-    """Return the index that finds enough with the least effort, which is set, and that effort.
+def round_index(index: Any, form: str) -> Any:
+    """Return an index in one of FORMS: the same graph, whose numbers are rounded. That of fp32 is the index itself."""
+    if form == "fp32":
+        return index
+    rounded: Any = faiss.IndexHNSWSQ(index.d, _QUANTIZERS[form], LINKS, index.metric_type)
+    rows = index.reconstruct_n(0, index.ntotal)
+    rounded.train(rows)
+    rounded.storage.add(rows)
+    rounded.hnsw, rounded.ntotal = index.hnsw, index.ntotal
+    return rounded
+
+
+def fit_index(vectors: NDArray[np.float32], users: NDArray[np.float32], best: NDArray[np.int64], least: float) -> Any:
+    """Return the index, in fp32, that finds enough with the least effort, which is set.
 
     The second kind is built, too, where the first one needs much.
 
     Args:
         vectors: (N+1, D).
-        form: One of FORMS.
         users: (B, D), not those that the recall is reported for.
-        least: Share of the best k items that is enough; where no effort reaches it, the greatest share is taken.
-        k: At most N.
+        best: (B, k) items of highest score.
+        least: Share of them that is enough; where no effort reaches it, the greatest share is taken.
     """
-    best = best_items(vectors, users, k)
     found = []
     for levelled in (True, False):
-        index = build_index(vectors, form, levelled)
-        for effort in EFFORTS:
-            index.hnsw.efSearch = effort
-            share = recall(search(index, vectors, users, k)[0], best)
-            if share >= least:
-                break
-        found.append((min(share, least), -effort, index))
+        index = build_index(vectors, levelled)
+        share = fit_effort(index, vectors, users, best, least)
+        effort = index.hnsw.efSearch
         if share >= least and effort <= LITTLE:
+            return index
+        found.append((min(share, least), -effort, index))
+    return max(found, key=lambda one: one[:2])[2]
+
+
+def fit_effort(
+    index: Any, vectors: NDArray[np.float32], users: NDArray[np.float32], best: NDArray[np.int64], least: float
+) -> float:
+    """Set the least effort with which an index finds enough, or else the greatest; return the share that it finds."""
+    for effort in EFFORTS:
+        index.hnsw.efSearch = effort
+        share = recall(search(index, vectors, users, best.shape[1])[0], best)
+        if share >= least:
             break
-    _, effort, index = max(found, key=lambda one: one[:2])
-    return index, -effort
+    return share
 
 
 def write_index(index: Any, path: Path) -> None:

@@ -18,7 +18,7 @@ from seqrec.serving import index as index_module
 from seqrec.serving.catalogue import Catalogue
 from seqrec.serving.export import export_run
 from seqrec.serving.folder import read_manifest, replace_export
-from seqrec.serving.index import best_items, build_index, fit_index, recall, search
+from seqrec.serving.index import best_items, build_index, fit_effort, fit_index, recall, round_index, search
 from seqrec.serving.options import ExportOptions
 from seqrec.training.recommend import recommend
 from seqrec.training.restore import load_run
@@ -34,11 +34,12 @@ def test_an_index_finds_what_brute_force_does(form: str, spread: float, monkeypa
     users = draw.standard_normal((200, 16)).astype(np.float32)
     monkeypatch.setattr(index_module, "LITTLE", 0)  # both kinds are built
     asked = draw.standard_normal((100, 16)).astype(np.float32)
-    index, effort = fit_index(vectors, form, asked, 0.99)
-    assert index.hnsw.efSearch == effort and index.ntotal == 3000
+    best = best_items(vectors, asked, 10)
+    index = round_index(fit_index(vectors, asked, best, 0.99), form)
+    assert fit_effort(index, vectors, asked, best, 0.99) >= 0.99 and index.ntotal == 3000
     for levelled in (True, False):
-        other, best = build_index(vectors, form, levelled), best_items(vectors, asked, 10)
-        other.hnsw.efSearch = max(effort // 2, 10)
+        other = round_index(build_index(vectors, levelled), form)
+        other.hnsw.efSearch = max(index.hnsw.efSearch // 2, 10)
         assert other.d == 16 + levelled and recall(search(other, vectors, asked, 10)[0], best) < 0.995
     best = np.argsort(-(users @ vectors[1:].T), axis=1)[:, :10] + 1
     assert (np.sort(best_items(vectors, users, 10)) == np.sort(best)).all()
@@ -55,7 +56,7 @@ def test_the_loss_is_measured_by_the_metric(leave_out_seen: bool, tiny: Dataset)
     vectors = draw.standard_normal((41, 8)).astype(np.float32)
     users = draw.standard_normal((len(histories), 8)).astype(np.float32)
     exact = export._ndcg_of_all(users, vectors, histories, leave_out_seen)
-    index = build_index(vectors, "fp32")
+    index = build_index(vectors)
     index.hnsw.efSearch = 100  # finds all
     np.testing.assert_array_equal(export._ndcg_of_found(index, vectors, users, histories, leave_out_seen), exact)
     ranks = []
