@@ -64,7 +64,7 @@ def main(config: Config) -> None:
             name_items(page, config.words)
             page.screenshot(path=config.output_dir / f"{name}.png")
         if config.report is not None:
-            page = browser.new_page(viewport={"width": 1300, "height": 860})
+            page = browser.new_page(viewport={"width": 1300, "height": 1240})  # down to the end of the first table
             page.goto(config.report.resolve().as_uri())
             page.screenshot(path=config.output_dir / "report.png")
         browser.close()
