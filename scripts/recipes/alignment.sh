@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# docs/results.md, "Aligned with a language model" and "Aligned, on made-up data": bash scripts/recipes/alignment.sh FOLDER
+# docs/results.md, "Aligned with a language model": bash scripts/recipes/alignment.sh FOLDER
 # FOLDER holds weibo-ced: photos, comments, user_videos and user_comments, each a .parquet.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 export OMP_NUM_THREADS=1
@@ -25,33 +25,4 @@ for seed in 42 43 44; do
   lsvcr fresh-heat-started $seed "${fresh[@]}" "${started[@]}"
   lsvcr comm-heat-started $seed "${comments[@]}" "${started[@]}"
 done
-compare $name
-
-# Made-up videos and comments, and a language model of random weights.
-name=comments-demo texts=(--llm_emb_size 64)
-prepare $name
-[ -d models/random ] || "$PYTHON" scripts/random_llm.py models/random --width 128
-random=(--dataset $name --model_name_or_path models/random)
-tasks() {  # RUN, SEED [flags]: both tasks
-  lsvcr rec-$1 $2 --dataset $name --fresh_days 7 "${texts[@]}" "${@:3}"
-  lsvcr comm-$1 $2 --dataset $name --task CommRank "${texts[@]}" "${@:3}"
-}
-study() {  # RUN, SEED [flags]: alignment, and both tasks from it
-  local run=$1-seed$2
-  bash LSVCR/run_lora.sh "${random[@]}" "${texts[@]}" --lora_r 0 --no_gradient_checkpointing --train_num 10000 --num_epochs 2 \
-    --lr 3e-4 --batch_size 32 --tokenized_len 32 --max_his_len 10 --max_source_length 400 --save_steps 100 \
-    --run_name $run --seed $2 "${@:3}" --resume
-  "$PYTHON" LSVCR/encode.py --run runs/LSVCR/$name/$run --init_type $run
-  tasks $1 $2 --text $run --start_from runs/LSVCR/$name/$run
-}
-"$PYTHON" LSVCR/encode.py "${random[@]}" --init_type random
-for seed in 42 43 44; do
-  tasks sr $seed --text random
-  study aligned $seed
-done
-for loss in lm rec pref bhv; do study no-$loss 42 --${loss}_loss_weight 0; done
-for baseline in newest latest popularity item-knn text-knn; do
-  train Baselines --dataset $name --baseline $baseline --fresh_days 7
-done
-for baseline in newest latest popularity text-knn; do train Baselines --dataset $name --baseline $baseline --comments; done
 compare $name

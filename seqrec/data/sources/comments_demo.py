@@ -1,11 +1,11 @@
 """Made-up videos and comments with known structure: tastes decide both what is watched and what is answered.
 
 A video is about a thing (of 60) in a format (of 6), and its title says both. A comment under it has a tone (of 8),
-which its words show. A user likes `interests` things, one format and two tones. At each visit they see videos of the
-last seven days, and watch one by what they like and by how attractive it is in itself; then they take up, half of the
-time, one or two of the comments that are there already, by tone and by how good these are in themselves. So the texts
-of one stream say what a user will do in that stream, and nothing of the other one; attraction and quality, which no
-text shows, make some videos and comments popular.
+which its words show, and names another thing. A user likes `interests` things, one format and two tones. At each visit
+they see videos of the last seven days, and watch one by what they like and by how attractive it is in itself; then they
+take up, half of the time, one or two of the comments that are there already, by tone and by how good these are in
+themselves. So the texts of one stream say what a user will do in that stream, and nothing of the other one; attraction
+and quality, which no text shows, make some videos and comments popular.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ TONES = (
 DAY = 86_400
 START = 1_704_067_200  # 2024-01-01, UTC
 DAYS, FRESH = 60, 7
-SHOWN = 48
+SHOWN = 144
 """Videos of the last days that a user sees at a visit."""
 
 
@@ -78,12 +78,12 @@ class CommentsDemo(Preparation):
         user = np.repeat(np.arange(U), self.visits)
         time = np.sort(rng.integers(FRESH * DAY, (DAYS + 1) * DAY, (U, self.visits)), axis=1).flatten()
         seen = _recent_videos(rng, appeared, time)  # (E, SHOWN)
-        appeal = 4.0 * np.any(thing[seen][..., None] == likes[user][:, None], axis=2)
+        appeal = 6.0 * np.any(thing[seen][..., None] == likes[user][:, None], axis=2)
         appeal += 1.5 * (kind[seen] == liked_kind[user, None]) + rng.normal(size=N)[seen]
         video = np.take_along_axis(seen, _draw(rng, appeal)[:, None], axis=1)[:, 0]
 
         there: NDArray[np.bool_] = written[video] < time[:, None]  # (E, M)
-        appeal = 2.5 * np.any(tone[video][..., None] == liked_tones[user][:, None], axis=2)
+        appeal = 4.0 * np.any(tone[video][..., None] == liked_tones[user][:, None], axis=2)
         appeal = np.where(there, appeal + rng.normal(size=(N, M))[video], -np.inf)
         taken = np.stack([_draw(rng, appeal) for _ in range(2)], axis=1)  # (E, 2)
         wanted = rng.random((len(user), 2)) < np.array([0.5, 0.15])
@@ -95,7 +95,8 @@ class CommentsDemo(Preparation):
         videos = [f"V{number:05}" for number in range(N)]
         titles = [FORMATS[k].format(THINGS[t]) for k, t in zip(kind, thing, strict=True)]
         form = rng.integers(0, 3, (N, M))
-        texts = [TONES[tone[v, m]][form[v, m]].format(THINGS[thing[v]]) for v in range(N) for m in range(M)]
+        named = rng.integers(0, len(THINGS), (N, M))  # not what the video is about: that would tell whose comment it is
+        texts = [TONES[tone[v, m]][form[v, m]].format(THINGS[named[v, m]]) for v in range(N) for m in range(M)]
         names = np.array([f"C{number:07}" for number in range(N * M)])
         people = np.array([f"U{number:06}" for number in range(U)])
         events = pl.DataFrame({"user": people[user], "item": np.array(videos)[video], "timestamp": START + time})
