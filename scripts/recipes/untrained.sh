@@ -38,7 +38,7 @@ for seed in 1 2 3; do
     train SASRec --dataset $name --run_name sasrec-$text-seed$seed "${sasrec[@]}" --init_type $text --seed $seed
   done
 done
-for text in none minilm; do
+for text in none tfidf minilm; do
   train SASRec --dataset $name --run_name sasrec-$text-unseen "${sasrec[@]}" --init_type $text --seed 1 --filter_seen
 done
 
