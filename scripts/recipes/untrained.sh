@@ -51,5 +51,7 @@ for baseline in popularity item-knn text-knn; do
   train Baselines --dataset $name --baseline $baseline --sample_size 19 --run_name $baseline-19
 done
 train Baselines --dataset $name --baseline vectors --init_type minilm --sample_size 19 --run_name vectors-minilm-19
-train SASRec --dataset $name --run_name sasrec-none-19 "${sasrec[@]}" --seed 1 --sample_size 19
+for text in none tfidf; do
+  train SASRec --dataset $name --run_name sasrec-$text-19 "${sasrec[@]}" --init_type $text --seed 1 --sample_size 19
+done
 for name in amazon-scientific amazon-games microlens-50k ml-1m; do compare $name; done
