@@ -2,8 +2,8 @@
 
 python scripts/benchmarks/index.py --num_items 1000000 --decay 0.5
 
-Items are drawn from a normal distribution, and a user is that of a target with noise added. In trained vectors a few
-directions have most of the variance; --decay gives drawn ones such directions. Without, nothing is near anything.
+Items are drawn from a normal distribution, and a user is the vector of a target with noise added. In trained vectors
+some directions have more of the variance than others; --decay gives drawn ones such directions.
 """
 
 import time
@@ -22,7 +22,7 @@ from seqrec.basics.formatting import align, number, size
 from seqrec.comparison.intervals import compare_means
 from seqrec.evaluation.metrics import ndcg_at_k
 from seqrec.serving.folder import FORMS
-from seqrec.serving.index import best_items, fit_effort, fit_index, recall, round_index, search
+from seqrec.serving.index import best_items, fit_index, recall, round_index, search
 
 K = 10
 
@@ -75,8 +75,7 @@ def main(config: Config) -> None:
     whole = fit_index(vectors, tuned_on, tuned_best, config.least_recall)
     built = time.perf_counter() - began
     for form in config.forms:
-        index = round_index(whole, form)
-        fit_effort(index, vectors, tuned_on, tuned_best, config.least_recall)
+        index = round_index(whole, form, vectors, tuned_on, tuned_best, config.least_recall)
         took = one_by_one(partial(search, index, vectors, k=K), users)
         found = search(index, vectors, users, K)[0]
         own = ndcg(found, targets[config.users :])

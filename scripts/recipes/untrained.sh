@@ -43,10 +43,8 @@ for text in none tfidf minilm; do
 done
 
 # A language model's ranking of 20 titles, and what others make of the same.
-for likelihood in gain mean; do
-  "$PYTHON" Baselines/ask.py --dataset $name --likelihood $likelihood --run_name ask-$likelihood --resume
-done
-"$PYTHON" Baselines/ask.py --dataset $name --way list --test_users 100 --run_name ask-list --resume
+"$PYTHON" Baselines/ask.py --dataset $name --run_name ask-gain --resume
+"$PYTHON" Baselines/ask.py --dataset $name --way list --test_users 50 --run_name ask-list --resume
 for baseline in popularity item-knn text-knn; do
   train Baselines --dataset $name --baseline $baseline --sample_size 19 --run_name $baseline-19
 done

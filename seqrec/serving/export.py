@@ -26,7 +26,7 @@ from seqrec.serving import folder as files
 from seqrec.serving.catalogue import NEIGHBOURS, Catalogue, mean_vector
 from seqrec.serving.encoder import open_graph
 from seqrec.serving.graph import read_histories, write_form, write_graph
-from seqrec.serving.index import best_items, fit_effort, fit_index, recall, round_index, search, write_index
+from seqrec.serving.index import best_items, fit_index, recall, round_index, search, write_index
 from seqrec.serving.options import ExportOptions
 from seqrec.serving.readme import describe
 from seqrec.serving.together import find_together
@@ -192,8 +192,7 @@ def _write_form(
     graph, path = folder / files.graph_file(form), folder / files.index_file(form)
     if form != "fp32":
         write_form(folder / files.graph_file("fp32"), form, graph)
-    index = round_index(whole, form)
-    fit_effort(index, vectors, measured.asked, measured.asked_best, options.least_recall)
+    index = round_index(whole, form, vectors, measured.asked, measured.asked_best, options.least_recall)
     read = read_histories(open_graph(graph, 0), events, measured.histories, most)
     found = _ndcg_of_found(index, vectors, read, measured.histories, measured.seen)
     change = compare_means(found[None], measured.exact[None])

@@ -43,8 +43,18 @@ def build_index(vectors: NDArray[np.float32], levelled: bool = True) -> Any:
     return index
 
 
-def round_index(index: Any, form: str) -> Any:
-    """Return an index in one of FORMS: the same graph, whose numbers are rounded. That of fp32 is the index itself."""
+def round_index(
+    index: Any,
+    form: str,
+    vectors: NDArray[np.float32],
+    users: NDArray[np.float32],
+    best: NDArray[np.int64],
+    least: float,
+) -> Any:
+    """Return what `fit_index` returned in one of FORMS: the same graph over rounded numbers, with an effort of its own.
+
+    In fp32 it is the index itself. The other arguments are those of `fit_index`.
+    """
     if form == "fp32":
         return index
     rounded: Any = faiss.IndexHNSWSQ(index.d, _QUANTIZERS[form], LINKS, index.metric_type)
@@ -52,6 +62,7 @@ def round_index(index: Any, form: str) -> Any:
     rounded.train(rows)
     rounded.storage.add(rows)
     rounded.hnsw, rounded.ntotal = index.hnsw, index.ntotal
+    _fit_effort(rounded, vectors, users, best, least)
     return rounded
 
 
@@ -69,7 +80,7 @@ def fit_index(vectors: NDArray[np.float32], users: NDArray[np.float32], best: ND
     found = []
     for levelled in (True, False):
         index = build_index(vectors, levelled)
-        share = fit_effort(index, vectors, users, best, least)
+        share = _fit_effort(index, vectors, users, best, least)
         effort = index.hnsw.efSearch
         if share >= least and effort <= LITTLE:
             return index
@@ -77,7 +88,7 @@ def fit_index(vectors: NDArray[np.float32], users: NDArray[np.float32], best: ND
     return max(found, key=lambda one: one[:2])[2]
 
 
-def fit_effort(
+def _fit_effort(
     index: Any, vectors: NDArray[np.float32], users: NDArray[np.float32], best: NDArray[np.int64], least: float
 ) -> float:
     """Set the least effort with which an index finds enough, or else the greatest; return the share that it finds."""

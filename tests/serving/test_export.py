@@ -18,7 +18,7 @@ from seqrec.serving import index as index_module
 from seqrec.serving.catalogue import Catalogue
 from seqrec.serving.export import export_run
 from seqrec.serving.folder import read_manifest, replace_export
-from seqrec.serving.index import best_items, build_index, fit_effort, fit_index, recall, round_index, search
+from seqrec.serving.index import best_items, build_index, fit_index, recall, round_index, search
 from seqrec.serving.options import ExportOptions
 from seqrec.training.recommend import recommend
 from seqrec.training.restore import load_run
@@ -35,10 +35,10 @@ def test_an_index_finds_what_brute_force_does(form: str, spread: float, monkeypa
     monkeypatch.setattr(index_module, "LITTLE", 0)  # both kinds are built
     asked = draw.standard_normal((100, 16)).astype(np.float32)
     best = best_items(vectors, asked, 10)
-    index = round_index(fit_index(vectors, asked, best, 0.99), form)
-    assert fit_effort(index, vectors, asked, best, 0.99) >= 0.99 and index.ntotal == 3000
+    index = round_index(fit_index(vectors, asked, best, 0.99), form, vectors, asked, best, 0.99)
+    assert recall(search(index, vectors, asked, 10)[0], best) >= 0.99 and index.ntotal == 3000
     for levelled in (True, False):
-        other = round_index(build_index(vectors, levelled), form)
+        other = round_index(build_index(vectors, levelled), form, vectors, asked, best, 0.99)
         other.hnsw.efSearch = max(index.hnsw.efSearch // 2, 10)
         assert other.d == 16 + levelled and recall(search(other, vectors, asked, 10)[0], best) < 0.995
     best = np.argsort(-(users @ vectors[1:].T), axis=1)[:, :10] + 1

@@ -1,7 +1,7 @@
 """Made-up videos and comments with known structure: tastes decide both what is watched and what is answered.
 
 A video is about a thing (of 60) in a format (of 6), and its title says both. A comment under it has a tone (of 8),
-which its words show, and names another thing. A user likes `interests` things, one format and two tones. At each visit
+which its words show, and names any thing. A user likes `interests` things, one format and two tones. At each visit
 they see videos of the last seven days, and watch one by what they like and by how attractive it is in itself; then they
 take up, half of the time, one or two of the comments that are there already, by tone and by how good these are in
 themselves. So the texts of one stream say what a user will do in that stream, and nothing of the other one; attraction
