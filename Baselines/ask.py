@@ -3,7 +3,7 @@
 python Baselines/ask.py --dataset demo --sample_size 19 --test_users 100
 python Baselines/ask.py --dataset demo --way list --server http://localhost:11434/v1 --model_name_or_path mistral
 
-A server's answers are kept in the run folder: a run that was stopped goes on with them.
+What the model says is kept in the run folder: a run that was stopped goes on with --resume.
 """
 
 from Baselines.ask_options import Config

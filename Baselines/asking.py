@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from Baselines.ask_options import Config
 from Baselines.comments import Rule
+from Baselines.kept import Kept
 from Baselines.likelihood import Likelihood
-from Baselines.listing import Chat, LocalChat, Said, read_order
+from Baselines.listing import Chat, KeptChat, LocalChat, Said, read_order
 from Baselines.server import Server
 from seqrec.basics.draws import RowDraws
 from seqrec.basics.errors import UserError
@@ -49,18 +51,17 @@ def ask_all(config: Config) -> None:
         test = test.select(np.sort(chosen))
     candidates = find_candidates(config, dataset, test)
     titles = ["", *dataset.item_table()[dataset.attributes[0]].fill_null("").to_list()]
-    began = time.perf_counter()
+    kept, began = Kept(run.folder / "answers.jsonl"), time.perf_counter()
     if config.way == "likelihood":
-        scores, told = by_likelihood(config, test, candidates, titles)
+        scores, told = by_likelihood(config, test, candidates, titles, kept)
     else:
-        folder = run.folder / "answers.jsonl"
-        server = config.servers.server
-        chat = LocalChat(config.model_name_or_path) if server is None else None
-        scores, told = by_list(
-            config, test, candidates, titles, chat or Server(config.model_name_or_path, config.servers, folder)
-        )
+        name, servers = config.model_name_or_path, config.servers
+        chat: Chat = LocalChat(name) if servers.server is None else Server(name, servers)
+        scores, told = by_list(config, test, candidates, titles, KeptChat(chat, kept))
     seconds = time.perf_counter() - began
-    told = {"users": len(test), "seconds_per_user": seconds / len(test), **told}
+    told["users"] = len(test)
+    if told["users_read_now"]:
+        told["seconds_per_user"] = seconds / told["users_read_now"]
     log.info("%s", ", ".join(f"{name.replace('_', ' ')} {value:,.4g}" for name, value in told.items()))
     module, record = Rule(config.protocol.metric_ks), RunRecord(run.folder, config.training)
     module.recorder.expect(test.users)
@@ -90,14 +91,24 @@ def read_history(test: Histories, row: int, most: int, titles: list[str]) -> lis
 
 
 def by_likelihood(
-    config: Config, test: Histories, candidates: NDArray[np.int64], titles: list[str]
+    config: Config, test: Histories, candidates: NDArray[np.int64], titles: list[str], kept: Kept
 ) -> tuple[NDArray[np.float64], dict[str, float]]:
     """Return the (n, K+1) scores of candidates by how likely their titles are, and what it took."""
     model = Likelihood(config.model_name_or_path)
     end, most = model.tokens("\n"), config.max_title_tokens
     known: dict[int, list[int]] = {}
     alone: dict[int, float] = {}
-    scores, read = np.full(candidates.shape, -np.inf), 0
+    scores, read, now = np.full(candidates.shape, -np.inf), 0, 0
+
+    def score(prompt: list[int], items: list[int]) -> tuple[Tensor, Tensor]:
+        question = [prompt, [known[item] for item in items]]
+        found = kept.find(question)
+        if found is not None:
+            return torch.tensor(found["logs"]), torch.tensor([len(known[item]) for item in items])
+        total, lengths = model.score(*question)
+        kept.keep(question, logs=total.tolist())
+        return total, lengths
+
     bare = model.tokens(NEXT.format(history=""))
     for row, items in enumerate(progress(candidates.tolist(), desc="reading titles", unit="user")):
         own = [item for item in items if item]
@@ -105,21 +116,22 @@ def by_likelihood(
             known.setdefault(item, [*model.tokens(titles[item], most), *end])
         history = "".join(f"{title}\n" for title in read_history(test, row, config.max_his_len, titles))
         prompt = model.tokens(NEXT.format(history=history))
-        total, lengths = model.score(prompt, [known[item] for item in own])
+        now += kept.find([prompt, [known[item] for item in own]]) is None
+        total, lengths = score(prompt, own)
         read += len(prompt) + int(lengths.sum())
         found = total if config.likelihood == "sum" else total / lengths
         if config.likelihood == "gain":
             new = [item for item in own if item not in alone]
             if new:
-                without, counts = model.score(bare, [known[item] for item in new])
+                without, counts = score(bare, new)
                 alone.update(zip(new, (without / counts).tolist(), strict=True))
             found = found - torch.tensor([alone[item] for item in own])
         scores[row, np.array(items) > 0] = found.numpy()
-    return scores, {"tokens_per_user": read / len(test)}
+    return scores, {"users_read_now": now, "tokens_per_user": read / len(test)}
 
 
 def by_list(
-    config: Config, test: Histories, candidates: NDArray[np.int64], titles: list[str], chat: Chat
+    config: Config, test: Histories, candidates: NDArray[np.int64], titles: list[str], chat: KeptChat
 ) -> tuple[NDArray[np.float64], dict[str, float]]:
     """Return the (n, K+1) scores of candidates by their place in the model's answer, and what it took."""
     draws = RowDraws(config.seed, 0, test.users, "listing")
@@ -136,7 +148,7 @@ def by_list(
         )
         return chat.answer(message, 5 * len(places) + 16)
 
-    parallel = config.servers.server_parallel if isinstance(chat, Server) else 1
+    parallel = config.servers.server_parallel if isinstance(chat.chat, Server) else 1
     with ThreadPoolExecutor(parallel) as pool:
         answers = list(progress(pool.map(ask, range(len(test))), desc="asking", unit="user", total=len(test)))
     scores, whole = np.full(candidates.shape, -np.inf), 0
@@ -149,5 +161,5 @@ def by_list(
     new = [said for said in answers if not said.was_kept]
     price = config.servers
     cost = sum(said.tokens_in * price.price_in + said.tokens_out * price.price_out for said in new) / 1e6
-    told = {"answers_that_name_all_once": whole / len(test), "tokens_in": tokens_in, "tokens_out": tokens_out}
-    return scores, {**told, "cost": cost}
+    told = {"users_read_now": len(new), "answers_that_name_all_once": whole / len(test)}
+    return scores, {**told, "tokens_in": tokens_in, "tokens_out": tokens_out, "cost": cost}

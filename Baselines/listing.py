@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from Baselines.kept import Kept
 from Baselines.likelihood import open_decoder
 
 
@@ -48,6 +49,23 @@ class LocalChat:
                 pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
             )[0, read.shape[1] :]
         return Said(tokenizer.decode(found, skip_special_tokens=True), read.shape[1], len(found))
+
+
+class KeptChat:
+    """A chat whose answers are kept: a message is answered once."""
+
+    def __init__(self, chat: Chat, kept: Kept) -> None:
+        self.chat, self.kept = chat, kept
+
+    def answer(self, message: str, most: int) -> Said:
+        """Return the answer of so many tokens at most."""
+        question = [message, most]
+        found = self.kept.find(question)
+        if found is not None:
+            return Said(**found, was_kept=True)
+        said = self.chat.answer(message, most)
+        self.kept.keep(question, text=said.text, tokens_in=said.tokens_in, tokens_out=said.tokens_out)
+        return said
 
 
 def read_order(answer: str, count: int) -> tuple[list[int], bool]:

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import transformers
 from Baselines.ask import main
 from Baselines.ask_options import Config, ServerOptions
 from Baselines.asking import NEXT, find_candidates
+from Baselines.kept import Kept
 from Baselines.likelihood import Likelihood
 from Baselines.listing import LocalChat, read_order
 from Baselines.server import Server
@@ -159,15 +161,35 @@ def test_a_servers_order_is_the_ranking(oracle: str, texts: Dataset, llama: Path
     for row, items in enumerate(find_candidates(config, texts, test)):
         longer, equal = lengths[items[1:]] > lengths[items[0]], lengths[items[1:]] == lengths[items[0]]
         assert longer.sum() <= ranks[test.users[row]] <= longer.sum() + equal.sum()
-    # What was answered is kept: nothing is asked again.
-    server = Server("oracle", servers, folder / "answers.jsonl")
-    first = Oracle.asked[-1]
-    said = server.answer(first["messages"][0]["content"], first["max_tokens"])
-    assert said.was_kept and len(Oracle.asked) == 15
 
 
-def test_a_server_that_fails_is_named(oracle: str, tmp_path: Path) -> None:
-    server = Server("oracle", ServerOptions(server=oracle, retries=2), tmp_path / "kept")
+@pytest.mark.parametrize("way", ["likelihood", "list"])
+def test_what_was_said_is_kept(way: Any, texts: Dataset, llama: Path, tmp_path: Path) -> None:
+    """After a kill the rest is asked, and the answers are those of a run that was not stopped."""
+    config = config_of(texts.path, llama, tmp_path, way=way, test_users=4)
+    main(config)
+    folder = tmp_path / f"Baselines/texts/{way}-llama"
+    file, ranks = folder / "answers.jsonl", (folder / "ranks-test.npy").read_bytes()
+    whole = file.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for left in (whole, b"".join(lines[:-1]) + lines[-1][:30]):
+        file.write_bytes(left)
+        (folder / "metrics.json").unlink()
+        main(replace(config, resume=True))
+        told = json.loads((folder / "asked.json").read_text())
+        assert told["users_read_now"] <= 1 and ("seconds_per_user" in told) == (told["users_read_now"] > 0)
+        assert file.read_bytes() == whole and (folder / "ranks-test.npy").read_bytes() == ranks
+
+
+def test_a_file_that_keeps_nothing_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    file.write_text('{"of": "a", "said": {}}\n[]\n')
+    with pytest.raises(UserError, match="line 2, is no answer"):
+        Kept(file)
+
+
+def test_a_server_that_fails_is_named(oracle: str) -> None:
+    server = Server("oracle", ServerOptions(server=oracle, retries=2))
     message = "choose next?\n1. a\n"
     for faults, said in (
         ([401], "refused the request: 401"),
@@ -178,20 +200,16 @@ def test_a_server_that_fails_is_named(oracle: str, tmp_path: Path) -> None:
         Oracle.faults = list(faults)
         with pytest.raises(UserError, match=said):
             server.answer(message, 5)
-    assert not (tmp_path / "kept").exists()
-    gone = Server("oracle", ServerOptions(server="http://127.0.0.1:9/v1", retries=1), tmp_path / "kept")
+    gone = Server("oracle", ServerOptions(server="http://127.0.0.1:9/v1", retries=1))
     with pytest.raises(UserError, match="did not answer, 2 times; the last: ConnectError"):
         gone.answer(message, 5)
-    (tmp_path / "kept").write_text("[]\n")
-    with pytest.raises(UserError, match="line 1, is no answer"):
-        Server("oracle", ServerOptions(server=oracle), tmp_path / "kept")
 
 
-def test_requests_are_sent_no_more_often_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_are_sent_no_more_often_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     now, slept = [100.0], list[float]()
     monkeypatch.setattr("Baselines.server.time.monotonic", lambda: now[0])
     monkeypatch.setattr("Baselines.server.time.sleep", slept.append)
-    server = Server("any", ServerOptions(server="http://x", requests_per_minute=30), tmp_path / "kept")
+    server = Server("any", ServerOptions(server="http://x", requests_per_minute=30))
     for moment in (100.0, 100.0, 101.0, 120.0):
         now[0] = moment
         server._wait()
