@@ -42,11 +42,13 @@ def ask_all(config: Config) -> None:
     dataset = open_dataset(config.dataset, config.data_path)
     if not dataset.attributes:
         raise UserError(f"{dataset.path} has no texts of its items: prepare it with titles")
-    run = RunFolder("Baselines", dataset, config.way, config.training, config.protocol)
-    test = config.protocol.hold_out(dataset).test
+    test, drawn = config.protocol.hold_out(dataset).test, {}
+    if 0 < config.test_users < len(test):
+        drawn = {"drawn_users": config.test_users, "draw_seed": config.seed}
+    run = RunFolder("Baselines", dataset, config.way, config.training, config.protocol, drawn=drawn)
     if not run.open(config):
         return
-    if 0 < config.test_users < len(test):
+    if drawn:
         chosen = np.random.default_rng(config.seed).choice(len(test), config.test_users, replace=False)
         test = test.select(np.sort(chosen))
     candidates = find_candidates(config, dataset, test)
@@ -101,12 +103,12 @@ def by_likelihood(
     scores, read, now = np.full(candidates.shape, -np.inf), 0, 0
 
     def score(prompt: list[int], items: list[int]) -> tuple[Tensor, Tensor]:
-        question = [prompt, [known[item] for item in items]]
-        found = kept.find(question)
+        own_titles = [known[item] for item in items]
+        found = kept.find([prompt, own_titles])
         if found is not None:
-            return torch.tensor(found["logs"]), torch.tensor([len(known[item]) for item in items])
-        total, lengths = model.score(*question)
-        kept.keep(question, logs=total.tolist())
+            return torch.tensor(found["logs"]), torch.tensor([len(title) for title in own_titles])
+        total, lengths = model.score(prompt, own_titles)
+        kept.keep([prompt, own_titles], logs=total.tolist())
         return total, lengths
 
     bare = model.tokens(NEXT.format(history=""))

@@ -18,7 +18,7 @@ from seqrec.comparison.report import format_text, write_report
 from seqrec.comparison.results import read_run, user_metric
 from seqrec.comparison.slices import length_bins
 from seqrec.comparison.tables import Comparison, compare_runs, list_pairs
-from tests.studies import PROTOCOL, USERS, draw_ranks, write_dataset, write_run, write_study
+from tests.studies import ITEMS, PROTOCOL, USERS, draw_ranks, write_dataset, write_run, write_study
 
 # Reading runs.
 
@@ -139,6 +139,23 @@ def test_runs_of_one_protocol_rank_the_same_users(tmp_path: Path) -> None:
     write_run(tmp_path, "SASRec", "none", 2, other)
     with pytest.raises(ValueError, match=r"none-seed2 was tested on other users than .*none-seed1"):
         compare_runs(tmp_path, tmp_path / "data", "toy")
+
+
+def test_a_sample_of_users_is_compared_with_runs_of_all(tmp_path: Path) -> None:
+    ranks, drawn = draw_ranks(0, 1.0), draw_ranks(1, 2.0)
+    drawn[np.arange(USERS) % 3 > 0] = -1
+    write_run(tmp_path, "SASRec", "none", 1, ranks)
+    write_run(tmp_path, "Baselines", "ask", 1, drawn, drawn_users=int((drawn >= 0).sum()), draw_seed=1)
+    write_run(tmp_path, "Baselines", "elsewhere", 1, ranks, sample_size=ITEMS - 1)
+    found = compare_runs(tmp_path, tmp_path / "data", "toy", reference="SASRec/none")
+    sample = next(table for table in found.tables if "drawn_users" in table.protocol)
+    assert [(row.family, row.group) for row in sample.groups] == [("Baselines", "ask"), ("SASRec", "none")]
+    assert sample.users == (drawn >= 0).sum() and f"{sample.users:,} users, drawn from all" in format_text(found)
+    one, other = (user_metric(numbers[drawn >= 0], "NDCG@10") for numbers in (drawn, ranks))
+    difference = sample.difference("Baselines", "ask")
+    assert difference is not None and difference.mean == pytest.approx((one - other).mean())
+    assert sample.groups[1].mean["NDCG@10"] == pytest.approx(other.mean())
+    assert sorted(table.users for table in found.tables) == [sample.users, *[int((ranks >= 0).sum())] * 2]
 
 
 def test_one_seed_counts_once(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
@@ -82,6 +82,14 @@ class FinishedRun:
     def users(self) -> NDArray[np.int64]:
         """The users who have a test target, ascending."""
         return np.flatnonzero(self.ranks >= 0) if self.owners is None else np.unique(self.owners)
+
+    def among(self, sample: "FinishedRun") -> "FinishedRun":
+        """Return the run as if it had been tested on the users of another one alone, each of whom has one target."""
+        ranks = np.where(sample.ranks >= 0, self.ranks, -1)
+        run = replace(self, ranks=ranks, protocol=sample.protocol, test={})
+        names = [name for name in self.test if name == "MRR" or name.startswith(("NDCG@", "Recall@"))]
+        test = {name: float(run.by_user(name).mean()) for name in names}
+        return replace(run, test=test | {"users": len(run.users)})
 
     @property
     def first_validated(self) -> int:

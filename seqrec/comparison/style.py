@@ -34,7 +34,8 @@ def describe_protocol(table: ResultTable) -> str:
     against = sampled if protocol["sample_size"] > 0 else f"{catalogue}, {seen}"
     if days := protocol.get("fresh_days"):
         against = f"what appeared within {days:g} days before and the user had not had by then"
-    return f"{table.users:,} users; {split} is ranked against {against}."
+    drawn_users = ", drawn from all" if "drawn_users" in protocol else ""
+    return f"{table.users:,} users{drawn_users}; {split} is ranked against {against}."
 
 
 def data_mark(table: ResultTable) -> str:

@@ -28,6 +28,8 @@ SIGNIFICANT = 0.05
 ORDER = (BASELINE, "longformer", "pretrain", "finetune")
 """Starts of an ID model, from no text to text tuned on behaviour; other names come after."""
 METRICS = ("NDCG@10", "Recall@10", "MRR")
+SAMPLE = ("drawn_users", "draw_seed")
+"""What a protocol says where a sample of its users is tested."""
 Key = tuple[str, str]
 """Family and group."""
 
@@ -172,6 +174,8 @@ def compare_runs(
 ) -> Comparison:
     """Return one table per protocol from the run folders of a dataset.
 
+    A table of a sample of users has the runs of all users, too, on those of the sample.
+
     Args:
         runs_dir: Holds `<family>/<dataset>/<run name>/`.
         data_dir: Holds `<dataset>/`; without it there are no slices and no check of the hashes against it.
@@ -204,9 +208,21 @@ def compare_runs(
     protocols: dict[str, list[FinishedRun]] = {}
     for run in sorted(runs, key=_row_order):
         protocols.setdefault(json.dumps(run.protocol, sort_keys=True), []).append(run)
+    for members in protocols.values():
+        members.extend(_join_sample(members[0], protocols))
+        members.sort(key=_row_order)
     tables = [_build_table(protocols[key], prepared, missing, metric, base) for key in sorted(protocols)]
     left_out = tuple(name for name in named if name in leave_out)
     return Comparison(dataset, metric, tuple(tables), tuple(map(name_run, unfinished)), left_out, reference or BASELINE)
+
+
+def _join_sample(sample: FinishedRun, protocols: dict[str, list[FinishedRun]]) -> list[FinishedRun]:
+    """Return the runs that tested all users where this one tested a sample of them, on those of the sample."""
+    whole = {key: value for key, value in sample.protocol.items() if key not in SAMPLE}
+    if whole == sample.protocol or sample.owners is not None:
+        return []
+    runs = protocols.get(json.dumps(whole, sort_keys=True), [])
+    return [run.among(sample) for run in runs if np.all(run.ranks[sample.ranks >= 0] >= 0)]
 
 
 def _row_order(run: FinishedRun) -> tuple[str, int, str, int]:

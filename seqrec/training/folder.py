@@ -8,7 +8,7 @@ its user.
 import json
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -48,6 +48,8 @@ class RunFolder(Generic[Fit]):
     """sha256 of the item vectors that the run starts from; None without any."""
     result: str = "metrics.json"
     """File that is written last."""
+    drawn: dict[str, int] = field(default_factory=dict)
+    """Where a sample of the test's users is tested: drawn_users, and the draw_seed."""
 
     @property
     def name(self) -> str:
@@ -176,6 +178,7 @@ class RunFolder(Generic[Fit]):
             "versions": {"seqrec": __version__} | {name: version(name) for name in LIBRARIES},
             "protocol": {
                 **self.protocol.record,
+                **self.drawn,
                 "num_items": self.dataset.num_items,
                 "sequences_sha256": self.dataset.sequences_sha256,
                 "item_ids_sha256": self.dataset.item_ids_sha256,

@@ -70,7 +70,7 @@ def test_a_run_by_likelihood_is_ranked_as_by_hand(likelihood: Any, texts: Datase
     metrics = json.loads((folder / "metrics.json").read_text())
     ranks = np.load(folder / "ranks-test.npy")
     users = np.flatnonzero(ranks >= 0)
-    assert metrics["test"]["users"] == len(users) == 12
+    assert metrics["test"]["users"] == len(users) == metrics["protocol"]["drawn_users"] == 12
     test = leave_one_out(texts).test
     test = test.select(np.isin(test.users, users))
     model, titles = Likelihood(str(llama)), ["", *texts.item_table()["title"].to_list()]
