@@ -32,8 +32,9 @@ from seqrec.data.activity import Activity
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
+from seqrec.data.item_users import by_users
 from seqrec.data.vectors import find_embeddings, load_embeddings
-from seqrec.items.similar import by_users, by_words, find_nearest
+from seqrec.items.similar import by_words, find_nearest
 from seqrec.items.words import read_texts
 from seqrec.training.batches import BatchModule
 from seqrec.training.folder import RunFolder

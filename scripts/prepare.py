@@ -69,8 +69,14 @@ Source = (
 
 def main(config: Source) -> None:
     """Prepare one dataset and print its card."""
+    from seqrec.evaluation.signal import measure_signal  # scipy and scikit-learn: not for --help
+
     folder = prepare(config)
-    print(describe(load_dataset(folder)))
+    dataset = load_dataset(folder)
+    print(describe(dataset))
+    signal = measure_signal(dataset)
+    if signal is not None:
+        print(signal)
     print(f"prepared dataset: {folder}")
 
 

@@ -1,28 +1,18 @@
-"""Which items are near to one another. Shapes: N items, K neighbours, V users or words."""
+"""Which items are near to one another. Shapes: N items, K neighbours, V words or users."""
 
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 import torch
-from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from seqrec.basics.progress import progress
-from seqrec.data.dataset import Dataset, Histories
+from seqrec.data.dataset import Dataset
 from seqrec.items.words import count_words, read_texts
 
 BLOCK = 1 << 24
 """Similarities in memory at one time: 64 MiB."""
-
-
-def by_users(train: Histories, num_items: int) -> Any:
-    """Return items as the users who have them, (N+1, V) sparse, rows of length 1: a product is the cosine."""
-    items, offsets = train.gather(np.arange(len(train)), int(train.lengths.max(initial=1)))
-    users = np.repeat(np.arange(len(train)), np.diff(offsets))
-    table = scipy.sparse.csr_array((np.ones(len(items), np.float32), (items, users)), (num_items + 1, len(train)))
-    table.data.fill(1)  # once for each user
-    return normalize(table)
 
 
 def by_words(dataset: Dataset) -> Any:

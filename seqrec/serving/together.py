@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqrec.data.dataset import Histories
-from seqrec.items.similar import by_users, find_nearest
+from seqrec.data.item_users import by_users
+from seqrec.items.similar import find_nearest
 
 NEIGHBOURS = 20
 MOST_ITEMS = 50_000

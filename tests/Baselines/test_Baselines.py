@@ -16,13 +16,14 @@ from seqrec.basics.errors import UserError
 from seqrec.data.comment_cases import split_cases
 from seqrec.data.comments import Comments, load_comments
 from seqrec.data.dataset import load_dataset
+from seqrec.data.item_users import by_users
 from seqrec.data.preparation import prepare
 from seqrec.data.protocol import CANDIDATE_SEED, EvaluationProtocol
 from seqrec.data.sources.comments_demo import CommentsDemo
 from seqrec.data.splits import leave_one_out
 from seqrec.data.vectors import load_embeddings
 from seqrec.evaluation.candidates import sample_negatives
-from seqrec.items.similar import by_users, find_nearest
+from seqrec.items.similar import find_nearest
 from seqrec.items.words import count_words, project, read_texts
 from seqrec.training.recommend import recommend
 from seqrec.training.restore import load_run
