@@ -193,10 +193,22 @@ def test_a_corpus_shares_no_item_with_what_it_is_to_be_tested_on(
         read(corpus(domains, "tools", disjoint_from=("target",)))
     with caplog.at_level("INFO"):
         users, items, _ = read(corpus(domains, "tools", disjoint_from=("target",), on_shared_items="drop"))
-    assert "tools and target share 1 items and 1 users" in caplog.text
+    assert "tools and target share 1 items by id, 0 more by title, and 1 users" in caplog.text
     assert (users, items) == ({"u@tools": ["a"]}, ["a"])
     with pytest.raises(ValueError, match="names one twice"):
         read(corpus(domains, "tools", "tools"))
+
+
+def test_an_item_under_another_id_is_shared_too(domains: Path) -> None:
+    domain(domains, "renamed", ["u x y"], "title\nx,The SAW.\ny,hammer\n")
+    domain(domains, "titled", ["u a c"], "title\na,the saw\nc,pen\n")
+    with pytest.raises(
+        ValueError, match=r"renamed shares 1 items with titled, such as 'x', 'the saw' there and 'The SAW"
+    ):
+        read(corpus(domains, "renamed", disjoint_from=("titled",)))
+    left = {"disjoint_from": ("titled",), "on_shared_items": "drop"}
+    assert read(corpus(domains, "renamed", **left))[1] == ["y"]
+    assert read(corpus(domains, "renamed", **left, near_titles=0, overwrite=True))[1] == ["x", "y"]
 
 
 def test_cold_items_are_left_to_the_test(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from typing import ClassVar, Literal
 import numpy as np
 import polars as pl
 
+from seqrec.basics.checks import require_at_least, require_at_most
 from seqrec.basics.errors import UserError
 from seqrec.data.dataset import Dataset, find_dataset
+from seqrec.data.near_titles import find_near_titles
 from seqrec.data.preparation import Preparation, RawData
 
 log = logging.getLogger(__name__)
@@ -30,10 +32,18 @@ class Corpus(Preparation):
     """Names of the prepared datasets to join, in this order."""
     disjoint_from: tuple[str, ...] = ()
     """Datasets that a model will be finetuned or validated on: the corpus is to share no item with them."""
+    near_titles: float = 0.8
+    """An item is shared, too, if its title and one of theirs have this share of all their words: 1 the same words; 0
+    looks at ids alone."""
     on_shared_items: Literal["error", "drop"] = "error"
     """Items shared with those datasets: stop, or leave them out."""
     prefix_items: bool = False
     """Put the domain before each item's id, so that no two domains share an item."""
+
+    def __post_init__(self) -> None:
+        super(Corpus, self).__post_init__()
+        require_at_least(0, self, "near_titles")
+        require_at_most(1, self, "near_titles")
 
     def read(self, scratch: Path) -> RawData:
         """Return the joined sequences and the items' text."""
@@ -64,17 +74,41 @@ class Corpus(Preparation):
             other = find_dataset(name, None, self.data_dir)
             other_items, other_users = _raw_ids(other, "items"), _raw_ids(other, "users")
             for domain in domains:
-                items = _raw_ids(domain, "items") & other_items
+                by_id = _raw_ids(domain, "items") & other_items
+                by_title = self._near_titles(domain, other)
                 users = _raw_ids(domain, "users") & other_users
-                log.info("%s and %s share %d items and %d users", domain.name, name, len(items), len(users))
+                log.info(
+                    "%s and %s share %d items by id, %d more by title, and %d users",
+                    domain.name, name, len(by_id), len(by_title.keys() - by_id), len(users),
+                )  # fmt: skip
+                items = by_id | by_title.keys()
                 if items and self.on_shared_items == "error":
+                    first = min(by_id or by_title)
+                    told = repr(first) if by_id else f"{first!r}, {by_title[first]}"
                     raise UserError(
-                        f"{domain.name} shares {len(items)} items with {name}, such as {min(items)!r}: a model that "
+                        f"{domain.name} shares {len(items)} items with {name}, such as {told}: a model that "
                         "has read their histories would be tested on what it was trained on. "
                         "--on_shared_items drop leaves them out"
                     )
                 shared |= {self._item_name(domain) + item for item in items}
         return shared
+
+    def _near_titles(self, domain: Dataset, other: Dataset) -> dict[str, str]:
+        """Return the items of a domain whose title is near to one of another dataset: both titles of each."""
+        if not self.near_titles or not domain.attributes or not other.attributes:
+            return {}
+        own, theirs = domain.item_table(), other.item_table()
+        titles, others = own[domain.attributes[0]], theirs[other.attributes[0]]
+        found = find_near_titles(titles, others, self.near_titles).unique("row", keep="first", maintain_order=True)
+        return {
+            item: f"{title!r} there and {near!r} here"
+            for item, title, near in zip(
+                own["raw_id"].gather(found["row"]),
+                others.gather(found["other"]),
+                titles.gather(found["row"]),
+                strict=True,
+            )
+        }
 
     def _item_name(self, domain: Dataset) -> str:
         return f"{domain.name}/" if self.prefix_items else ""
