@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# docs/results.md, "Aligned with a language model": bash scripts/recipes/alignment.sh FOLDER
+# docs/results.md, "Aligned with a language model" and "Aligned, on made-up data": bash scripts/recipes/alignment.sh FOLDER
 # FOLDER holds weibo-ced: photos, comments, user_videos and user_comments, each a .parquet.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 export OMP_NUM_THREADS=1
@@ -26,3 +26,32 @@ for seed in 42 43 44; do
   lsvcr comm-heat-started $seed "${comments[@]}" "${started[@]}"
 done
 compare $name
+
+# Made-up videos and comments, and a language model of random weights.
+name=many-videos texts=(--llm_emb_size 32)
+prepare comments-demo --num_videos 6000 --name $name
+[ -d models/random ] || "$PYTHON" scripts/random_llm.py models/random --width 64 --blocks 1
+random=(--dataset $name --model_name_or_path models/random --tokenized_len 32)
+tasks() {  # RUN, SEED [flags]: both tasks
+  lsvcr rec-$1 $2 --dataset $name --fresh_days 7 "${texts[@]}" "${@:3}"
+  lsvcr comm-$1 $2 --dataset $name --task CommRank "${texts[@]}" "${@:3}"
+}
+study() {  # RUN, SEED [flags]: alignment, and both tasks from it
+  local run=$1-seed$2
+  bash LSVCR/run_lora.sh "${random[@]}" "${texts[@]}" --lora_r 0 --no_gradient_checkpointing --train_num 20000 --num_epochs 2 \
+    --lr 1e-3 --batch_size 64 --max_his_len 20 --max_source_length 300 --save_steps 50 \
+    --run_name $run --seed $2 "${@:3}" --resume
+  "$PYTHON" LSVCR/encode.py --run runs/LSVCR/$name/$run --init_type $run
+  tasks $1 $2 --text $run --start_from runs/LSVCR/$name/$run
+}
+"$PYTHON" LSVCR/encode.py "${random[@]}" --init_type random
+for seed in 42 43 44; do
+  tasks sr $seed --text random
+  study aligned $seed
+done
+for loss in lm rec pref bhv; do study no-$loss 42 --${loss}_loss_weight 0; done
+for baseline in newest latest popularity item-knn text-knn; do
+  train Baselines --dataset $name --baseline $baseline --fresh_days 7
+done
+for baseline in newest latest popularity text-knn; do train Baselines --dataset $name --baseline $baseline --comments; done
+for task in rec comm; do compare $name --reference LSVCR/$task-sr --output_dir runs/compare/$name-$task; done

@@ -53,3 +53,4 @@ for text in none tfidf; do
   train SASRec --dataset $name --run_name sasrec-$text-19 "${sasrec[@]}" --init_type $text --seed 1 --sample_size 19
 done
 for name in amazon-scientific amazon-games microlens-50k ml-1m; do compare $name; done
+compare amazon-scientific --reference Baselines/ask-gain --output_dir runs/compare/amazon-scientific-ask

@@ -257,8 +257,8 @@ def _without_seed(run: FinishedRun, key: str) -> Any:
 
 
 def _check_vectors(one: FinishedRun, other: FinishedRun) -> None:
-    """Refuse seeds of one group that started from different item vectors."""
-    if one.vectors != other.vectors:
+    """Refuse seeds of one group that started from different item vectors, unless each names vectors of its seed."""
+    if one.vectors != other.vectors and not (_has_vectors_of_seed(one) and _has_vectors_of_seed(other)):
         said = [f"sha256 {run.vectors[:12]}" if run.vectors else "none" for run in (one, other)]
         raise UserError(
             f"{one.folder} and {other.folder} read different item vectors ({said[0]} and {said[1]}), so they are not "
@@ -266,6 +266,11 @@ def _check_vectors(one: FinishedRun, other: FinishedRun) -> None:
             f"one again with --overwrite, run the newer ones with a --run_name of their own, or leave runs out: "
             f"--leave_out {name_run(one.folder)}"
         )
+
+
+def _has_vectors_of_seed(run: FinishedRun) -> bool:
+    """Return whether the vectors' name ends as the run's does, such as mine-seed43 of a run with seed 43."""
+    return any(str(run.settings.get(flag, "")).endswith(f"-seed{run.seed}") for flag in ("init_type", "text"))
 
 
 def _read_epoch(recorded: int | None) -> int | None:
