@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqrec.basics.errors import UserError
-from seqrec.serving.catalogue import Catalogue
+from seqrec.serving.catalogue import NEIGHBOURS, Catalogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +60,20 @@ class Answering(ABC):
     def similar(self, item: int, k: int) -> Answer:
         """Return the items whose vectors have the greatest cosine with an item's, and the cosines."""
 
-    def place(self, texts: Mapping[str, str]) -> "Placed":
+    def place(self, texts: Mapping[str, str]) -> Placed:
         """Return where a new item would stand by its texts.
 
         Raises:
             UserError: If the model takes no items, or knows no word of the texts.
         """
-        raise UserError(f"{self.name} is served from its run, which takes no new items: export it")
+        words = self.catalogue.read(texts)
+        if words is None:
+            raise UserError("no word of the texts occurs in those of two items or more, so that nothing is near to it")
+        return Placed(*self.catalogue.nearest_texts(words, NEIGHBOURS), words)
 
-    def add(self, raw_id: str, texts: Mapping[str, str], placed: "Placed") -> None:
-        """Add an item with an id that none has."""
-        raise NotImplementedError
+    @abstractmethod
+    def add(self, raw_id: str, texts: Mapping[str, str], placed: Placed) -> None:
+        """Add an item with an id that none has: its vector is the mean of its neighbours', weighted by the cosines."""
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """Return the answers to queries; what is popular where a history is empty."""

@@ -16,7 +16,7 @@ from seqrec.basics.files import hash_file
 from seqrec.basics.opening import read_array, read_parquet
 from seqrec.serving import folder as files
 from seqrec.serving.answers import Answer, Answering, Placed, Query, best_of, by_cosine
-from seqrec.serving.catalogue import NEIGHBOURS, Catalogue, mean_vector
+from seqrec.serving.catalogue import Catalogue, mean_vector
 from seqrec.serving.encoder import open_graph, read_users
 from seqrec.serving.index import read_index, search
 
@@ -139,19 +139,8 @@ class Exported(Answering):
         own = self.vectors[np.array([item])]
         return by_cosine(self.vectors.products(own)[0], self.vectors.lengths(), item, k)
 
-    def place(self, texts: Mapping[str, str]) -> Placed:
-        """Return where a new item would stand by its texts.
-
-        Raises:
-            UserError: If no word of the texts is known.
-        """
-        words = self.catalogue.read(texts)
-        if words is None:
-            raise UserError("no word of the texts occurs in those of two items or more, so that nothing is near to it")
-        return Placed(*self.catalogue.nearest_texts(words, NEIGHBOURS), words)
-
     def add(self, raw_id: str, texts: Mapping[str, str], placed: Placed) -> None:
-        """Add an item with an id that none has: its vectors are means of its neighbours', weighted by the cosines."""
+        """Add an item, see `Answering`."""
         for table in {id(table): table for table in (self.vectors, self.events)}.values():
             table.append(mean_vector(table.trained, placed.near, placed.cosines))
         self.catalogue.add(raw_id, texts, placed.words)

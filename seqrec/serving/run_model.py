@@ -1,6 +1,9 @@
-"""Finished runs that answer, of any family, by PyTorch. Shapes: N items, B queries, D width."""
+"""Finished runs that answer, of any family, by PyTorch.
 
-from collections.abc import Sequence
+Shapes: N items, M items added since, B queries, D width.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +13,10 @@ from numpy.typing import NDArray
 
 from seqrec.basics.errors import UserError
 from seqrec.data.dataset import Histories
-from seqrec.serving.answers import Answer, Answering, Query, by_cosine
-from seqrec.serving.catalogue import Catalogue
+from seqrec.serving.answers import Answer, Answering, Placed, Query, by_cosine
+from seqrec.serving.catalogue import Catalogue, mean_vector
 from seqrec.serving.together import find_together
+from seqrec.training.module import NextItemModule
 from seqrec.training.restore import load_run, read_protocol
 
 
@@ -32,12 +36,14 @@ class Run(Answering):
         self.catalogue = Catalogue(table, list(dataset.attributes), find_together(train, dataset.num_items))
         with torch.inference_mode():
             self.vectors = self.recommender.module.item_vectors().detach().float()
+        self.stand_ins = np.arange(len(table) + 1)
+        """(N+1+M,) the items that are read where a history has these: for an added one the nearest by words."""
 
     def rank(self, queries: Sequence[Query]) -> list[Answer]:
         """Return the answers to queries with histories."""
         lengths = np.array([len(query.history) for query in queries])
         ends = np.cumsum(lengths)
-        items = np.concatenate([query.history for query in queries]).astype(np.int32)
+        items = self.stand_ins[np.concatenate([query.history for query in queries])].astype(np.int32)
         histories = Histories(items, np.zeros(len(queries), dtype=np.int64), ends - lengths, ends)
         left_out = [np.union1d(query.left_out, self._absent(query)) for query in queries]
         rows = np.repeat(np.arange(len(queries)), [len(part) for part in left_out])
@@ -57,6 +63,23 @@ class Run(Answering):
         if query.among is None:
             return np.zeros(0, dtype=np.int64)
         return np.setdiff1d(np.arange(1, len(self.catalogue) + 1), query.among)
+
+    def place(self, texts: Mapping[str, str]) -> Placed:
+        """Return where a new item would stand by its texts.
+
+        Raises:
+            UserError: If the model's scores are more than products of vectors, or it knows no word of the texts.
+        """
+        if type(self.recommender.module).best is not NextItemModule.best:
+            raise UserError(f"{self.name} scores items by more than their vectors, so it takes no new ones")
+        return super().place(texts)
+
+    def add(self, raw_id: str, texts: Mapping[str, str], placed: Placed) -> None:
+        """Add an item, see `Answering`; in a history, the item of the nearest words is read in its place."""
+        own = mean_vector(self.vectors[: self.catalogue.num_trained + 1].numpy(), placed.near, placed.cosines)
+        self.vectors = torch.cat([self.vectors, torch.from_numpy(own)[None]])
+        self.stand_ins = np.append(self.stand_ins, placed.near[0])
+        self.catalogue.add(raw_id, texts, placed.words)
 
     def similar(self, item: int, k: int) -> Answer:
         """Return the items whose vectors have the greatest cosine with an item's, and the cosines.

@@ -67,7 +67,7 @@ class Service:
             model = self.open(folder)
             if model.name in self.desks:
                 raise UserError(f"{folder} and another folder have the name {model.name}: export one with --name")
-            if isinstance(model, Exported) and journal_of(folder).is_file():
+            if journal_of(folder).is_file():
                 self.journals[model.name] = Journal(journal_of(folder))
                 add_all(model, self.journals[model.name])
             self.desks[model.name] = Desk(model, options.max_batch, options.max_waiting, self.meters.batches.observe)

@@ -18,10 +18,13 @@ from seqrec.basics.errors import UserError
 from seqrec.serving.additions import journal_of
 from seqrec.serving.answers import Query
 from seqrec.serving.app import make_app
+from seqrec.serving.catalogue import mean_vector
 from seqrec.serving.exported import Exported
 from seqrec.serving.options import ServiceOptions
 from seqrec.serving.process import running_service
+from seqrec.serving.run_model import Run
 from seqrec.serving.service import Service
+from seqrec.training.module import ScoringModule
 
 
 @pytest.fixture
@@ -59,6 +62,39 @@ def test_an_item_that_was_added_is_recommended_and_stays(search: Any, copied: Pa
         assert {item["id"]: item for item in client.post("/recommend", json=ask).json()["items"]} == found
 
 
+def test_a_run_takes_items_too(served_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(served_run, tmp_path / "SASRec" / "texts" / "mine"))
+    ask = {"history": ["item-3"], "k": 41, "include_seen": True}
+    before = Run(run)
+    with TestClient(make_app(Service([run], ServiceOptions()))) as client:
+        added = client.post("/items", json={"id": "new", "text": {"title": "red green blue small 1"}})
+        assert added.status_code == 201
+        near, cosines = zip(*[(item["id"], item["cosine"]) for item in added.json()["near"]], strict=True)
+        found = {item["id"]: item["score"] for item in client.post("/recommend", json=ask).json()["items"]}
+        assert len(found) == 41
+        vector = mean_vector(before.vectors.numpy(), before.catalogue.find(near)[0], np.array(cosines, np.float32))
+        [others] = before.rank([Query(np.array([3]), 40, np.zeros(0, dtype=np.int64))])
+        user = np.linalg.lstsq(before.vectors.numpy()[others.items], others.scores, rcond=None)[0]
+        assert found["new"] == pytest.approx(float(user @ vector), abs=2e-3)
+        # In a history it is read as the item of the nearest words.
+        answers = [
+            client.post("/recommend", json=ask | {"history": ["item-3", item]}).json()["items"]
+            for item in ("new", near[0])
+        ]
+        assert answers[0] == answers[1]
+        told = client.post("/recommend", json={"history": ["item-3", "new"], "k": 40, "allow": ["new", near[1]]}).json()
+        assert [item["id"] for item in told["items"]] == [near[1]]
+    again = Service([run], ServiceOptions()).desk(None).model
+    assert again.catalogue.raw_ids[40:] == ["new"]
+
+
+def test_a_run_that_scores_without_vectors_takes_none(served_run: Path) -> None:
+    run = Run(served_run)
+    run.recommender = run.recommender._replace(module=ScoringModule(40))
+    with pytest.raises(UserError, match="SASRec-none-seed42 scores items by more than their vectors"):
+        run.place({"title": "red 1"})
+
+
 def test_what_cannot_be_added_is_refused(copied: Path, served_run: Path) -> None:
     with TestClient(make_app(Service([copied, served_run], ServiceOptions()))) as client:
         new = {"id": "new", "text": {"title": "red 1"}}
@@ -68,7 +104,6 @@ def test_what_cannot_be_added_is_refused(copied: Path, served_run: Path) -> None
             (new | {"text": {"colour": "red"}}, 422),
             (new | {"text": {}}, 422),
             (new | {"id": ""}, 422),
-            (new | {"model": "SASRec-none-seed42"}, 422),
             (new | {"model": "nix"}, 404),
         ):
             refused = client.post("/items", json=body)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from fastapi.testclient import TestClient
 
 from seqrec.basics.errors import UserError
 from seqrec.serving import service as service_module
-from seqrec.serving.answers import Answer, Answering, Query
+from seqrec.serving.answers import Answer, Answering, Placed, Query
 from seqrec.serving.app import make_app
 from seqrec.serving.batching import Desk, OverloadedError
 from seqrec.serving.export import export_run
@@ -175,6 +175,9 @@ class Slow(Answering):
         return [Answer(np.array([len(query.history)]), np.ones(1, np.float32)) for query in queries]
 
     def similar(self, item: int, k: int) -> Answer:
+        raise AssertionError
+
+    def add(self, raw_id: str, texts: Mapping[str, str], placed: Placed) -> None:
         raise AssertionError
 
 
