@@ -209,19 +209,21 @@ def compare_runs(
     for run in sorted(runs, key=_row_order):
         protocols.setdefault(json.dumps(run.protocol, sort_keys=True), []).append(run)
     for members in protocols.values():
-        members.extend(_join_sample(members[0], protocols))
+        members.extend(_join_sample(members, protocols))
         members.sort(key=_row_order)
     tables = [_build_table(protocols[key], prepared, missing, metric, base) for key in sorted(protocols)]
     left_out = tuple(name for name in named if name in leave_out)
     return Comparison(dataset, metric, tuple(tables), tuple(map(name_run, unfinished)), left_out, reference or BASELINE)
 
 
-def _join_sample(sample: FinishedRun, protocols: dict[str, list[FinishedRun]]) -> list[FinishedRun]:
-    """Return the runs that tested all users where this one tested a sample of them, on those of the sample."""
+def _join_sample(own: list[FinishedRun], protocols: dict[str, list[FinishedRun]]) -> list[FinishedRun]:
+    """Return the runs that tested all users where these tested a sample of them, on those of the sample."""
+    sample, groups = own[0], {(run.family, run.group) for run in own}
     whole = {key: value for key, value in sample.protocol.items() if key not in SAMPLE}
     if whole == sample.protocol or sample.owners is not None:
         return []
     runs = protocols.get(json.dumps(whole, sort_keys=True), [])
+    runs = [run for run in runs if (run.family, run.group) not in groups]
     return [run.among(sample) for run in runs if np.all(run.ranks[sample.ranks >= 0] >= 0)]
 
 

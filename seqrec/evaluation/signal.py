@@ -4,6 +4,7 @@ Shapes: n users, N items, V users who are counted, E events of histories.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -25,8 +26,8 @@ PAIRS = 50_000_000
 """Pairs of them, at most; of more users so many are drawn."""
 ROUNDING = 1e-5
 """Scores that differ by less, as a share of them, are a tie."""
-BLOCK = 1 << 24
-"""Scores in memory at one time: 64 MiB."""
+SCORES = 1 << 24
+"""Scores in memory at one time, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +70,52 @@ def measure_signal(dataset: Dataset) -> Signal | None:
     near = table[read] @ table.T  # (distinct items read, N+1)
     history = scipy.sparse.csr_array((np.ones(len(items), np.float32), places, offsets), (n, len(read)))
     counts = split.train.item_counts(N)
-    ranks: list[list[NDArray[np.int64]]] = [[], []]
-    step = max(1, BLOCK // (N + 1))
+    knn, popular = [], []
+    step = max(1, SCORES * n // max(1, _products(history, near)))
     for start in progress(range(0, n, step), desc="measuring the signal"):
         rows = np.arange(start, min(start + step, n))
-        had = asked.gather(rows, int(asked.lengths[rows].max()))
-        scores = (history[rows] @ near).toarray()
-        for found, by in ((ranks[0], scores), (ranks[1], np.tile(counts.astype(np.float32), (len(rows), 1)))):
-            found.append(_rank(by, asked.select(rows), *had))
-    knn, popular = (ndcg_at_k(np.concatenate(found), 10) for found in ranks)
-    return Signal(n, _mean(knn), _mean(popular))
+        excluded = _excluded(asked.select(rows), N)
+        targets = asked.targets[rows]
+        knn.append(_rank_sparse((history[rows] @ near).tocsr(), targets, excluded))
+        popular.append(_rank_same(counts, targets, excluded))
+    return Signal(n, *(_mean(ndcg_at_k(np.concatenate(ranks), 10)) for ranks in (knn, popular)))
 
 
-def _rank(
-    scores: NDArray[np.float32], asked: Histories, had: NDArray[np.int64], offsets: NDArray[np.int64]
+def _products(one: Any, other: Any) -> int:
+    """Return how many products of two numbers there are in the product of two sparse tables."""
+    return int(np.diff(other.indptr)[one.indices].sum())
+
+
+def _excluded(asked: Histories, num_items: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return what no target is ranked against, the items that were had and the target itself: rows and items."""
+    had, offsets = asked.gather(np.arange(len(asked)), int(asked.lengths.max()))
+    rows = np.concatenate([np.repeat(np.arange(len(asked)), np.diff(offsets)), np.arange(len(asked))])
+    rows, items = np.divmod(np.unique(rows * (num_items + 1) + np.concatenate([had, asked.targets])), num_items + 1)
+    return rows, items
+
+
+def _rank_sparse(
+    scores: Any, targets: NDArray[np.int64], excluded: tuple[NDArray[np.int64], NDArray[np.int64]]
 ) -> NDArray[np.int64]:
-    """Return the (n,) 0-based ranks of targets by (n, N+1) scores, which are changed; (E,) items were had."""
-    rows = np.arange(len(asked))
-    own = scores[rows, asked.targets] * (1 - ROUNDING)
-    scores[:, 0] = -np.inf
-    scores[np.repeat(rows, np.diff(offsets)), had] = -np.inf
-    scores[rows, asked.targets] = -np.inf
-    ranks: NDArray[np.int64] = np.count_nonzero(scores >= own[:, None], axis=1)
-    return ranks
+    """Return the (n,) 0-based ranks of targets by (n, N+1) sparse scores, none of them below 0."""
+    n, width = scores.shape
+    own = np.asarray(scores[np.arange(n), targets]).reshape(-1) * (1 - ROUNDING)
+    rows = np.repeat(np.arange(n), np.diff(scores.indptr))
+    above = scores.data >= own[rows]
+    rows, items = rows[above], scores.indices[above].astype(np.int64)
+    counted = ~np.isin(rows * width + items, excluded[0] * width + excluded[1])
+    others = width - 1 - np.bincount(excluded[0], minlength=n)
+    return np.where(own > 0, np.bincount(rows[counted], minlength=n), others)
+
+
+def _rank_same(
+    scores: NDArray[np.int64], targets: NDArray[np.int64], excluded: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> NDArray[np.int64]:
+    """Return the (n,) 0-based ranks of targets by (N+1,) scores that are the same for all."""
+    own = scores[targets]
+    above: NDArray[np.int64] = len(scores) - 1 - np.searchsorted(np.sort(scores[1:]), own)
+    rows, items = excluded
+    return above - np.bincount(rows[scores[items] >= own[rows]], minlength=len(targets))
 
 
 def _mean(values: NDArray[np.float64]) -> tuple[float, float]:
