@@ -45,7 +45,7 @@ study() {  # RUN, SEED [flags]: alignment, and both tasks from it
   tasks $1 $2 --text $run --start_from runs/LSVCR/$name/$run
 }
 "$PYTHON" LSVCR/encode.py "${random[@]}" --init_type random
-for seed in 42 43 44; do
+for seed in 42 43 44 45 46; do
   tasks sr $seed --text random
   study aligned $seed
 done
