@@ -41,6 +41,12 @@ done
 for text in none tfidf minilm; do
   train SASRec --dataset $name --run_name sasrec-$text-unseen "${sasrec[@]}" --init_type $text --seed 1 --filter_seen
 done
+larger=(--batch_size 256 --weight_decay 0.1 --lr 2e-3 --schedule linear --warmup_steps 200 --patience 4 --valid_users 10000
+  --dropout_rate 0.5 --num_epochs 16 --seed 1 --filter_seen)
+for set in amazon-games microlens-50k; do
+  for text in none tfidf; do train SASRec --dataset $set --run_name sasrec-$text-unseen "${larger[@]}" --init_type $text; done
+done
+"$PYTHON" scripts/export.py runs/SASRec/amazon-games/sasrec-none-unseen --output exports/games
 
 # A language model's ranking of 20 titles, and what others make of the same.
 "$PYTHON" Baselines/ask.py --dataset $name --run_name ask-gain --resume
