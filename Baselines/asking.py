@@ -102,14 +102,15 @@ def by_likelihood(
     alone: dict[int, float] = {}
     scores, read, now = np.full(candidates.shape, -np.inf), 0, 0
 
-    def score(prompt: list[int], items: list[int]) -> tuple[Tensor, Tensor]:
-        own_titles = [known[item] for item in items]
-        found = kept.find([prompt, own_titles])
+    def score(prompt: list[int], items: list[int]) -> tuple[Tensor, Tensor, bool]:
+        """Return what `Likelihood.score` does, and whether it was asked now."""
+        tokens = [known[item] for item in items]
+        found = kept.find([prompt, tokens])
         if found is not None:
-            return torch.tensor(found["logs"]), torch.tensor([len(title) for title in own_titles])
-        total, lengths = model.score(prompt, own_titles)
-        kept.keep([prompt, own_titles], logs=total.tolist())
-        return total, lengths
+            return torch.tensor(found["logs"]), torch.tensor([len(title) for title in tokens]), False
+        total, lengths = model.score(prompt, tokens)
+        kept.keep([prompt, tokens], logs=total.tolist())
+        return total, lengths, True
 
     bare = model.tokens(NEXT.format(history=""))
     for row, items in enumerate(progress(candidates.tolist(), desc="reading titles", unit="user")):
@@ -118,14 +119,14 @@ def by_likelihood(
             known.setdefault(item, [*model.tokens(titles[item], most), *end])
         history = "".join(f"{title}\n" for title in read_history(test, row, config.max_his_len, titles))
         prompt = model.tokens(NEXT.format(history=history))
-        now += kept.find([prompt, [known[item] for item in own]]) is None
-        total, lengths = score(prompt, own)
+        total, lengths, is_new = score(prompt, own)
+        now += is_new
         read += len(prompt) + int(lengths.sum())
         found = total if config.likelihood == "sum" else total / lengths
         if config.likelihood == "gain":
             new = [item for item in own if item not in alone]
             if new:
-                without, counts = score(bare, new)
+                without, counts, _ = score(bare, new)
                 alone.update(zip(new, (without / counts).tolist(), strict=True))
             found = found - torch.tensor([alone[item] for item in own])
         scores[row, np.array(items) > 0] = found.numpy()
@@ -133,7 +134,7 @@ def by_likelihood(
 
 
 def by_list(
-    config: Config, test: Histories, candidates: NDArray[np.int64], titles: list[str], chat: KeptChat
+    config: Config, test: Histories, candidates: NDArray[np.int64], titles: list[str], chat: Chat
 ) -> tuple[NDArray[np.float64], dict[str, float]]:
     """Return the (n, K+1) scores of candidates by their place in the model's answer, and what it took."""
     draws = RowDraws(config.seed, 0, test.users, "listing")
@@ -150,7 +151,7 @@ def by_list(
         )
         return chat.answer(message, 5 * len(places) + 16)
 
-    parallel = config.servers.server_parallel if isinstance(chat.chat, Server) else 1
+    parallel = 1 if config.servers.server is None else config.servers.server_parallel
     with ThreadPoolExecutor(parallel) as pool:
         answers = list(progress(pool.map(ask, range(len(test))), desc="asking", unit="user", total=len(test)))
     scores, whole = np.full(candidates.shape, -np.inf), 0

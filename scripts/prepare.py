@@ -12,7 +12,6 @@ from typing import Annotated
 from tyro.conf import subcommand
 
 from seqrec.basics.command import run_command
-from seqrec.data.card import describe
 from seqrec.data.dataset import load_dataset
 from seqrec.data.preparation import prepare
 from seqrec.data.sources.amazon import Amazon
@@ -69,14 +68,10 @@ Source = (
 
 def main(config: Source) -> None:
     """Prepare one dataset and print its card."""
-    from seqrec.evaluation.signal import measure_signal  # scipy and scikit-learn: not for --help
+    from seqrec.evaluation.signal import describe_fully  # scipy and scikit-learn: not for --help
 
     folder = prepare(config)
-    dataset = load_dataset(folder)
-    print(describe(dataset))
-    signal = measure_signal(dataset)
-    if signal is not None:
-        print(signal)
+    print(describe_fully(load_dataset(folder)))
     print(f"prepared dataset: {folder}")
 
 

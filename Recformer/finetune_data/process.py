@@ -9,7 +9,6 @@ from pathlib import Path
 
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import MissingFileError
-from seqrec.data.card import describe
 from seqrec.data.dataset import load_dataset
 from seqrec.data.preparation import prepare
 from seqrec.data.sources.amazon import Amazon
@@ -55,7 +54,9 @@ def main(config: Config) -> None:
         raw_text=config.raw_text,
         overwrite=config.overwrite,
     )
-    print(describe(load_dataset(prepare(source))))
+    from seqrec.evaluation.signal import describe_fully  # scipy and scikit-learn: not for --help
+
+    print(describe_fully(load_dataset(prepare(source))))
     print(f"prepared dataset: {target}\nfinetune on it: bash Recformer/finetune.sh --data_path {target}")
 
 

@@ -49,9 +49,14 @@ for seed in 42 43 44 45 46; do
   tasks sr $seed --text random
   study aligned $seed
 done
+alone=(--dataset $name --fresh_days 7 --disable_id "${texts[@]}")
+lsvcr text-sr 42 "${alone[@]}" --text random
+lsvcr text-aligned 42 "${alone[@]}" --text aligned-seed42 --start_from runs/LSVCR/$name/aligned-seed42
 for loss in lm rec pref bhv; do study no-$loss 42 --${loss}_loss_weight 0; done
 for baseline in newest latest popularity item-knn text-knn; do
   train Baselines --dataset $name --baseline $baseline --fresh_days 7
 done
 for baseline in newest latest popularity text-knn; do train Baselines --dataset $name --baseline $baseline --comments; done
-for task in rec comm; do compare $name --reference LSVCR/$task-sr --output_dir runs/compare/$name-$task; done
+for run in rec-sr comm-sr rec-aligned comm-aligned; do
+  compare $name --reference LSVCR/$run --output_dir runs/compare/$name-$run
+done

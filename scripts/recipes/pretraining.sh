@@ -8,7 +8,7 @@ for domain in electronics sports tools; do
   prepare recformer --input "$data/recformer-$domain" --name recformer-$domain --on_missing_text drop --resplit
 done
 prepare corpus --datasets recformer-electronics recformer-sports --disjoint_from recformer-tools amazon-scientific \
-  --on_shared_items drop --name pretraining
+  --near_titles 0 --name pretraining
 pretrain=(--dataset pretraining --valid_dataset recformer-tools --batch_size 64 --warmup_steps 50 --fix_word_embedding
   --num_epochs 1 --valid_users 2000 --seed 1 --resume)
 bash Recformer/lightning_run.sh "${pretrain[@]}" --max_token_num 64 --max_attr_length 16 --lr 1e-4 --valid_step 178

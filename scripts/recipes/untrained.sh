@@ -43,8 +43,8 @@ for text in none tfidf minilm; do
 done
 larger=(--batch_size 256 --weight_decay 0.1 --lr 2e-3 --schedule linear --warmup_steps 200 --patience 4 --valid_users 10000
   --dropout_rate 0.5 --num_epochs 16 --seed 1 --filter_seen)
-for set in amazon-games microlens-50k; do
-  for text in none tfidf; do train SASRec --dataset $set --run_name sasrec-$text-unseen "${larger[@]}" --init_type $text; done
+for shop in amazon-games microlens-50k; do
+  for text in none tfidf; do train SASRec --dataset $shop --run_name sasrec-$text-unseen "${larger[@]}" --init_type $text; done
 done
 "$PYTHON" scripts/export.py runs/SASRec/amazon-games/sasrec-none-unseen --output exports/games
 
@@ -59,4 +59,7 @@ for text in none tfidf; do
   train SASRec --dataset $name --run_name sasrec-$text-19 "${sasrec[@]}" --init_type $text --seed 1 --sample_size 19
 done
 for name in amazon-scientific amazon-games microlens-50k ml-1m; do compare $name; done
+for shop in amazon-games microlens-50k; do
+  compare $shop --reference SASRec/sasrec-none-unseen --output_dir runs/compare/$shop-unseen
+done
 compare amazon-scientific --reference Baselines/ask-gain --output_dir runs/compare/amazon-scientific-ask

@@ -270,7 +270,7 @@ def _check_vectors(one: FinishedRun, other: FinishedRun) -> None:
 
 def _has_vectors_of_seed(run: FinishedRun) -> bool:
     """Return whether the vectors' name ends as the run's does, such as mine-seed43 of a run with seed 43."""
-    return any(str(run.settings.get(flag, "")).endswith(f"-seed{run.seed}") for flag in ("init_type", "text"))
+    return any(_without_seed(run, flag) != run.settings[flag] for flag in ("init_type", "text") if flag in run.settings)
 
 
 def _read_epoch(recorded: int | None) -> int | None:

@@ -11,6 +11,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from seqrec.basics.progress import progress
+from seqrec.data.card import describe
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.item_users import by_users
 from seqrec.data.splits import leave_one_out
@@ -79,6 +80,12 @@ def measure_signal(dataset: Dataset) -> Signal | None:
         knn.append(_rank_sparse((history[rows] @ near).tocsr(), targets, excluded))
         popular.append(_rank_same(counts, targets, excluded))
     return Signal(n, *(_mean(ndcg_at_k(np.concatenate(ranks), 10)) for ranks in (knn, popular)))
+
+
+def describe_fully(dataset: Dataset) -> str:
+    """Return a dataset's card with its signal."""
+    lines = [describe(dataset), measure_signal(dataset)]
+    return "\n".join(str(line) for line in lines if line is not None)
 
 
 def _products(one: Any, other: Any) -> int:
