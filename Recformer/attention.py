@@ -106,8 +106,14 @@ def _rectangles(plan: Plan, *flats: Tensor) -> Iterator[tuple[Any, ...]]:
 
 def _weigh(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, drop: float) -> Tensor:
     """Return the softmax-weighted values, (..., L, E), of queries (..., L, E) and keys (..., K, E)."""
-    if drop == 0 or q.device.type != "cpu":
+    if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, mask, drop)
+    if drop == 0:
+        if torch.is_grad_enabled() and q.dtype == torch.bfloat16:
+            # The fused kernel's backward pass takes four times as long in bfloat16, and rounds more.
+            with torch.autocast("cpu", enabled=False):
+                return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask).to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, mask)
     # PyTorch's fused CPU kernel has no dropout; its fallback also checks every row for being closed throughout.
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:

@@ -39,12 +39,16 @@ class EncoderOptions:
     """A text's vector: its first token's, or the mean over its tokens. By default what the backbone was trained for."""
     temp: float = 0.05
     """Temperature: cosine similarities are divided by it."""
+    dropout: float | None = None
+    """Dropout rate of the encoder, of attention too; by default what the backbone was trained with."""
 
     def __post_init__(self) -> None:
         require_at_least(2, self, "max_token_num", "attention_window")
         require_at_most(100_000, self, "max_token_num")
         require_at_least(1, self, "max_attr_num", "max_attr_length")
         require_above(0, self, "temp")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise UserError(f"--dropout must lie in [0, 1), got {self.dropout}")
 
     @property
     def source(self) -> tuple[str, Path | None]:
@@ -61,7 +65,12 @@ class EncoderOptions:
             "empty_attributes": self.empty_attributes,
             "temp": self.temp,
         }
-        chosen = {"attention_window": self.attention_window, "pooler_type": self.pooler_type}
+        chosen = {
+            "attention_window": self.attention_window,
+            "pooler_type": self.pooler_type,
+            "hidden_dropout_prob": self.dropout,
+            "attention_probs_dropout_prob": self.dropout,
+        }
         return fixed | {name: value for name, value in chosen.items() if value is not None}
 
 
