@@ -208,7 +208,8 @@ class RecformerModel(TextEncoder):
         if self.config.pooler_type == "cls" and not all_tokens:
             return Encoded(_unsort(self.final_norm(last(x, plan, only_first=True)), plan.order), None)
         x = self.final_norm(last(x, plan))
-        pooled = pool_tokens(x, plan, self.config.pooler_type)
+        items = batch.item_position_ids[plan.token_order]
+        pooled = pool_tokens(x, plan, self.config.pooler_type, items)
         return Encoded(_unsort(pooled, plan.order), _unsort(x, plan.token_order) if all_tokens else None)
 
     def freeze_unread(self) -> None:

@@ -105,8 +105,6 @@ class PretrainConfig:
     """Histories whose targets are one another's negatives, over all processes; by default one batch of each."""
     domains_apart: bool = False
     """Make each batch from one domain, so that negatives come from the target's domain."""
-    history_negatives: int = 0
-    """Most recent items of each history that are negatives, too, as what a user already has is not what follows."""
     ckpt: Path | None = None
     """Continue from another run's `checkpoints/last.ckpt`, with its optimiser and epoch. For the run's own use
     --resume."""
@@ -139,7 +137,6 @@ class PretrainConfig:
                 "--untie_decoder is for hidden words, which --mlm_weight 0 leaves out: remove one of the two"
             )
         require_at_least(1, self, "batch_size", "contrast_batch", "valid_step", "eval_max_tokens")
-        require_at_least(0, self, "history_negatives")
 
     @property
     def rows_per_step(self) -> int:

@@ -53,17 +53,16 @@ class PretrainModule(EncoderModule):
 
     def training_step(self, batch: PretrainBatch) -> Tensor:
         """Return this process's share of the loss of the whole batch."""
-        histories, items, history_loss, item_loss = self.model(batch.parts)
+        histories, targets, history_loss, target_loss = self.model(batch.parts)
         counts = self._counts(batch)
         total = counts.sum(dim=0)
         # Lightning averages gradients over processes: shares are scaled so that their mean is the batch's mean.
         scale = len(counts) / total.clamp(min=1)
-        ids = torch.cat([batch.target_ids, batch.negative_ids]) * batch.counts
-        rows, ids, first = self._gather(items, ids, counts[:, 3])
+        rows, ids, first = self._gather(targets, batch.target_ids * batch.counts, counts[:, 0])
         losses, hits = contrast(histories, rows, batch.target_ids, ids, first, self.config.encoder.temp)
         scale = scale * batch.counts
         contrastive = losses.sum() * scale[0]
-        mlm = history_loss * scale[1] + item_loss * scale[2]
+        mlm = history_loss * scale[1] + target_loss * scale[2]
         loss: Tensor = contrastive + self.config.mlm_weight * mlm
         for name, value in (
             ("loss", loss),
@@ -75,13 +74,12 @@ class PretrainModule(EncoderModule):
         return loss
 
     def _counts(self, batch: PretrainBatch) -> Tensor:
-        """Return (P, 4) histories, hidden tokens of histories and of items, and items of each process."""
+        """Return (P, 3) histories, hidden tokens of histories and hidden tokens of targets of each process."""
         own = [len(batch.target_ids)]
         for number in (0, 1):
             masked = [part[number].masked for part in batch.parts]
             own.append(sum(len(m.labels) for m in masked if m is not None))
-        own.append(len(batch.target_ids) + len(batch.negative_ids))
-        return self._all(torch.tensor(own, device=self.device) * batch.counts).view(-1, 4)
+        return self._all(torch.tensor(own, device=self.device) * batch.counts).view(-1, 3)
 
     def _all(self, value: Tensor, sync_grads: bool = False) -> Tensor:
         """Return the value of every process, (P, ...) where there are several."""
@@ -132,7 +130,6 @@ def make_batches(
         config.mlm_probability,
         config.batch_size,
         training.seed,
-        config.history_negatives,
     )
     domains = read_domains(corpus)[training_data.sequences.users] if config.domains_apart else None
     rows = RowSampler(

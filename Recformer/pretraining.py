@@ -20,7 +20,6 @@ from torch.utils.data import Dataset
 
 from Recformer.config import ACTIVATIONS, RecformerConfig
 from Recformer.model import RecformerModel
-from seqrec.basics.arrays import ragged_arange
 from seqrec.basics.draws import RowDraws
 from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey
@@ -45,8 +44,7 @@ class Part(NamedTuple):
     """Histories and their targets that are read at one time."""
 
     histories: Side
-    items: Side
-    """The histories' targets, then the negatives."""
+    targets: Side
 
 
 class PretrainBatch(NamedTuple):
@@ -55,8 +53,6 @@ class PretrainBatch(NamedTuple):
     parts: list[Part]
     target_ids: Tensor
     """(B,) int64, in the order of the parts."""
-    negative_ids: Tensor
-    """(K,) int64 items of the histories, likewise: none is its history's target."""
     num_rows: int
     """Histories of the batch, over all processes."""
     counts: bool
@@ -75,10 +71,7 @@ class PretrainDataset(Dataset[PretrainBatch]):
         mlm_probability: float,
         part_size: int,
         seed: int,
-        history_negatives: int = 0,
     ) -> None:
-        """Take whole histories; the last `history_negatives` items of each come as negatives, too."""
-        self.history_negatives = history_negatives
         self.sequences = histories.select(histories.lengths >= 2)
         if not len(self.sequences):
             raise UserError("no history of the corpus has 2 items: nothing can be learned from it")
@@ -90,29 +83,17 @@ class PretrainDataset(Dataset[PretrainBatch]):
         at = starts + key.draws(self.seed, key.rows, "targets").integers(np.maximum((lengths - 1) // 2, 1), lengths)
         targets = self.sequences.items[at].astype(np.int64)
         order = np.argsort(at - starts, kind="stable")  # like lengths share a part
-        parts, all_negatives = [], []
+        parts = []
         for rows in np.split(order, range(self.part_size, len(order), self.part_size)):
+            draws = key.draws(self.seed, key.rows[rows], "words")
             histories = build_sequences(self.sequences.items, starts[rows], at[rows], self.items, self.max_token_num)
-            counts = np.minimum(at[rows] - starts[rows], self.history_negatives)
-            negatives = self.sequences.items[ragged_arange(at[rows] - counts, counts)].astype(np.int64)
-            items = item_sequences(np.concatenate([targets[rows], negatives]), self.items, self.max_token_num)
-            # Each text has a number of its own, for the draws of its words.
-            place = ragged_arange(np.ones_like(counts), counts) * len(self.sequences)
-            numbers = np.concatenate([key.rows[rows], np.repeat(key.rows[rows], counts) + place])
             parts.append(
                 Part(
-                    self._side(histories, key.draws(self.seed, key.rows[rows], "words")),
-                    self._side(items, key.draws(self.seed, numbers, "words of items")),
+                    self._side(histories, draws),
+                    self._side(item_sequences(targets[rows], self.items, self.max_token_num), draws),
                 )
             )
-            all_negatives.append(negatives)
-        return PretrainBatch(
-            parts,
-            torch.from_numpy(targets[order]),
-            torch.from_numpy(np.concatenate(all_negatives)),
-            len(key.all_rows),
-            key.counts,
-        )
+        return PretrainBatch(parts, torch.from_numpy(targets[order]), len(key.all_rows), key.counts)
 
     def _side(self, plain: TokenBatch, draws: RowDraws) -> Side:
         if self.masker is None:
@@ -175,40 +156,39 @@ class RecformerForPretraining(nn.Module):
         return pooled, self.lm_head(read.tokens[masked.asked], words, masked.labels) * len(masked.labels)
 
     def forward(self, parts: list[Part]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return (B, D) of histories, (B + K, D) of targets and negatives, and both sums of hidden words' losses."""
+        """Return (B, D) of the histories and of the targets, and both sums of the language model's losses."""
         if len(parts) == 1 or not torch.is_grad_enabled():
             read = [self._read_part(part) for part in parts]
         else:
             read = [checkpoint(self._read_part, part, use_reentrant=False) for part in parts]
-        histories, targets, negatives, history_losses, item_losses = zip(*read, strict=True)
-        return torch.cat(histories), torch.cat(targets + negatives), sum(history_losses), sum(item_losses)
+        histories, targets, history_losses, target_losses = zip(*read, strict=True)
+        return torch.cat(histories), torch.cat(targets), sum(history_losses), sum(target_losses)
 
-    def _read_part(self, part: Part) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _read_part(self, part: Part) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         histories, history_loss = self.read(part.histories)
-        items, item_loss = self.read(part.items)
-        targets, negatives = items.split([len(histories), len(items) - len(histories)])
-        return histories, targets, negatives, history_loss, item_loss
+        targets, target_loss = self.read(part.targets)
+        return histories, targets, history_loss, target_loss
 
 
 def contrast(
-    histories: Tensor, items: Tensor, own_ids: Tensor, all_ids: Tensor, first: int, temp: float
+    histories: Tensor, targets: Tensor, own_ids: Tensor, all_ids: Tensor, first: int, temp: float
 ) -> tuple[Tensor, Tensor]:
-    """Return each history's cross-entropy over all targets and negatives, and whether its own target ranks first.
+    """Return each history's cross-entropy over all targets, and whether its own ranks first.
 
-    Other rows with the item of a history's own target are left out.
+    Other targets with the same item as a history's own are left out.
 
     Args:
         histories: (B, D) of this process.
-        items: (M, D) targets and negatives of all processes.
+        targets: (M, D) of all processes.
         own_ids: (B,) int64 items that follow the histories.
-        all_ids: (M,) int64 items of the rows, 0 where one is filling.
-        first: Row of `items` that is the first history's target; the others' follow.
+        all_ids: (M,) int64 items of the targets, 0 where a row is filling.
+        first: Row of `targets` that belongs to the first history.
         temp: Cosine similarities are divided by this.
 
     Returns:
         (B,) losses and (B,) bool.
     """
-    scores = F.normalize(histories.float(), dim=1) @ F.normalize(items.float(), dim=1).T / temp
+    scores = F.normalize(histories.float(), dim=1) @ F.normalize(targets.float(), dim=1).T / temp
     own = torch.arange(first, first + len(histories), device=scores.device)
     left_out = (all_ids == own_ids[:, None]) | (all_ids == 0)
     left_out[torch.arange(len(own)), own] = False

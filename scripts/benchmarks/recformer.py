@@ -122,8 +122,8 @@ class RaggedPretraining(nn.Module):
         temp = self.model.longformer.config.temp
         contrastive, _ = contrast(histories, targets, batch.target_ids, batch.target_ids, 0, temp)
         (part,) = batch.parts
-        assert part.histories.masked is not None and part.items.masked is not None
-        mlm: Tensor = history_loss / len(part.histories.masked.labels) + target_loss / len(part.items.masked.labels)
+        assert part.histories.masked is not None and part.targets.masked is not None
+        mlm: Tensor = history_loss / len(part.histories.masked.labels) + target_loss / len(part.targets.masked.labels)
         return contrastive.mean() + MLM_WEIGHT * mlm
 
 

@@ -8,13 +8,40 @@ from torch import Tensor
 from seqrec.nn.ragged import Plan
 from seqrec.text.options import Pooling, TextPooling
 
+RECENCY_DECAY = 0.5
+"""What an item weighs beside the one that follows it."""
 
-def pool_tokens(tokens: Tensor, plan: Plan, pooling: Pooling) -> Tensor:
-    """Return (B, D) in the order of the plan from its (T, D) tokens."""
+
+def pool_tokens(tokens: Tensor, plan: Plan, pooling: Pooling, items: Tensor | None = None) -> Tensor:
+    """Return (B, D) in the order of the plan from its (T, D) tokens.
+
+    Args:
+        tokens: In the order of the plan.
+        plan: Of the batch.
+        pooling: Method.
+        items: (T,) int item positions, which `recency` needs: 0 for the class token, 1 for the most recent item.
+    """
     if pooling == "cls":
         return tokens.index_select(0, plan.first)
+    if pooling == "recency":
+        assert items is not None
+        weights = recency_weights(items, plan)[:, None].to(tokens.dtype)
+        return torch.cat([part.sum(1) for part in plan.layout.pack(tokens * weights)])
     sums = [part.sum(1) for part in plan.layout.pack(tokens)]  # padding is zero
     return torch.cat(sums) / plan.lengths[:, None]
+
+
+def recency_weights(items: Tensor, plan: Plan) -> Tensor:
+    """Return (T,) weights that sum to 1 in each sequence: an item's tokens share what half its successor's do.
+
+    The class token counts as one of the most recent item's, so that a single item has the mean of its tokens.
+    """
+    place = items.long().clamp(min=1) - 1
+    sequence = torch.arange(len(plan.lengths), device=items.device).repeat_interleave(plan.lengths)
+    group = sequence * (int(place.max()) + 1) + place
+    weights = RECENCY_DECAY**place / group.bincount()[group]
+    total = torch.zeros(len(plan.lengths), device=items.device).index_add_(0, sequence, weights)
+    return weights / total[sequence]
 
 
 def pool_texts(

@@ -1,5 +1,6 @@
 """The encoder against transformers' Longformer, and the recommender on top of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -219,12 +220,34 @@ def test_scores_are_cosines_over_the_temperature() -> None:
         ({"num_attention_heads": 5}, "5 attention heads"),
         ({"hidden_act": "swish2"}, "'swish2'"),
         ({"max_token_num": 59}, "needs 61 position rows.*save_longformer_ckpt"),
-        ({"pooler_type": "max"}, "'cls' or 'mean', got 'max'"),
+        ({"pooler_type": "max"}, "'cls', 'mean' or 'recency', got 'max'"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small_config(**changes)
+
+
+@pytest.mark.parametrize("granularity", [1, 16])
+def test_recency_pools_items_each_with_half_the_weight_of_the_next(
+    monkeypatch: pytest.MonkeyPatch, granularity: int
+) -> None:
+    monkeypatch.setattr(ragged, "CPU_GRANULARITY", granularity)
+    model = RecformerModel(small_config(pooler_type="recency")).eval()
+    shake(model)
+    batch = make_batch([8, 1, 5, 8])
+    positions = [0, 1, 1, 2, 2, 2, 4, 4] + [0] + [0, 1, 1, 1, 1] + [0, 1, 2, 3, 4, 5, 6, 7]
+    batch = replace(batch, item_position_ids=torch.tensor(positions, dtype=torch.int32))
+    read = model(batch, all_tokens=True)
+    for index, row in enumerate(read.pooled):
+        a, b = batch.offsets[index : index + 2].tolist()
+        items = torch.tensor(positions[a:b]).clamp(min=1)
+        total, mass = torch.zeros(24), 0.0
+        for item in items.unique().tolist():
+            total += 0.5**item * read.tokens[a:b][items == item].mean(0)
+            mass += 0.5**item
+        torch.testing.assert_close(row, total / mass)
+    torch.testing.assert_close(read.pooled[2], read.tokens[9:14].mean(0))  # a single item has the mean of its tokens
 
 
 def test_config_survives_json() -> None:

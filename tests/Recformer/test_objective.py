@@ -29,10 +29,8 @@ def all_events(dataset: Dataset) -> Histories:
     return Histories(dataset.items, np.arange(dataset.num_users), dataset.offsets[:-1], dataset.offsets[1:])
 
 
-def make_batch(
-    tiny: Dataset, items: ItemTokens, tokenizer: Any, part_size: int, rows: int = 12, negatives: int = 0
-) -> PretrainBatch:
-    data = PretrainDataset(all_events(tiny), items, 40, WordMasker.of(tokenizer), 0.15, part_size, 1, negatives)
+def make_batch(tiny: Dataset, items: ItemTokens, tokenizer: Any, part_size: int, rows: int = 12) -> PretrainBatch:
+    data = PretrainDataset(all_events(tiny), items, 40, WordMasker.of(tokenizer), 0.15, part_size, seed=1)
     return data[BatchKey(np.arange(rows), 0, 0)]
 
 
@@ -53,15 +51,6 @@ def test_a_target_is_drawn_from_the_later_half_and_its_history_precedes_it(tiny:
     assert seen == expected
 
 
-def test_the_last_items_of_a_history_are_negatives(tiny: Dataset, items: ItemTokens) -> None:
-    data = PretrainDataset(all_events(tiny), items, 1000, None, 0.15, 100, seed=1, history_negatives=2)
-    for row, start in enumerate(data.sequences.starts):
-        batch = data[BatchKey(np.array([row]), 0, 0)]
-        end = start + int(batch.parts[0].histories.plain.item_position_ids.max())
-        assert batch.target_ids.tolist() == [data.sequences.items[end]]
-        assert batch.negative_ids.tolist() == data.sequences.items[max(start, end - 2) : end].tolist()
-
-
 def pretrain_module(backbone: Path, items: ItemTokens, mlm_pass: Any = "shared", **flags: Any) -> PretrainModule:
     torch.manual_seed(0)
     untie = flags.get("untie_decoder", False)
@@ -76,15 +65,12 @@ def pretrain_module(backbone: Path, items: ItemTokens, mlm_pass: Any = "shared",
     return module
 
 
-@pytest.mark.parametrize(
-    ("mlm_pass", "untie", "negatives"),
-    [("shared", False, 0), ("separate", False, 0), ("shared", True, 0), ("shared", False, 3)],
-)
+@pytest.mark.parametrize(("mlm_pass", "untie"), [("shared", False), ("separate", False), ("shared", True)])
 def test_the_loss_is_that_of_the_equations(
-    tiny: Dataset, items: ItemTokens, tokenizer: Any, backbone: Path, mlm_pass: str, untie: bool, negatives: int
+    tiny: Dataset, items: ItemTokens, tokenizer: Any, backbone: Path, mlm_pass: str, untie: bool
 ) -> None:
     module = pretrain_module(backbone, items, mlm_pass, untie_decoder=untie)
-    batch = make_batch(tiny, items, tokenizer, part_size=100, negatives=negatives)
+    batch = make_batch(tiny, items, tokenizer, part_size=100)
     loss = module.training_step(batch)
 
     encoder, head = module.model.longformer, module.model.lm_head
@@ -103,10 +89,8 @@ def test_the_loss_is_that_of_the_equations(
         mlm = mlm + F.cross_entropy(logits[:, 1:], side.masked.labels - 1)
     scores = F.cosine_similarity(vectors[0][:, None], vectors[1][None], dim=2) / 0.05
     total = torch.zeros(())
-    classes = batch.target_ids.tolist() + batch.negative_ids.tolist()
-    assert len(classes) == scores.shape[1]
     for i, target in enumerate(batch.target_ids.tolist()):
-        others = [j for j, other in enumerate(classes) if j == i or other != target]
+        others = [j for j, other in enumerate(batch.target_ids.tolist()) if j == i or other != target]
         total = total + scores[i, others].logsumexp(0) - scores[i, i]
     expected = total / len(scores) + 0.1 * mlm
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
@@ -148,8 +132,8 @@ def test_reading_a_batch_in_parts_changes_nothing(
     tiny: Dataset, items: ItemTokens, tokenizer: Any, backbone: Path
 ) -> None:
     module = pretrain_module(backbone, items)
-    whole = make_batch(tiny, items, tokenizer, part_size=100, negatives=2)
-    parts = make_batch(tiny, items, tokenizer, part_size=5, negatives=2)
+    whole = make_batch(tiny, items, tokenizer, part_size=100)
+    parts = make_batch(tiny, items, tokenizer, part_size=5)
     assert len(parts.parts) == 3
     torch.testing.assert_close(module.training_step(parts), module.training_step(whole), rtol=1e-5, atol=1e-5)
     assert_close_gradients(gradients(module, parts), gradients(module, whole))
@@ -165,7 +149,7 @@ def steps(rank: int, world_size: int, data: Path, backbone: Path, items: ItemTok
         type(module).global_rank = rank  # type: ignore[assignment]
     _, tokenizer = load_pretraining(str(backbone), None, "shared", attention_window=64, **LIMITS)
     histories = all_events(load_dataset(data)).select(np.arange(BATCH_SIZE + 1))
-    corpus = PretrainDataset(histories, items, 40, WordMasker.of(tokenizer), 0.15, 3, 1, history_negatives=2)
+    corpus = PretrainDataset(histories, items, 40, WordMasker.of(tokenizer), 0.15, 3, seed=1)
     for key in split_batches(corpus.sequences.lengths, rank, world_size):
         yield module, corpus[key]
 
