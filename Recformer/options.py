@@ -105,6 +105,9 @@ class PretrainConfig:
     """Histories whose targets are one another's negatives, over all processes; by default one batch of each."""
     domains_apart: bool = False
     """Make each batch from one domain, so that negatives come from the target's domain."""
+    window: int = 1
+    """Events of each user whose items are read one by one, the target the last: negatives for the others, and each but
+    the first predicted from the recency-weighted mean of those before it. 1 reads the target alone."""
     ckpt: Path | None = None
     """Continue from another run's `checkpoints/last.ckpt`, with its optimiser and epoch. For the run's own use
     --resume."""
@@ -136,7 +139,7 @@ class PretrainConfig:
             raise UserError(
                 "--untie_decoder is for hidden words, which --mlm_weight 0 leaves out: remove one of the two"
             )
-        require_at_least(1, self, "batch_size", "contrast_batch", "valid_step", "eval_max_tokens")
+        require_at_least(1, self, "batch_size", "contrast_batch", "window", "valid_step", "eval_max_tokens")
 
     @property
     def rows_per_step(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from Recformer.backbone import load_pretraining
 from Recformer.options import PretrainConfig
-from Recformer.pretraining import PretrainBatch, PretrainDataset, RecformerForPretraining, contrast
+from Recformer.pretraining import Classes, PretrainBatch, PretrainDataset, RecformerForPretraining, contrast
 from seqrec.basics.errors import UserError
 from seqrec.data.batches import Rounds, RowSampler
 from seqrec.data.dataset import Dataset
@@ -53,20 +53,28 @@ class PretrainModule(EncoderModule):
 
     def training_step(self, batch: PretrainBatch) -> Tensor:
         """Return this process's share of the loss of the whole batch."""
-        histories, targets, history_loss, target_loss = self.model(batch.parts)
+        histories, items, means, history_loss, item_loss = self.model(batch.parts)
         counts = self._counts(batch)
         total = counts.sum(dim=0)
         # Lightning averages gradients over processes: shares are scaled so that their mean is the batch's mean.
         scale = len(counts) / total.clamp(min=1)
-        rows, ids, first = self._gather(targets, batch.target_ids * batch.counts, counts[:, 0])
-        losses, hits = contrast(histories, rows, batch.target_ids, ids, first, self.config.encoder.temp)
+        classes, first = self._gather(items, batch, counts[:, 3])
+        last = batch.windows.cumsum(0) - 1
+        losses, hits = contrast(histories, classes, first + last, self.config.encoder.temp)
         scale = scale * batch.counts
         contrastive = losses.sum() * scale[0]
-        mlm = history_loss * scale[1] + target_loss * scale[2]
-        loss: Tensor = contrastive + self.config.mlm_weight * mlm
+        by_items = contrastive.new_zeros(())
+        if len(means):
+            is_first = torch.zeros(len(items), dtype=torch.bool, device=items.device)
+            is_first[last + 1 - batch.windows] = True
+            own = first + (~is_first).nonzero()[:, 0]
+            by_items = contrast(means, classes, own, self.config.encoder.temp)[0].sum() * scale[4]
+        mlm = history_loss * scale[1] + item_loss * scale[2]
+        loss: Tensor = contrastive + by_items + self.config.mlm_weight * mlm
         for name, value in (
             ("loss", loss),
             ("contrast", contrastive),
+            ("items", by_items),
             ("mlm", mlm),
             ("accuracy", hits.sum() * scale[0]),
         ):
@@ -74,12 +82,13 @@ class PretrainModule(EncoderModule):
         return loss
 
     def _counts(self, batch: PretrainBatch) -> Tensor:
-        """Return (P, 3) histories, hidden tokens of histories and hidden tokens of targets of each process."""
-        own = [len(batch.target_ids)]
+        """Return (P, 5) histories, hidden tokens of histories and of items, items, and items that means predict."""
+        own = [len(batch.windows)]
         for number in (0, 1):
             masked = [part[number].masked for part in batch.parts]
             own.append(sum(len(m.labels) for m in masked if m is not None))
-        return self._all(torch.tensor(own, device=self.device) * batch.counts).view(-1, 3)
+        own += [len(batch.item_ids), len(batch.item_ids) - len(batch.windows)]
+        return self._all(torch.tensor(own, device=self.device) * batch.counts).view(-1, 5)
 
     def _all(self, value: Tensor, sync_grads: bool = False) -> Tensor:
         """Return the value of every process, (P, ...) where there are several."""
@@ -87,15 +96,16 @@ class PretrainModule(EncoderModule):
         assert isinstance(values, Tensor)
         return values
 
-    def _gather(self, vectors: Tensor, ids: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Return all processes' vectors with their gradient, their items, and where this process's rows begin."""
+    def _gather(self, vectors: Tensor, batch: PretrainBatch, counts: Tensor) -> tuple[Classes, int]:
+        """Return all processes' items, vectors with their gradient, and where this process's begin."""
+        ids, users = batch.item_ids * batch.counts, batch.users.repeat_interleave(batch.windows)
         if len(counts) == 1:
-            return vectors, ids, 0
+            return Classes(vectors, ids, users), 0
         height = int(counts.max())
         filling = height - len(ids)
         rows = self._all(F.pad(vectors, (0, 0, 0, filling)), sync_grads=True)
-        items = self._all(F.pad(ids, (0, filling)))
-        return rows.flatten(0, 1), items.flatten(), height * self.global_rank
+        ids, users = (self._all(F.pad(values, (0, filling))).flatten() for values in (ids, users))
+        return Classes(rows.flatten(0, 1), ids, users), height * self.global_rank
 
 
 def read_domains(corpus: Dataset) -> NDArray[np.int64]:
@@ -130,6 +140,7 @@ def make_batches(
         config.mlm_probability,
         config.batch_size,
         training.seed,
+        config.window,
     )
     domains = read_domains(corpus)[training_data.sequences.users] if config.domains_apart else None
     rows = RowSampler(

@@ -1,7 +1,12 @@
 """The pretraining losses: contrast of histories and next items, and masked language modelling.
 
-Shapes: B histories with one target each, T tokens, Q hidden tokens, D width, V vocabulary, P processes.
+Shapes: B histories with one target each, M items of their windows, R items predicted from those before them, T tokens,
+Q hidden tokens, D width, V vocabulary, P processes.
 Source: Li et al. (2023), section 2.3, https://arxiv.org/abs/2305.13731.
+
+A window is the last few events of a history and its target. The items of all windows are the classes. With windows of
+more than the target, each item after a window's first is also predicted from the recency-weighted mean of those
+before it, at no more than the cost of reading the items.
 
 The histories and targets of a batch are read in parts of a few; with more than one part, activations are recomputed in
 the backward pass. The contrast is over the whole batch and all processes, whatever the parts. This is gradient caching
@@ -20,12 +25,14 @@ from torch.utils.data import Dataset
 
 from Recformer.config import ACTIVATIONS, RecformerConfig
 from Recformer.model import RecformerModel
+from seqrec.basics.arrays import ragged_arange
 from seqrec.basics.draws import RowDraws
 from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Histories
 from seqrec.nn.losses import full_softmax
 from seqrec.text.masking import Masked, WordMasker
+from seqrec.text.pooling import RECENCY_DECAY
 from seqrec.text.sequences import TokenBatch, build_sequences, item_sequences
 from seqrec.text.tokens import ItemTokens
 
@@ -41,22 +48,34 @@ class Side(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Histories and their targets that are read at one time."""
+    """Histories and their windows that are read at one time."""
 
     histories: Side
-    targets: Side
+    items: Side
+    """The items of the windows, one window after another, its target last."""
+    windows: Tensor
+    """(b,) int64 items of each window."""
 
 
 class PretrainBatch(NamedTuple):
     """A batch in parts."""
 
     parts: list[Part]
-    target_ids: Tensor
-    """(B,) int64, in the order of the parts."""
+    item_ids: Tensor
+    """(M,) int64, in the order of the parts."""
+    users: Tensor
+    """(B,) int64 number of each history's user, likewise."""
+    windows: Tensor
+    """(B,) int64 items of each window, likewise."""
     num_rows: int
     """Histories of the batch, over all processes."""
     counts: bool
     """False in a process without a history of its own, whose losses count nothing."""
+
+    @property
+    def target_ids(self) -> Tensor:
+        """Return (B,) int64, the item that follows each history."""
+        return self.item_ids[self.windows.cumsum(0) - 1]
 
 
 class PretrainDataset(Dataset[PretrainBatch]):
@@ -71,7 +90,10 @@ class PretrainDataset(Dataset[PretrainBatch]):
         mlm_probability: float,
         part_size: int,
         seed: int,
+        window: int = 1,
     ) -> None:
+        """Take whole histories; with each come the `window` events that end with its target."""
+        self.window = window
         self.sequences = histories.select(histories.lengths >= 2)
         if not len(self.sequences):
             raise UserError("no history of the corpus has 2 items: nothing can be learned from it")
@@ -81,19 +103,26 @@ class PretrainDataset(Dataset[PretrainBatch]):
     def __getitem__(self, key: BatchKey) -> PretrainBatch:
         starts, lengths = self.sequences.starts[key.rows], self.sequences.lengths[key.rows]
         at = starts + key.draws(self.seed, key.rows, "targets").integers(np.maximum((lengths - 1) // 2, 1), lengths)
-        targets = self.sequences.items[at].astype(np.int64)
         order = np.argsort(at - starts, kind="stable")  # like lengths share a part
-        parts = []
+        windows = np.minimum(at + 1 - starts, self.window)
+        parts, items = [], []
         for rows in np.split(order, range(self.part_size, len(order), self.part_size)):
-            draws = key.draws(self.seed, key.rows[rows], "words")
             histories = build_sequences(self.sequences.items, starts[rows], at[rows], self.items, self.max_token_num)
+            events = ragged_arange(at[rows] + 1 - windows[rows], windows[rows])
+            items.append(self.sequences.items[events].astype(np.int64))
+            texts = item_sequences(items[-1], self.items, self.max_token_num)
             parts.append(
                 Part(
-                    self._side(histories, draws),
-                    self._side(item_sequences(targets[rows], self.items, self.max_token_num), draws),
+                    self._side(histories, key.draws(self.seed, key.rows[rows], "words")),
+                    # Each event has a number of its own, for the draws of its words.
+                    self._side(texts, key.draws(self.seed, events, "words of items")),
+                    torch.from_numpy(windows[rows]),
                 )
             )
-        return PretrainBatch(parts, torch.from_numpy(targets[order]), len(key.all_rows), key.counts)
+        ids, users, counts = np.concatenate(items), self.sequences.users[key.rows[order]], windows[order]
+        return PretrainBatch(
+            parts, *map(torch.from_numpy, (ids, users, counts)), num_rows=len(key.all_rows), counts=key.counts
+        )
 
     def _side(self, plain: TokenBatch, draws: RowDraws) -> Side:
         if self.masker is None:
@@ -155,42 +184,72 @@ class RecformerForPretraining(nn.Module):
         words = self.longformer.embeddings.word_embeddings.weight
         return pooled, self.lm_head(read.tokens[masked.asked], words, masked.labels) * len(masked.labels)
 
-    def forward(self, parts: list[Part]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return (B, D) of the histories and of the targets, and both sums of the language model's losses."""
+    def forward(self, parts: list[Part]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return the vectors of histories, items and means of items, and the hidden words' losses of the first two.
+
+        These are (B, D), (M, D), (R, D), normalised, and two sums, ().
+        """
         if len(parts) == 1 or not torch.is_grad_enabled():
             read = [self._read_part(part) for part in parts]
         else:
             read = [checkpoint(self._read_part, part, use_reentrant=False) for part in parts]
-        histories, targets, history_losses, target_losses = zip(*read, strict=True)
-        return torch.cat(histories), torch.cat(targets), sum(history_losses), sum(target_losses)
+        histories, items, means, history_losses, item_losses = zip(*read, strict=True)
+        return torch.cat(histories), torch.cat(items), torch.cat(means), sum(history_losses), sum(item_losses)
 
-    def _read_part(self, part: Part) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _read_part(self, part: Part) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         histories, history_loss = self.read(part.histories)
-        targets, target_loss = self.read(part.targets)
-        return histories, targets, history_loss, target_loss
+        items, item_loss = self.read(part.items)
+        items = F.normalize(items.float(), dim=1)
+        return F.normalize(histories.float(), dim=1), items, recent_means(items, part.windows), history_loss, item_loss
 
 
-def contrast(
-    histories: Tensor, targets: Tensor, own_ids: Tensor, all_ids: Tensor, first: int, temp: float
-) -> tuple[Tensor, Tensor]:
-    """Return each history's cross-entropy over all targets, and whether its own ranks first.
+def recent_means(items: Tensor, windows: Tensor) -> Tensor:
+    """Return (R, D), normalised: for each item but a window's first, the mean of those before it in the window.
 
-    Other targets with the same item as a history's own are left out.
+    Each weighs half of the next, as in `recency` pooling.
 
     Args:
-        histories: (B, D) of this process.
-        targets: (M, D) of all processes.
-        own_ids: (B,) int64 items that follow the histories.
-        all_ids: (M,) int64 items of the targets, 0 where a row is filling.
-        first: Row of `targets` that belongs to the first history.
+        items: (M, D), one window after another.
+        windows: (B,) int64 items of each.
+    """
+    window = torch.arange(len(windows), device=items.device).repeat_interleave(windows.to(items.device))
+    gap = torch.arange(len(items), device=items.device)
+    gap = gap[:, None] - gap
+    weights = torch.where((window[:, None] == window) & (gap > 0), RECENCY_DECAY ** gap.clamp(min=1), 0.0)
+    weights = weights[weights.any(dim=1)]
+    with torch.autocast(items.device.type, enabled=False):
+        return F.normalize(weights @ items, dim=1)
+
+
+class Classes(NamedTuple):
+    """The items of all windows of all processes, which a contrast tells targets from."""
+
+    vectors: Tensor
+    """(M, D), normalised."""
+    ids: Tensor
+    """(M,) int64 items, 0 where a row is filling."""
+    users: Tensor
+    """(M,) int64."""
+
+
+def contrast(queries: Tensor, classes: Classes, own: Tensor, temp: float) -> tuple[Tensor, Tensor]:
+    """Return each query's cross-entropy over the classes, and whether its own ranks first.
+
+    Left out are the other classes with the item of a query's own, and the other items of the same user.
+
+    Args:
+        queries: (R, D), normalised.
+        classes: M of them.
+        own: (R,) int64 class that each query should find.
         temp: Cosine similarities are divided by this.
 
     Returns:
-        (B,) losses and (B,) bool.
+        (R,) losses and (R,) bool.
     """
-    scores = F.normalize(histories.float(), dim=1) @ F.normalize(targets.float(), dim=1).T / temp
-    own = torch.arange(first, first + len(histories), device=scores.device)
-    left_out = (all_ids == own_ids[:, None]) | (all_ids == 0)
-    left_out[torch.arange(len(own)), own] = False
+    with torch.autocast(queries.device.type, enabled=False):
+        scores = queries @ classes.vectors.T / temp
+    ids, users = classes.ids, classes.users
+    left_out = (ids == ids[own, None]) | (users == users[own, None]) | (ids == 0)
+    left_out[torch.arange(len(own), device=own.device), own] = False
     scores = scores.masked_fill(left_out, -torch.inf)
     return F.cross_entropy(scores, own, reduction="none"), scores.argmax(1) == own

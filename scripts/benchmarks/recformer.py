@@ -27,6 +27,7 @@ from Recformer.config import RecformerConfig
 from Recformer.data import TrainBatch, TrainDataset
 from Recformer.model import RecformerModel
 from Recformer.pretraining import (
+    Classes,
     MlmPass,
     PretrainBatch,
     PretrainDataset,
@@ -80,6 +81,12 @@ class PaddedRecformer(nn.Module):
         return (hidden * real).sum(dim=1) / real.sum(dim=1), hidden
 
 
+def contrast_targets(histories: Tensor, items: Tensor, batch: PretrainBatch, temp: float) -> Tensor:
+    """Return the mean contrastive loss of a batch whose windows are its targets alone."""
+    losses, _ = contrast(histories, Classes(items, batch.item_ids, batch.users), torch.arange(len(items)), temp)
+    return losses.mean()
+
+
 class PaddedPretraining(nn.Module):
     """The published pretraining: four padded passes, and the language model's scores at every position."""
 
@@ -90,9 +97,9 @@ class PaddedPretraining(nn.Module):
     def forward(self, batch: PretrainBatch) -> Tensor:
         """Return the loss."""
         (part,) = batch.parts
-        (histories, history_loss), (targets, target_loss) = map(self._read, part)
-        contrastive, _ = contrast(histories, targets, batch.target_ids, batch.target_ids, 0, self.encoder.config.temp)
-        return contrastive.mean() + MLM_WEIGHT * (history_loss + target_loss)
+        (histories, history_loss), (items, item_loss) = map(self._read, part[:2])
+        contrastive = contrast_targets(F.normalize(histories), F.normalize(items), batch, self.encoder.config.temp)
+        return contrastive + MLM_WEIGHT * (history_loss + item_loss)
 
     def _read(self, side: Side) -> tuple[Tensor, Tensor]:
         assert side.masked is not None
@@ -118,13 +125,12 @@ class RaggedPretraining(nn.Module):
 
     def forward(self, batch: PretrainBatch) -> Tensor:
         """Return the loss."""
-        histories, targets, history_loss, target_loss = self.model(batch.parts)
-        temp = self.model.longformer.config.temp
-        contrastive, _ = contrast(histories, targets, batch.target_ids, batch.target_ids, 0, temp)
+        histories, items, _, history_loss, item_loss = self.model(batch.parts)
+        contrastive = contrast_targets(histories, items, batch, self.model.longformer.config.temp)
         (part,) = batch.parts
-        assert part.histories.masked is not None and part.targets.masked is not None
-        mlm: Tensor = history_loss / len(part.histories.masked.labels) + target_loss / len(part.targets.masked.labels)
-        return contrastive.mean() + MLM_WEIGHT * mlm
+        assert part.histories.masked is not None and part.items.masked is not None
+        mlm: Tensor = history_loss / len(part.histories.masked.labels) + item_loss / len(part.items.masked.labels)
+        return contrastive + MLM_WEIGHT * mlm
 
 
 class RaggedRecformer(nn.Module):

@@ -236,7 +236,7 @@ def test_recency_pools_items_each_with_half_the_weight_of_the_next(
     model = RecformerModel(small_config(pooler_type="recency")).eval()
     shake(model)
     batch = make_batch([8, 1, 5, 8])
-    positions = [0, 1, 1, 2, 2, 2, 4, 4] + [0] + [0, 1, 1, 1, 1] + [0, 1, 2, 3, 4, 5, 6, 7]
+    positions = [0, 1, 1, 2, 2, 2, 4, 4, 0, 0, 1, 1, 1, 1, 0, 1, 2, 3, 4, 5, 6, 7]
     batch = replace(batch, item_position_ids=torch.tensor(positions, dtype=torch.int32))
     read = model(batch, all_tokens=True)
     for index, row in enumerate(read.pooled):

@@ -14,7 +14,7 @@ from torch import Tensor
 from Recformer.backbone import load_pretraining
 from Recformer.options import PretrainConfig as Config
 from Recformer.pretrain_module import PretrainModule
-from Recformer.pretraining import PretrainBatch, PretrainDataset, contrast
+from Recformer.pretraining import Classes, PretrainBatch, PretrainDataset, contrast
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset, Histories, load_dataset
 from seqrec.text.masking import WordMasker
@@ -29,8 +29,10 @@ def all_events(dataset: Dataset) -> Histories:
     return Histories(dataset.items, np.arange(dataset.num_users), dataset.offsets[:-1], dataset.offsets[1:])
 
 
-def make_batch(tiny: Dataset, items: ItemTokens, tokenizer: Any, part_size: int, rows: int = 12) -> PretrainBatch:
-    data = PretrainDataset(all_events(tiny), items, 40, WordMasker.of(tokenizer), 0.15, part_size, seed=1)
+def make_batch(
+    tiny: Dataset, items: ItemTokens, tokenizer: Any, part_size: int, rows: int = 12, window: int = 1
+) -> PretrainBatch:
+    data = PretrainDataset(all_events(tiny), items, 40, WordMasker.of(tokenizer), 0.15, part_size, 1, window)
     return data[BatchKey(np.arange(rows), 0, 0)]
 
 
@@ -51,6 +53,15 @@ def test_a_target_is_drawn_from_the_later_half_and_its_history_precedes_it(tiny:
     assert seen == expected
 
 
+def test_a_window_ends_with_the_target(tiny: Dataset, items: ItemTokens) -> None:
+    data = PretrainDataset(all_events(tiny), items, 1000, None, 0.15, 100, seed=1, window=3)
+    for row, start in enumerate(data.sequences.starts):
+        batch = data[BatchKey(np.array([row]), 0, 0)]
+        target = start + int(batch.parts[0].histories.plain.item_position_ids.max())
+        assert batch.target_ids.tolist() == [data.sequences.items[target]]
+        assert batch.item_ids.tolist() == data.sequences.items[max(start, target - 2) : target + 1].tolist()
+
+
 def pretrain_module(backbone: Path, items: ItemTokens, mlm_pass: Any = "shared", **flags: Any) -> PretrainModule:
     torch.manual_seed(0)
     untie = flags.get("untie_decoder", False)
@@ -65,19 +76,22 @@ def pretrain_module(backbone: Path, items: ItemTokens, mlm_pass: Any = "shared",
     return module
 
 
-@pytest.mark.parametrize(("mlm_pass", "untie"), [("shared", False), ("separate", False), ("shared", True)])
+@pytest.mark.parametrize(
+    ("mlm_pass", "untie", "window"),
+    [("shared", False, 1), ("separate", False, 1), ("shared", True, 1), ("shared", False, 4)],
+)
 def test_the_loss_is_that_of_the_equations(
-    tiny: Dataset, items: ItemTokens, tokenizer: Any, backbone: Path, mlm_pass: str, untie: bool
+    tiny: Dataset, items: ItemTokens, tokenizer: Any, backbone: Path, mlm_pass: str, untie: bool, window: int
 ) -> None:
     module = pretrain_module(backbone, items, mlm_pass, untie_decoder=untie)
-    batch = make_batch(tiny, items, tokenizer, part_size=100)
+    batch = make_batch(tiny, items, tokenizer, part_size=100, window=window)
     loss = module.training_step(batch)
 
     encoder, head = module.model.longformer, module.model.lm_head
     table = encoder.embeddings.word_embeddings if head.decoder is None else head.decoder
     assert (table is head.decoder) == untie
     part, vectors, mlm = batch.parts[0], [], torch.zeros(())
-    for side in part:
+    for side in part[:2]:
         assert side.masked is not None
         hidden = TokenBatch(
             side.masked.input_ids, side.plain.token_type_ids, side.plain.item_position_ids, side.plain.offsets
@@ -87,12 +101,26 @@ def test_the_loss_is_that_of_the_equations(
         states = head.layer_norm(F.gelu(head.dense(read.tokens[side.masked.asked])))
         logits = states @ table.weight.T + head.bias
         mlm = mlm + F.cross_entropy(logits[:, 1:], side.masked.labels - 1)
-    scores = F.cosine_similarity(vectors[0][:, None], vectors[1][None], dim=2) / 0.05
-    total = torch.zeros(())
-    for i, target in enumerate(batch.target_ids.tolist()):
-        others = [j for j, other in enumerate(batch.target_ids.tolist()) if j == i or other != target]
-        total = total + scores[i, others].logsumexp(0) - scores[i, i]
-    expected = total / len(scores) + 0.1 * mlm
+    histories, texts = vectors
+    ids, begin = batch.item_ids.tolist(), 0
+    total, by_items = [], []
+    for user, size in enumerate(batch.windows.tolist()):
+        events = range(begin, begin + size)
+        begin += size
+
+        def cross_entropy(query: Tensor, own: int, events: range = events) -> Tensor:
+            scores = F.cosine_similarity(query, texts, dim=1) / 0.05
+            others = [j for j in range(len(ids)) if j == own or (ids[j] != ids[own] and j not in events)]
+            return scores[others].logsumexp(0) - scores[own]
+
+        total.append(cross_entropy(histories[user], events[-1]))
+        for own in events[1:]:
+            before = [0.5 ** (own - j) * F.normalize(texts[j], dim=0) for j in events if j < own]
+            by_items.append(cross_entropy(torch.stack(before).sum(0), own))
+    assert begin == len(ids) and bool(by_items) == (window > 1)
+    expected = torch.stack(total).mean() + 0.1 * mlm
+    if by_items:
+        expected = expected + torch.stack(by_items).mean()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -132,8 +160,8 @@ def test_reading_a_batch_in_parts_changes_nothing(
     tiny: Dataset, items: ItemTokens, tokenizer: Any, backbone: Path
 ) -> None:
     module = pretrain_module(backbone, items)
-    whole = make_batch(tiny, items, tokenizer, part_size=100)
-    parts = make_batch(tiny, items, tokenizer, part_size=5)
+    whole = make_batch(tiny, items, tokenizer, part_size=100, window=3)
+    parts = make_batch(tiny, items, tokenizer, part_size=5, window=3)
     assert len(parts.parts) == 3
     torch.testing.assert_close(module.training_step(parts), module.training_step(whole), rtol=1e-5, atol=1e-5)
     assert_close_gradients(gradients(module, parts), gradients(module, whole))
@@ -149,7 +177,7 @@ def steps(rank: int, world_size: int, data: Path, backbone: Path, items: ItemTok
         type(module).global_rank = rank  # type: ignore[assignment]
     _, tokenizer = load_pretraining(str(backbone), None, "shared", attention_window=64, **LIMITS)
     histories = all_events(load_dataset(data)).select(np.arange(BATCH_SIZE + 1))
-    corpus = PretrainDataset(histories, items, 40, WordMasker.of(tokenizer), 0.15, 3, seed=1)
+    corpus = PretrainDataset(histories, items, 40, WordMasker.of(tokenizer), 0.15, 3, 1, window=3)
     for key in split_batches(corpus.sequences.lengths, rank, world_size):
         yield module, corpus[key]
 
@@ -173,9 +201,8 @@ def test_parts_hold_their_dropout_when_they_are_read_again(
 
 
 def test_the_same_item_is_no_negative_of_itself() -> None:
-    histories, targets = torch.eye(4)[:3], torch.eye(4)[:3] + 0.1
-    ids = torch.tensor([7, 7, 9])
-    losses, _ = contrast(histories, targets, ids, ids, 0, 1.0)
-    scores = F.normalize(histories, dim=1) @ F.normalize(targets, dim=1).T
+    histories, targets = torch.eye(4)[:3], F.normalize(torch.eye(4)[:3] + 0.1)
+    losses, _ = contrast(histories, Classes(targets, torch.tensor([7, 7, 9]), torch.arange(3)), torch.arange(3), 1.0)
+    scores = histories @ targets.T
     for i, others in ((0, [0, 2]), (1, [1, 2]), (2, [0, 1, 2])):
         torch.testing.assert_close(losses[i], scores[i, others].logsumexp(0) - scores[i, i])
