@@ -84,9 +84,8 @@ class PretrainModule(EncoderModule):
     def _counts(self, batch: PretrainBatch) -> Tensor:
         """Return (P, 5) histories, hidden tokens of histories and of items, items, and items that means predict."""
         own = [len(batch.windows)]
-        for number in (0, 1):
-            masked = [part[number].masked for part in batch.parts]
-            own.append(sum(len(m.labels) for m in masked if m is not None))
+        for sides in ([part.histories for part in batch.parts], [part.items for part in batch.parts]):
+            own.append(sum(len(side.masked.labels) for side in sides if side.masked is not None))
         own += [len(batch.item_ids), len(batch.item_ids) - len(batch.windows)]
         return self._all(torch.tensor(own, device=self.device) * batch.counts).view(-1, 5)
 

@@ -119,9 +119,13 @@ class PretrainDataset(Dataset[PretrainBatch]):
                     torch.from_numpy(windows[rows]),
                 )
             )
-        ids, users, counts = np.concatenate(items), self.sequences.users[key.rows[order]], windows[order]
         return PretrainBatch(
-            parts, *map(torch.from_numpy, (ids, users, counts)), num_rows=len(key.all_rows), counts=key.counts
+            parts,
+            torch.from_numpy(np.concatenate(items)),
+            torch.from_numpy(self.sequences.users[key.rows[order]]),
+            torch.from_numpy(windows[order]),
+            len(key.all_rows),
+            key.counts,
         )
 
     def _side(self, plain: TokenBatch, draws: RowDraws) -> Side:

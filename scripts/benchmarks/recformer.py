@@ -97,7 +97,7 @@ class PaddedPretraining(nn.Module):
     def forward(self, batch: PretrainBatch) -> Tensor:
         """Return the loss."""
         (part,) = batch.parts
-        (histories, history_loss), (items, item_loss) = map(self._read, part[:2])
+        (histories, history_loss), (items, item_loss) = map(self._read, (part.histories, part.items))
         contrastive = contrast_targets(F.normalize(histories), F.normalize(items), batch, self.encoder.config.temp)
         return contrastive + MLM_WEIGHT * (history_loss + item_loss)
 

@@ -91,7 +91,7 @@ def test_the_loss_is_that_of_the_equations(
     table = encoder.embeddings.word_embeddings if head.decoder is None else head.decoder
     assert (table is head.decoder) == untie
     part, vectors, mlm = batch.parts[0], [], torch.zeros(())
-    for side in part[:2]:
+    for side in (part.histories, part.items):
         assert side.masked is not None
         hidden = TokenBatch(
             side.masked.input_ids, side.plain.token_type_ids, side.plain.item_position_ids, side.plain.offsets
