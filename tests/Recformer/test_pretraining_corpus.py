@@ -49,6 +49,15 @@ def test_a_folder_of_domains_becomes_a_corpus(tmp_path: Path) -> None:
         "pretraining-games",
     }
     assert load_dataset(project / "data" / "pretraining-tools").timestamps is not None
-    for given, said in (((), "usage: "), ((str(tmp_path / "nowhere"),), "holds no domain with interactions.parquet")):
+    (project / "data" / "pretraining").rename(project / "data" / "of both")
+    held_out = corpus("raw", "--hold_out", "games", "target")
+    assert held_out.returncode == 0, held_out.stderr
+    found = load_dataset(project / "data" / "pretraining")
+    assert not any("game" in title.lower() for title in found.item_table()["title"])
+    for given, said in (
+        ((), "usage: "),
+        ((str(tmp_path / "nowhere"),), "holds no domain with interactions.parquet"),
+        (("raw", "--hold_out", "saws"), "--hold_out saws: raw holds no such domain"),
+    ):
         refused = corpus(*given)
         assert refused.returncode != 0 and said in refused.stderr and "Traceback" not in refused.stderr
