@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -18,7 +19,9 @@ from Recformer.model import RecformerModel
 from Recformer.save_longformer_ckpt import Config, main
 from seqrec.text import backbones
 from seqrec.text.backbones import find_backbone, load_tokenizer
-from seqrec.text.sequences import TokenBatch
+from seqrec.text.options import EncoderOptions
+from seqrec.text.sequences import TokenBatch, item_sequences
+from seqrec.text.tokens import ItemTokens
 from seqrec.text.weights import load_checkpoint, load_folder, save_checkpoint
 
 SMALL: dict[str, Any] = {
@@ -66,6 +69,14 @@ def test_minilm_equals_bert_where_the_window_covers_all(minilm: tuple[RecformerM
     means = torch.stack([row[mask].mean(0) for row, mask in zip(expected, real, strict=True)])
     assert model.config.pooler_type == "mean"
     torch.testing.assert_close(out.pooled, means, atol=1e-5, rtol=1e-5)
+
+
+def test_dropout_is_the_backbone_s_or_what_was_asked_for(backbone: Path, items: ItemTokens) -> None:
+    batch = item_sequences(np.arange(1, 9), items)
+    for dropout, is_without in ((None, False), (0.0, True)):
+        options = EncoderOptions(max_token_num=40, max_attr_length=8, dropout=dropout)
+        model, _ = load_backbone(str(backbone), **options.changes)
+        assert torch.equal(model.train()(batch).pooled, model.eval()(batch).pooled) == is_without
 
 
 def test_minilm_is_converted_with_a_report(minilm: tuple[RecformerModel, Any]) -> None:

@@ -255,11 +255,12 @@ def test_config_survives_json() -> None:
     assert RecformerConfig.from_dict(config.to_dict() | {"transformers_version": "5"}) == config
 
 
+@pytest.mark.parametrize("drop", [0.0, 0.1])
 @pytest.mark.parametrize("granularity", [1, 16])
-def test_autocast_stays_close_to_float32(monkeypatch: pytest.MonkeyPatch, granularity: int) -> None:
+def test_autocast_stays_close_to_float32(monkeypatch: pytest.MonkeyPatch, granularity: int, drop: float) -> None:
     monkeypatch.setattr(ragged, "CPU_GRANULARITY", granularity)
     monkeypatch.setattr(Recformer.attention, "DENSE_LENGTH", 20)
-    model = RecformerModel(small_config(attention_probs_dropout_prob=0.1))
+    model = RecformerModel(small_config(attention_probs_dropout_prob=drop))
     batch = make_batch([9, 30, 3, 17, 9])
     exact = model.eval()(batch).pooled
     with torch.autocast("cpu", torch.bfloat16):

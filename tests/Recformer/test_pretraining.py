@@ -22,6 +22,7 @@ from Recformer.options import PretrainConfig as Config
 from Recformer.pretrain_module import read_domains
 from seqrec.data.dataset import Dataset
 from seqrec.data.vectors import load_embeddings
+from seqrec.text.options import EncoderOptions
 from seqrec.training.checkpoints import consolidate, load_state
 from tests import forked
 from tests.conftest import write_dataset
@@ -274,3 +275,8 @@ def test_bad_flags_are_refused() -> None:
         Config(valid_dataset="x", mlm_probability=1.0)
     with pytest.raises(ValueError, match="valid_step"):
         Config(valid_dataset="x", valid_step=0)
+    with pytest.raises(ValueError, match="window"):
+        Config(valid_dataset="x", window=0)
+    for rate in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=r"--dropout must lie in \[0, 1\), got"):
+            EncoderOptions(dropout=rate)
