@@ -30,7 +30,9 @@ def commands_of(recipe: str, folder: Path) -> list[list[str]]:
         '#!/usr/bin/env bash\nprintf \'%s\\037\' "$@" >> "$SEQREC_LOG"\nprintf \'\\036\' >> "$SEQREC_LOG"\n'
     )
     python.chmod(0o755)
-    (folder / "raw data").mkdir()
+    domain = folder / "raw data" / "pretrain-corpus" / "arts"
+    domain.mkdir(parents=True)
+    (domain / "interactions.parquet").touch()
     subprocess.run(
         ["bash", str(project / "scripts" / "recipes" / recipe), "raw data"],
         cwd=folder,
@@ -38,7 +40,7 @@ def commands_of(recipe: str, folder: Path) -> list[list[str]]:
         check=True,
     )
     commands = [line.split("\037")[:-1] for line in log.read_text().split("\036")[:-1]]
-    return [[words[0].removeprefix(f"{project}/"), *words[1:]] for words in commands]
+    return [[words[0].removeprefix(f"{project}/"), *words[1:]] for words in commands if words[0] != "-c"]
 
 
 def parse(script: str, words: Sequence[str]) -> None:
