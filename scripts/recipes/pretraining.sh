@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Recformer/README.md, "What it brought here": bash scripts/recipes/pretraining.sh FOLDER
+# Recformer/README.md, "What two thinned-out domains brought": bash scripts/recipes/pretraining.sh FOLDER
 # FOLDER holds recformer-electronics, recformer-sports, recformer-tools and amazon-scientific.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
