@@ -34,11 +34,24 @@ pretrain mean 12000 mean 96 --lr 1e-4
 pretrain recency 12000 recency 96 --lr 5e-5
 pretrain recency-32 22000 recency 32 --lr 5e-5
 pretrain window-fast 4000 recency 48 --lr 5e-5 --window 8
-pretrain window-4000 4000 recency 48 --lr 2e-5 --window 8 --temp 0.1
 pretrain window-cold 4000 recency 48 --lr 2e-5 --window 8
-pretrain window 50000 recency 48 --lr 2e-5 --window 8 --temp 0.1 --valid_step 200
+pretrain window-4000 4000 recency 48 --lr 2e-5 --window 8 --temp 0.1
+pretrain window 50000 recency 48 --lr 2e-5 --window 8 --temp 0.1 --valid_step 200  # published: its second validation
 for dataset in pretraining-arts amazon-scientific amazon-games ml-1m; do
   zero_shot $dataset longformer-mean-96 mean 96
+  zero_shot $dataset longformer-mean-48 mean 48
+  zero_shot $dataset longformer-recency-96 recency 96
   zero_shot $dataset longformer-recency-48 recency 48
-  zero_shot $dataset window recency 48 --pretrain_ckpt Recformer/pretrain_ckpt/window.bin
+  for weights in window-4000 window; do
+    zero_shot $dataset $weights recency 48 --pretrain_ckpt Recformer/pretrain_ckpt/$weights.bin
+  done
 done
+compare amazon-scientific --reference Recformer/longformer-recency-48
+compare amazon-scientific --reference Recformer/longformer-recency-48-unseen
+for seed in 1 2 3; do
+  for start in longformer pretrain; do
+    train SASRec --dataset amazon-scientific --hidden_units 128 --dropout_rate 0.5 --weight_decay 0.3 --num_epochs 60 \
+      --patience 6 --embedding_dir embedding/window --init_type $start --seed $seed
+  done
+done
+compare amazon-scientific --reference SASRec/longformer
