@@ -110,7 +110,7 @@ def _weigh(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, drop: float) ->
         return F.scaled_dot_product_attention(q, k, v, mask, drop)
     if drop == 0:
         if torch.is_grad_enabled() and q.dtype == torch.bfloat16:
-            # The fused kernel's backward pass takes four times as long in bfloat16, and rounds more.
+            # The fused kernel's backward pass takes several times as long in bfloat16.
             with torch.autocast("cpu", enabled=False):
                 return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask).to(q.dtype)
         return F.scaled_dot_product_attention(q, k, v, mask)

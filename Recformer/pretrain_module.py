@@ -65,10 +65,7 @@ class PretrainModule(EncoderModule):
         contrastive = losses.sum() * scale[0]
         by_items = contrastive.new_zeros(())
         if len(means):
-            is_first = torch.zeros(len(items), dtype=torch.bool, device=items.device)
-            is_first[last + 1 - batch.windows] = True
-            own = first + (~is_first).nonzero()[:, 0]
-            by_items = contrast(means, classes, own, self.config.encoder.temp)[0].sum() * scale[4]
+            by_items = contrast(means, classes, first + batch.later_rows, self.config.encoder.temp)[0].sum() * scale[4]
         mlm = history_loss * scale[1] + item_loss * scale[2]
         loss: Tensor = contrastive + by_items + self.config.mlm_weight * mlm
         for name, value in (

@@ -77,6 +77,13 @@ class PretrainBatch(NamedTuple):
         """Return (B,) int64, the item that follows each history."""
         return self.item_ids[self.windows.cumsum(0) - 1]
 
+    @property
+    def later_rows(self) -> Tensor:
+        """Return (R,) int64 rows of `item_ids`: all but the first of each window."""
+        is_later = torch.ones_like(self.item_ids, dtype=torch.bool)
+        is_later[self.windows.cumsum(0) - self.windows] = False
+        return is_later.nonzero()[:, 0]
+
 
 class PretrainDataset(Dataset[PretrainBatch]):
     """One target per user and epoch, drawn from the later half of the history; the events before it are read."""
@@ -216,7 +223,7 @@ def recent_means(items: Tensor, windows: Tensor) -> Tensor:
         items: (M, D), one window after another.
         windows: (B,) int64 items of each.
     """
-    window = torch.arange(len(windows), device=items.device).repeat_interleave(windows.to(items.device))
+    window = torch.arange(len(windows), device=items.device).repeat_interleave(windows)
     gap = torch.arange(len(items), device=items.device)
     gap = gap[:, None] - gap
     weights = torch.where((window[:, None] == window) & (gap > 0), RECENCY_DECAY ** gap.clamp(min=1), 0.0)
