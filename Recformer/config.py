@@ -84,7 +84,8 @@ class RecformerConfig:
     empty_attributes: EmptyAttributes = "drop"
     """Attributes without text: drop (they are not read) or keep (their name is read, and counts)."""
     pooler_type: Pooling = "cls"
-    """Pooling: cls (the first token's vector), mean (over all tokens) or recency (over items, an older one half)."""
+    """Pooling: cls (the first token's vector), mean (over all tokens), recency (over items, an older one half) or items
+    (the same of items that are read one by one)."""
     temp: float = 0.05
     """Temperature: cosine similarities are divided by it."""
     item_num: int = 0
@@ -117,7 +118,7 @@ class RecformerConfig:
         if not isinstance(self.hidden_act, str) or self.hidden_act not in ACTIVATIONS:
             raise UserError(f"hidden_act must be one of {sorted(ACTIVATIONS)}, got {self.hidden_act!r:.80}")
         if self.pooler_type not in get_args(Pooling):
-            raise UserError(f"pooler_type must be 'cls', 'mean' or 'recency', got {self.pooler_type!r:.80}")
+            raise UserError(f"pooler_type must be one of {get_args(Pooling)}, got {self.pooler_type!r:.80}")
         if self.empty_attributes not in get_args(EmptyAttributes):
             raise UserError(f"empty_attributes must be 'drop' or 'keep', got {self.empty_attributes!r:.80}")
         if self.architecture not in ("longformer", "modernbert"):

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytorch_lightning as lightning
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from Recformer.backbone import load_backbone
 from Recformer.checkpoint import load_weights
-from Recformer.data import TrainBatch, TrainDataset
+from Recformer.data import TrainDataset
 from Recformer.exports import FINETUNED, Exports
+from Recformer.item_batches import ItemTrainDataset, count_events, read_events
+from Recformer.item_module import ItemwiseModule
 from Recformer.model import RecformerModel
+from Recformer.module import RecformerModule
 from Recformer.options import FinetuneConfig
 from seqrec.basics.errors import UserError
 from seqrec.basics.settings import flatten
@@ -22,90 +24,18 @@ from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset
 from seqrec.data.discovery import open_dataset
 from seqrec.data.splits import Split
-from seqrec.nn.losses import full_softmax, sampled_softmax
 from seqrec.text.encoding import encode_items, own_device
-from seqrec.text.sequences import HistoryReader, TokenBatch
+from seqrec.text.sequences import HistoryReader
 from seqrec.text.tokens import ItemTokens, load_item_tokens
 from seqrec.training.batches import BatchModule
 from seqrec.training.checkpoints import load_state
-from seqrec.training.encoder_module import EncoderModule
 from seqrec.training.folder import RunFolder, is_first_process
-from seqrec.training.module import Recommender, TrainedOn, share_of_mean
+from seqrec.training.module import Recommender, TrainedOn
 from seqrec.training.options import TrainingConfig
 from seqrec.training.record import RunRecord
 from seqrec.training.trainer import fit, report, test
 
 log = logging.getLogger(__name__)
-
-
-class RecformerModule(EncoderModule):
-    """The text encoder for histories over a table of encoded items, with loss and optimiser."""
-
-    item_table: Tensor
-    model: RecformerModel
-
-    def __init__(self, model: RecformerModel, items: ItemTokens, config: FinetuneConfig) -> None:
-        super().__init__(model, model, config.learning, config.protocol.metric_ks)
-        self.items, self.config = items, config
-        self.refresh_items = True
-        self.train_items = False
-        self._encoded_at: int | None = None
-        self.register_buffer("item_table", torch.zeros(items.num_items + 1, model.config.hidden_size))
-        model.freeze_unread()
-
-    def encode(self) -> None:
-        """Encode the items with the present weights, unless the table is up to date or frozen."""
-        if self.refresh_items and self._encoded_at != self.global_step:
-            tokens, precision = self.config.eval_max_tokens, self.config.training.precision
-            share = (0, 1) if self._trainer is None else (self.global_rank, self.trainer.world_size)
-            self.set_table(encode_items(self.model, self.items, tokens, precision, share))
-
-    def set_table(self, table: Tensor) -> None:
-        """Set the (N+1, D) item vectors of the present weights."""
-        self.item_table.copy_(table)
-        self._encoded_at = self.global_step
-
-    def user_vectors(self, inputs: TokenBatch) -> Tensor:
-        """Return (B, D) normalised and divided by the temperature."""
-        pooled: Tensor = self.model(inputs).pooled
-        return F.normalize(pooled.float(), dim=1) / self.config.encoder.temp
-
-    def item_vectors(self) -> Tensor:
-        """Return (N+1, D) normalised rows of the table."""
-        self.encode()
-        return F.normalize(self.item_table, dim=1)
-
-    def on_train_epoch_start(self) -> None:
-        """Encode the items; after a validation they already are, by the same weights."""
-        self.encode()
-
-    def on_train_batch_start(self, batch: TrainBatch, batch_idx: int) -> None:
-        """Encode the items at the steps of --item_refresh."""
-        steps = self.config.refresh_steps
-        if steps is not None and self.global_step % steps == 0:
-            self.encode()
-
-    def training_step(self, batch: TrainBatch) -> Tensor:
-        """Return the mean loss, or of several processes this one's share.
-
-        The gradient goes through the histories, and through the batch's items if asked for.
-        """
-        loss, total = share_of_mean(self._loss(self.user_vectors(batch.inputs), batch), batch.num_counted)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=total)
-        return loss
-
-    def _loss(self, users: Tensor, batch: TrainBatch) -> Tensor:
-        if self.train_items and batch.classes is not None:
-            # The table's items are not classes here: they are stale, so the model could tell them apart by age.
-            classes = F.normalize(self.model(batch.classes.texts).pooled.float(), dim=1)
-            everything = torch.arange(len(classes), device=classes.device)
-            return sampled_softmax(users, classes, batch.classes.own, everything, batch.classes.log_chance)
-        items, log_chance = batch.negatives
-        if not len(items):
-            return full_softmax(users, F.normalize(self.item_table, dim=1), batch.targets)
-        ids, place = torch.cat([batch.targets, items]).unique(return_inverse=True)
-        targets, negatives = place.split([len(batch.targets), len(items)])
-        return sampled_softmax(users, F.normalize(self.item_table[ids], dim=1), targets, negatives, log_chance)
 
 
 def finetune(config: FinetuneConfig) -> None:
@@ -130,7 +60,7 @@ def finetune(config: FinetuneConfig) -> None:
     for init_type in config.starts:
         load_start(config, model, init_type)
         table = exports.start(init_type, model, encode)
-    module = RecformerModule(model.cpu(), items, config)  # the Trainer moves it to its device
+    module = make_module(model.cpu(), items, config)  # the Trainer moves it to its device
     module.set_table(table)
     data = make_batches(config, dataset, split, items)
     record = RunRecord(run.folder, config.training)
@@ -138,6 +68,11 @@ def finetune(config: FinetuneConfig) -> None:
         module, record = train(module, data, run)
     module.refresh_items = False  # test with the item vectors that the selected weights were validated with
     report(run, module, record, test(module, data, config.training))
+
+
+def make_module(model: RecformerModel, items: ItemTokens, config: FinetuneConfig) -> RecformerModule:
+    """Return the module for how a model reads histories: as a text, or item by item."""
+    return (ItemwiseModule if model.config.pooler_type == "items" else RecformerModule)(model, items, config)
 
 
 def exports_of(config: FinetuneConfig, dataset: Dataset) -> Exports:
@@ -153,7 +88,7 @@ def check_exports(config: FinetuneConfig, exports: Exports) -> None:
         UserError: If there are such, and no --overwrite.
     """
     starts = config.starts
-    finetuned = [] if config.test_only or config.item_refresh == "never" else [FINETUNED]
+    finetuned = [] if config.test_only or not config.refreshes else [FINETUNED]
     if any(exports.path(init_type).exists() for init_type in [*starts, *finetuned]):
         model, _ = load_backbone(*config.encoder.source, **config.encoder.changes)
         for init_type in [*starts, *finetuned]:
@@ -173,7 +108,7 @@ def run_stage(
     module: RecformerModule, data: BatchModule, run: RunFolder[TrainingConfig], stage: int, to_beat: float = -math.inf
 ) -> tuple[RecformerModule, RunRecord]:
     """Train one stage in its own folder; return a module with its best weights and their item vectors."""
-    module.refresh_items = stage == 1 and module.config.item_refresh != "never"
+    module.refresh_items = stage == 1 and module.config.refreshes
     module.train_items = stage == 1 and module.config.train_items
     config = run.training
     if stage == 2 and module.config.second_stage_epochs:
@@ -189,12 +124,12 @@ def train(
 ) -> tuple[RecformerModule, RunRecord]:
     """Run both stages, export `finetune`, and return a module with the better stage's best weights."""
     module, first = run_stage(module, data, run, 1)
-    if module.config.item_refresh == "never":
-        log.info("--item_refresh never: the item vectors are the initial ones, no `finetune` vectors are exported")
+    if not module.config.refreshes:
+        log.info("the item vectors are the initial ones: no `finetune` vectors are exported")
     else:
         exports_of(module.config, run.dataset).write_finetuned(module.model, module.item_table)
     link_best(run, 1)
-    if module.config.second_stage_epochs == 0:
+    if module.config.second_stage_epochs == 0 or module.config.itemwise.freeze_encoder:
         return module, first
     best_weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     module, second = run_stage(module, data, run, 2, to_beat=first.best_score)
@@ -223,15 +158,11 @@ def link_best(run: RunFolder[TrainingConfig], stage: int) -> None:
 
 def make_batches(config: FinetuneConfig, dataset: Dataset, split: Split, items: ItemTokens) -> BatchModule:
     """Return the training and evaluation batches of a run."""
-    training = TrainDataset(
-        split.train,
-        items,
-        config.encoder.max_token_num,
-        config.finetune_negative_sample_size,
-        config.training.seed,
-        config.train_items,
-    )
-    reader = HistoryReader(items, config.encoder.max_token_num)
+    tokens, seed = config.encoder.max_token_num, config.training.seed
+    if config.reads_items:
+        return make_item_batches(config, dataset, split, items)
+    training = TrainDataset(split.train, items, tokens, config.finetune_negative_sample_size, seed, config.train_items)
+    reader = HistoryReader(items, tokens)
     lengths = reader.count_tokens(training.sequences)
     return BatchModule(
         dataset,
@@ -241,6 +172,32 @@ def make_batches(config: FinetuneConfig, dataset: Dataset, split: Split, items: 
         RowSampler(lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
         reader,
         eval_lengths=reader.count_tokens,
+        eval_max_tokens=config.eval_max_tokens,
+        valid_users=config.training.valid_users,
+        num_workers=config.training.dataloader_num_workers,
+    )
+
+
+def make_item_batches(config: FinetuneConfig, dataset: Dataset, split: Split, items: ItemTokens) -> BatchModule:
+    """Return the batches of a run that reads histories item by item."""
+    training = ItemTrainDataset(
+        split.train,
+        items,
+        config.encoder.max_token_num,
+        config.finetune_negative_sample_size,
+        config.training.seed,
+        with_texts=not config.itemwise.freeze_encoder,
+        with_classes=config.train_items,
+    )
+    lengths = training.sequences.lengths
+    return BatchModule(
+        dataset,
+        split,
+        config.protocol,
+        training,
+        RowSampler(lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
+        read_events,
+        eval_lengths=count_events,
         eval_max_tokens=config.eval_max_tokens,
         valid_users=config.training.valid_users,
         num_workers=config.training.dataloader_num_workers,
@@ -266,11 +223,13 @@ def restore_finetuned(
     model, items = load_encoder(config, dataset)
     if config.pretrain_ckpt is not None and (config.learning.lora_r or trained is not None):
         load_weights(model, config.pretrain_ckpt)  # the weights before training: checkpoints of updates lack them
-    module = RecformerModule(model, items, config)
+    module = make_module(model, items, config)
     if trained is not None:
         state = state | {"item_table": encode_new_catalogue(module, state, trained)}
     module.load_state_dict(state)
     module.refresh_items = False
+    if config.reads_items:
+        return Recommender(module, read_events, count_events)
     reader = HistoryReader(items, config.encoder.max_token_num)
     return Recommender(module, reader, reader.count_tokens)
 
@@ -283,7 +242,7 @@ def encode_new_catalogue(module: RecformerModule, state: dict[str, Tensor], trai
     Raises:
         UserError: If the table is not of these weights.
     """
-    if module.config.item_refresh != "never":
+    if module.config.refreshes:
         stage = trained.run / "stage1" / "checkpoints" / "best.ckpt"
         first = load_state(stage)
         if not torch.equal(first["item_table"], state["item_table"]):

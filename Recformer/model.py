@@ -25,8 +25,9 @@ from seqrec.nn.dropout import Dropout
 from seqrec.nn.ragged import Plan, plan_batch
 from seqrec.text.encoder import Encoded, TextEncoder
 from seqrec.text.lora import effective_weight
-from seqrec.text.pooling import pool_tokens
-from seqrec.text.sequences import TokenBatch
+from seqrec.text.options import Pooling
+from seqrec.text.pooling import pool_items, pool_tokens
+from seqrec.text.sequences import TokenBatch, split_items
 from seqrec.text.weights import save_folder
 
 
@@ -200,16 +201,27 @@ class RecformerModel(TextEncoder):
         limit = self.config.max_position_embeddings - self.config.position_offset
         if shortest < 1 or longest > limit:
             raise UserError(f"sequences must have 1..{limit} tokens, got {shortest}..{longest}: cut them when built")
-        plan = plan_batch(lengths, batch.input_ids.device)
+        if self.config.pooler_type == "items":
+            return self._read_items(batch, all_tokens)
+        return self._read(batch, self.config.pooler_type, all_tokens)
+
+    def _read_items(self, batch: TokenBatch, all_tokens: bool) -> Encoded:
+        items = split_items(batch)
+        read = self._read(items.texts, "mean", all_tokens)
+        tokens = None if read.tokens is None else read.tokens[items.became]
+        return Encoded(pool_items(read.pooled, items.owner, items.place, len(batch)), tokens)
+
+    def _read(self, batch: TokenBatch, pooling: Pooling, all_tokens: bool) -> Encoded:
+        plan = plan_batch(batch.lengths, batch.input_ids.device)
         x = self.embeddings(batch, plan)
         *body, last = self.encoder.layers
         for layer in body:
             x = layer(x, plan)
-        if self.config.pooler_type == "cls" and not all_tokens:
+        if pooling == "cls" and not all_tokens:
             return Encoded(_unsort(self.final_norm(last(x, plan, only_first=True)), plan.order), None)
         x = self.final_norm(last(x, plan))
         items = batch.item_position_ids[plan.token_order]
-        pooled = pool_tokens(x, plan, self.config.pooler_type, items)
+        pooled = pool_tokens(x, plan, pooling, items)
         return Encoded(_unsort(pooled, plan.order), _unsort(x, plan.token_order) if all_tokens else None)
 
     def freeze_unread(self) -> None:

@@ -1,19 +1,47 @@
 """The flags of finetuning and of pretraining."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
 
 from Recformer.pretraining import MlmPass
-from seqrec.basics.checks import require_at_least
+from seqrec.basics.checks import require_above, require_at_least
 from seqrec.basics.errors import UserError
 from seqrec.basics.paths import ROOT
 from seqrec.basics.published import PublishedFlags
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.text.options import EncoderOptions, LearningOptions
 from seqrec.training.options import TrainingConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemwiseOptions:
+    """What is done with item vectors, and learned beside the texts; all of it is for --pooler_type items."""
+
+    whiten: bool = False
+    """Compare item vectors centred and whitened, by the means and variances that they start with over the catalogue."""
+    item_bias: bool = False
+    """Learn a score of each item, such as for how often it is bought."""
+    repeat_score: bool = False
+    """Learn what is added to the score of an item that the history has."""
+    user_map: bool = False
+    """Learn a linear map of the history's vector, which starts as the identity."""
+    freeze_encoder: bool = False
+    """Learn only these three, over the vectors that the encoder starts with."""
+    head_lr: float = 0.01
+    """Their highest learning rate, of the map a tenth of it."""
+    map_decay: float = 1.0
+    """Decoupled weight decay of the map towards the identity."""
+
+    def __post_init__(self) -> None:
+        require_above(0, self, "head_lr")
+        require_at_least(0, self, "map_decay")
+        if self.freeze_encoder and not (self.item_bias or self.repeat_score or self.user_map):
+            raise UserError(
+                "--freeze_encoder leaves nothing to learn: give --item_bias, --repeat_score or --user_map, or drop it"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +62,7 @@ class FinetuneConfig:
     finetune_negative_sample_size: int = -1
     """Negatives per batch of the training softmax; below 1, all items."""
     batch_size: int = 16
-    """Users per training batch; each gives one target per epoch."""
+    """Users per training batch; each gives one target per epoch, with --pooler_type items all of its targets."""
     eval_max_tokens: int = 8192
     """Tokens per batch in evaluation and item encoding."""
     item_refresh: str = "epoch"
@@ -46,6 +74,7 @@ class FinetuneConfig:
     test_only: bool = False
     """Do not train: test the weights given (zero-shot) and export their vectors."""
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    itemwise: ItemwiseOptions = field(default_factory=ItemwiseOptions)
     learning: LearningOptions = field(default_factory=lambda: LearningOptions(warmup_steps=100))
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(num_epochs=16, patience=5))
     protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
@@ -62,6 +91,21 @@ class FinetuneConfig:
             )
         if self.train_items and self.item_refresh == "never":
             raise UserError("--train_items changes the items' vectors, --item_refresh never keeps them: drop one")
+        if self.itemwise != ItemwiseOptions() and not self.reads_items:
+            flags = [f"--{x.name}" for x in fields(ItemwiseOptions) if getattr(self.itemwise, x.name) != x.default]
+            raise UserError(f"{', '.join(flags)}: only with --pooler_type items, which reads each item on its own")
+        if self.itemwise.freeze_encoder and (self.train_items or self.learning.lora_r):
+            raise UserError("--freeze_encoder trains no encoder: drop it, or drop --train_items and --lora_r")
+
+    @property
+    def reads_items(self) -> bool:
+        """Return whether histories are read item by item."""
+        return self.encoder.pooler_type == "items"
+
+    @property
+    def refreshes(self) -> bool:
+        """Return whether the item vectors change in training."""
+        return self.item_refresh != "never" and not self.itemwise.freeze_encoder
 
     @property
     def starts(self) -> list[str]:

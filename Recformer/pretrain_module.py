@@ -19,6 +19,7 @@ from seqrec.data.dataset import Dataset
 from seqrec.data.discovery import open_dataset
 from seqrec.text.encoding import encode_items
 from seqrec.text.masking import WordMasker
+from seqrec.text.options import Pooling
 from seqrec.text.sequences import HistoryReader, TokenBatch
 from seqrec.text.tokens import ItemTokens, load_item_tokens
 from seqrec.training.batches import BatchModule
@@ -82,7 +83,7 @@ class PretrainModule(EncoderModule):
         """Return (P, 5) histories, hidden tokens of histories and of items, items, and items that means predict."""
         own = [len(batch.windows)]
         for sides in ([part.histories for part in batch.parts], [part.items for part in batch.parts]):
-            own.append(sum(len(side.masked.labels) for side in sides if side.masked is not None))
+            own.append(sum(len(side.masked.labels) for side in sides if side is not None and side.masked is not None))
         own += [len(batch.item_ids), len(batch.item_ids) - len(batch.windows)]
         return self._all(torch.tensor(own, device=self.device) * batch.counts).view(-1, 5)
 
@@ -125,6 +126,7 @@ def make_batches(
     valid: Dataset,
     valid_items: ItemTokens,
     tokenizer: Any,
+    pooling: Pooling,
 ) -> BatchModule:
     """Return the training batches of the corpus and the evaluation batches of the held-out domain."""
     training = config.training
@@ -137,6 +139,7 @@ def make_batches(
         config.batch_size,
         training.seed,
         config.window,
+        pooling == "items",
     )
     domains = read_domains(corpus)[training_data.sequences.users] if config.domains_apart else None
     rows = RowSampler(
@@ -177,7 +180,8 @@ def pretrain(config: PretrainConfig) -> None:
     limits = model.longformer.config.text_limits
     corpus_items, valid_items = (load_item_tokens(data, tokenizer, *limits) for data in (corpus, valid))
     module = PretrainModule(model, valid_items, config)
-    data = make_batches(config, corpus, corpus_items, valid, valid_items, tokenizer)
+    pooling = model.longformer.config.pooler_type
+    data = make_batches(config, corpus, corpus_items, valid, valid_items, tokenizer, pooling)
     training = config.training
     if isinstance(data.train_sampler, Rounds):
         training = replace(training, num_epochs=data.train_sampler.count)

@@ -6,7 +6,8 @@ Source: Li et al. (2023), section 2.3, https://arxiv.org/abs/2305.13731.
 
 A window is the last few events of a history and its target. The items of all windows are the classes. With windows of
 more than the target, each item after a window's first is also predicted from the recency-weighted mean of those
-before it, at no more than the cost of reading the items.
+before it, at no more than the cost of reading the items. Where a history is read item by item (`items` pooling), that
+mean is the history's vector, and nothing else is read.
 
 The histories and targets of a batch are read in parts of a few; with more than one part, activations are recomputed in
 the backward pass. The contrast is over the whole batch and all processes, whatever the parts. This is gradient caching
@@ -50,7 +51,8 @@ class Side(NamedTuple):
 class Part(NamedTuple):
     """Histories and their windows that are read at one time."""
 
-    histories: Side
+    histories: Side | None
+    """None where they are the means of the windows' items."""
     items: Side
     """The items of the windows, one window after another, its target last."""
     windows: Tensor
@@ -98,9 +100,13 @@ class PretrainDataset(Dataset[PretrainBatch]):
         part_size: int,
         seed: int,
         window: int = 1,
+        item_by_item: bool = False,
     ) -> None:
-        """Take whole histories; with each come the `window` events that end with its target."""
-        self.window = window
+        """Take whole histories; with each come the `window` events that end with its target.
+
+        With a window and `item_by_item`, the history is read no further than that.
+        """
+        self.window, self.reads_histories = window, not (item_by_item and window > 1)
         self.sequences = histories.select(histories.lengths >= 2)
         if not len(self.sequences):
             raise UserError("no history of the corpus has 2 items: nothing can be learned from it")
@@ -114,13 +120,16 @@ class PretrainDataset(Dataset[PretrainBatch]):
         windows = np.minimum(at + 1 - starts, self.window)
         parts, items = [], []
         for rows in np.split(order, range(self.part_size, len(order), self.part_size)):
-            histories = build_sequences(self.sequences.items, starts[rows], at[rows], self.items, self.max_token_num)
+            histories = None
+            if self.reads_histories:
+                texts = build_sequences(self.sequences.items, starts[rows], at[rows], self.items, self.max_token_num)
+                histories = self._side(texts, key.draws(self.seed, key.rows[rows], "words"))
             events = ragged_arange(at[rows] + 1 - windows[rows], windows[rows])
             items.append(self.sequences.items[events].astype(np.int64))
             texts = item_sequences(items[-1], self.items, self.max_token_num)
             parts.append(
                 Part(
-                    self._side(histories, key.draws(self.seed, key.rows[rows], "words")),
+                    histories,
                     # Each event has a number of its own, for the draws of its words.
                     self._side(texts, key.draws(self.seed, events, "words of items")),
                     torch.from_numpy(windows[rows]),
@@ -208,10 +217,13 @@ class RecformerForPretraining(nn.Module):
         return torch.cat(histories), torch.cat(items), torch.cat(means), sum(history_losses), sum(item_losses)
 
     def _read_part(self, part: Part) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        histories, history_loss = self.read(part.histories)
         items, item_loss = self.read(part.items)
         items = F.normalize(items.float(), dim=1)
-        return F.normalize(histories.float(), dim=1), items, recent_means(items, part.windows), history_loss, item_loss
+        means = recent_means(items, part.windows)
+        if part.histories is None:
+            return means[(part.windows - 1).cumsum(0) - 1], items, means, item_loss.new_zeros(()), item_loss
+        histories, history_loss = self.read(part.histories)
+        return F.normalize(histories.float(), dim=1), items, means, history_loss, item_loss
 
 
 def recent_means(items: Tensor, windows: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ def rank_targets(
     *,
     negatives: Tensor | None = None,
     seen: tuple[Tensor, Tensor] | None = None,
+    extra: tuple[Tensor, Tensor, Tensor] | None = None,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> Ranking:
     """Rank each user's target among the whole catalogue, or among sampled negatives.
@@ -52,6 +53,7 @@ def rank_targets(
         targets: (B,) int64 in 1..N.
         negatives: (B, K) int64 items to rank against, 0 for none; None ranks against all items.
         seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items; a target stays one.
+        extra: What is added to the scores of some pairs, as (P,) rows, (P,) items and (P,) float32; each pair once.
         chunk_elements: B x C that are held at one time.
 
     Raises:
@@ -67,10 +69,41 @@ def rank_targets(
     if len(norms) and float(norms.max()) > torch.finfo(torch.float32).max:
         raise UserError(f"scores may reach {float(norms.max()):.1g}, more than float32 holds: the model has diverged")
     own = _exact_scores(user_vectors, item_vectors[targets])
+    if extra is not None:
+        own, extra = _add_to_own(own, targets, extra)
     if negatives is not None:
-        return _rank_sampled(user_vectors, item_vectors, own, negatives, chunk_elements)
+        return _rank_sampled(user_vectors, item_vectors, own, negatives, extra, chunk_elements)
+    apart = None if extra is None else extra[:2]  # ranked by themselves
+    if seen is not None:
+        seen = apart = seen if apart is None else (torch.cat([seen[0], apart[0]]), torch.cat([seen[1], apart[1]]))
     with full_precision(user_vectors.device.type):
-        return _rank_all(user_vectors, item_vectors, targets, own, norms.float(), seen, chunk_elements)
+        ranking = _rank_all(user_vectors, item_vectors, targets, own, norms.float(), apart, chunk_elements)
+    if extra is None or seen is not None:
+        return ranking
+    return _rank_extra(user_vectors, item_vectors, own, extra, ranking)
+
+
+def _add_to_own(
+    own: Tensor, targets: Tensor, extra: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Return the targets' scores with what is added to them, and the other pairs."""
+    rows, items, values = extra
+    is_target = targets[rows] == items
+    own = own.index_add(0, rows[is_target], values[is_target])
+    return own, (rows[~is_target], items[~is_target], values[~is_target])
+
+
+def _rank_extra(
+    user_vectors: Tensor, item_vectors: Tensor, own: Tensor, extra: tuple[Tensor, Tensor, Tensor], others: Ranking
+) -> Ranking:
+    """Return the ranks among the pairs that something is added to, and the others."""
+    rows, items, values = extra
+    ranks, tied, num_candidates = others.ranks.clone(), others.tied.clone(), others.num_candidates.clone()
+    scores = _exact_scores(user_vectors[rows], item_vectors[items]) + values
+    ranks.index_add_(0, rows, (scores >= own[rows]).long())
+    tied[rows[scores == own[rows]]] = True
+    num_candidates.index_add_(0, rows, torch.ones_like(rows))
+    return Ranking(ranks, num_candidates, tied)
 
 
 def rank_scores(
@@ -167,7 +200,12 @@ def _exact_scores(user_vectors: Tensor, item_vectors: Tensor) -> Tensor:
 
 
 def _rank_sampled(
-    user_vectors: Tensor, item_vectors: Tensor, own: Tensor, negatives: Tensor, chunk_elements: int
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    own: Tensor,
+    negatives: Tensor,
+    extra: tuple[Tensor, Tensor, Tensor] | None,
+    chunk_elements: int,
 ) -> Ranking:
     step = max(1, chunk_elements // (negatives.shape[1] * item_vectors.shape[1]))
     parts = [
@@ -175,6 +213,13 @@ def _rank_sampled(
         for i in range(0, len(own), step)
     ]
     scores = torch.cat(parts) if parts else own.new_zeros(0, negatives.shape[1])
+    if extra is not None:
+        rows, items, values = extra
+        keys, order = (rows * len(item_vectors) + items).sort()
+        asked = torch.arange(len(negatives), device=own.device)[:, None] * len(item_vectors) + negatives
+        place = torch.searchsorted(keys, asked).clamp(max=max(len(keys) - 1, 0))
+        if len(keys):
+            scores = scores + values[order][place] * (keys[place] == asked)
     scores = scores.masked_fill(negatives == 0, -torch.inf)
     return Ranking(
         ranks=(scores >= own[:, None]).sum(dim=1),
@@ -253,6 +298,7 @@ def top_items(
     k: int,
     seen: tuple[Tensor, Tensor] | None = None,
     hidden: Tensor | None = None,
+    extra: tuple[Tensor, Tensor, Tensor] | None = None,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> tuple[Tensor, Tensor]:
     """Return each user's items of highest score, best first, without a (users x items) matrix.
@@ -265,6 +311,7 @@ def top_items(
         k: Number of items; at most N.
         seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items.
         hidden: (N+1,) bool, whether an item is a candidate for nobody.
+        extra: What is added to the scores of some pairs, see `rank_targets`.
         chunk_elements: B x C that are held at one time.
 
     Raises:
@@ -284,6 +331,10 @@ def top_items(
     with full_precision(user_vectors.device.type):
         for start in range(1, num_items + 1, step):
             scores = user_vectors @ item_vectors[start : start + step].T
+            if extra is not None:
+                inside = (extra[1] >= start) & (extra[1] < start + step)
+                rows, columns, values = (x[inside] for x in extra)
+                scores.index_put_((rows, columns - start), values, accumulate=True)
             if seen_items is not None and seen_rows is not None:
                 _leave_out(scores, seen_items, seen_rows, start)
             if hidden is not None:

@@ -6,7 +6,7 @@ vectors; a bias is a further column of both sides.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -99,7 +99,24 @@ def catalogue_loss(
     return sampled_softmax(hidden, item_vectors, targets, negatives, log_chance)
 
 
-def full_softmax(hidden: Tensor, item_vectors: Tensor, targets: Tensor, block_elements: int = BLOCK_ELEMENTS) -> Tensor:
+class Extra(NamedTuple):
+    """What is added to the scores of some pairs of a position and an item; a pair may come several times."""
+
+    rows: Tensor
+    """(P,) int64 positions, ascending."""
+    items: Tensor
+    """(P,) int64 in 1..N."""
+    values: Tensor
+    """(P,) float32."""
+
+
+def full_softmax(
+    hidden: Tensor,
+    item_vectors: Tensor,
+    targets: Tensor,
+    block_elements: int = BLOCK_ELEMENTS,
+    extra: Extra | None = None,
+) -> Tensor:
     """Return the mean cross-entropy of the softmax over all items, exact, without a (T, N) matrix.
 
     Args:
@@ -107,9 +124,10 @@ def full_softmax(hidden: Tensor, item_vectors: Tensor, targets: Tensor, block_el
         item_vectors: (N+1, D).
         targets: (T,) int64 in 1..N.
         block_elements: Logits held at one time; memory is this plus the gradients of both arguments.
+        extra: Added to some scores; its values get a gradient, too.
 
     Returns:
-        Scalar float32: mean over t of logsumexp_i(h_t . v_i) - h_t . v_target.
+        Scalar float32: mean over t of logsumexp_i(s_ti) - s_t,target, where s_ti = h_t . v_i + extra.
 
     Raises:
         UserError: If there is no position.
@@ -117,12 +135,13 @@ def full_softmax(hidden: Tensor, item_vectors: Tensor, targets: Tensor, block_el
     if not len(targets):
         raise UserError("the softmax needs at least one position; every training sequence has fewer than 2 items")
     device = hidden.device.type
+    rest = targets, block_elements, *((None, None, None) if extra is None else extra)
     if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
         # Half precision ends at 65,504, and exponentials don't: with it the softmax stays in float32.
         with torch.autocast(device, enabled=False):
-            half_free: Tensor = _FullSoftmax.apply(hidden.float(), item_vectors.float(), targets, block_elements)
+            half_free: Tensor = _FullSoftmax.apply(hidden.float(), item_vectors.float(), *rest)
         return half_free
-    loss: Tensor = _FullSoftmax.apply(hidden, item_vectors, targets, block_elements)
+    loss: Tensor = _FullSoftmax.apply(hidden, item_vectors, *rest)
     return loss
 
 
@@ -134,8 +153,17 @@ class _FullSoftmax(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, items: Tensor, targets: Tensor, block_elements: int) -> Tensor:
-        with_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        items: Tensor,
+        targets: Tensor,
+        block_elements: int,
+        extra_rows: Tensor | None,
+        extra_items: Tensor | None,
+        extra_values: Tensor | None,
+    ) -> Tensor:
+        with_gradient = any(ctx.needs_input_grad)
         h, classes, own = hidden.detach(), items.detach()[1:], items.detach()[targets]
         count, num_items = len(targets), len(classes)
         in_cache = _CACHED_ELEMENTS if h.device.type == "cpu" else block_elements
@@ -144,20 +172,36 @@ class _FullSoftmax(torch.autograd.Function):
             rows = min(count, _ROWS)
             columns = max(1, block_elements // rows)
         blocks = [slice(c, min(c + columns, num_items)) for c in range(0, num_items, columns)]
+        extra = None
+        if extra_rows is not None and extra_items is not None and extra_values is not None:
+            extra = Extra(extra_rows, extra_items - 1, extra_values.detach().float())
         # No shift is needed where no exponent can overflow: |h . v| <= |h| |v|.
-        shift_needed = bool(h.norm(dim=1).max() * classes.norm(dim=1).max() > _SAFE_EXPONENT)
+        most = h.norm(dim=1).max() * classes.norm(dim=1).max()
+        if extra is not None and len(extra.values):
+            most = most + extra.values.abs().sum()
+        scores = _Scores(h, classes, extra, bool(most > _SAFE_EXPONENT))
         log_mass = torch.empty(count, dtype=torch.float32, device=h.device)
+        own_scores = (h.float() * own.float()).sum(dim=1)
         hidden_grad = torch.empty_like(h, dtype=torch.float32) if with_gradient else None
         item_grad = torch.zeros_like(items, dtype=torch.float32) if with_gradient else None
+        extra_grad = None
+        if extra is not None:
+            is_own = extra.items + 1 == targets[extra.rows]
+            own_scores.index_add_(0, extra.rows, extra.values * is_own)
+            extra_grad = is_own / -count
         for part in (slice(start, min(start + rows, count)) for start in range(0, count, rows)):
-            shift, mass, weights = _normaliser(h[part], classes, blocks, shift_needed)
+            shift, mass, weights = scores.normaliser(part, blocks)
             log_mass[part] = mass.log() if shift is None else mass.log().add_(shift)
             if hidden_grad is None or item_grad is None:
                 continue
             share = (mass * count).reciprocal_()[:, None]
             scaled = h[part] * share.to(h.dtype)
             for number, block in enumerate(blocks):
-                w = (weights if len(blocks) == 1 else _exponentials(h[part], classes[block], shift)).to(h.dtype)
+                w = weights if len(blocks) == 1 else scores.exponentials(part, block, shift)
+                if extra_grad is not None:
+                    pairs, row, column = scores.pairs(part, block)
+                    extra_grad[pairs] += w[row, column] * share[row, 0]
+                w = w.to(h.dtype)
                 if number:
                     hidden_grad[part] += w @ classes[block]
                 else:
@@ -171,12 +215,12 @@ class _FullSoftmax(torch.autograd.Function):
         if hidden_grad is not None and item_grad is not None:
             hidden_grad.sub_(own, alpha=1 / count)
             item_grad.index_add_(0, targets, h.float(), alpha=-1 / count)
-            ctx.save_for_backward(hidden_grad.to(hidden.dtype), item_grad.to(items.dtype))
-        return (log_mass - (h.float() * own.float()).sum(dim=1)).double().mean().float()
+            ctx.save_for_backward(hidden_grad.to(hidden.dtype), item_grad.to(items.dtype), extra_grad)
+        return (log_mass - own_scores).double().mean().float()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_grad, item_grad = ctx.saved_tensors
+        hidden_grad, item_grad, extra_grad = ctx.saved_tensors
         upstream = grad_outputs[0]
         need_hidden, need_items = ctx.needs_input_grad[:2]
         return (
@@ -184,39 +228,65 @@ class _FullSoftmax(torch.autograd.Function):
             item_grad * upstream if need_items else None,
             None,
             None,
+            None,
+            None,
+            extra_grad * upstream if ctx.needs_input_grad[6] else None,
         )
 
 
-def _exponentials(h: Tensor, classes: Tensor, shift: Tensor | None) -> Tensor:
-    """Return exp(h . v - shift), (rows, columns) float32."""
-    logits = (h @ classes.T).float()
-    return (logits if shift is None else logits.sub_(shift[:, None])).exp_()
+class _Scores(NamedTuple):
+    """The scores of positions and classes, and their exponentials, some rows and columns at a time."""
 
+    h: Tensor
+    classes: Tensor
+    extra: Extra | None
+    """Its items count from 0."""
+    shift_needed: bool
 
-def _normaliser(
-    h: Tensor, classes: Tensor, blocks: list[slice], shift_needed: bool
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Return each row's shift, its sum of shifted exponentials, and the exponentials of the last block."""
-    if not shift_needed:
-        mass = torch.zeros(len(h), device=h.device)
+    def pairs(self, part: slice, block: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Return which extra pairs lie in some rows and columns, and where in these."""
+        assert self.extra is not None
+        bounds = torch.tensor([part.start, part.stop], device=self.h.device)
+        first, stop = torch.searchsorted(self.extra.rows, bounds).tolist()
+        items = self.extra.items[first:stop]
+        inside = ((items >= block.start) & (items < block.stop)).nonzero()[:, 0] + first
+        return inside, self.extra.rows[inside] - part.start, self.extra.items[inside] - block.start
+
+    def logits(self, part: slice, block: slice) -> Tensor:
+        """Return (rows, columns) float32 scores."""
+        logits = (self.h[part] @ self.classes[block].T).float()
+        if self.extra is not None:
+            pairs, row, column = self.pairs(part, block)
+            logits.index_put_((row, column), self.extra.values[pairs], accumulate=True)
+        return logits
+
+    def exponentials(self, part: slice, block: slice, shift: Tensor | None) -> Tensor:
+        """Return exp(score - shift), (rows, columns) float32."""
+        logits = self.logits(part, block)
+        return (logits if shift is None else logits.sub_(shift[:, None])).exp_()
+
+    def normaliser(self, part: slice, blocks: list[slice]) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Return each row's shift, its sum of shifted exponentials, and the exponentials of the last block."""
+        if not self.shift_needed:
+            mass = torch.zeros(part.stop - part.start, device=self.h.device)
+            for block in blocks:
+                weights = self.exponentials(part, block, None)
+                mass += weights.sum(dim=1)
+            return None, mass, weights
+        if len(blocks) == 1:
+            logits = self.logits(part, blocks[0])
+            shift = logits.amax(dim=1)
+            weights = logits.sub_(shift[:, None]).exp_()
+            return shift, weights.sum(dim=1), weights
+        shift = torch.full((part.stop - part.start,), -torch.inf, device=self.h.device)
+        mass = torch.zeros_like(shift)
         for block in blocks:
-            weights = _exponentials(h, classes[block], None)
-            mass += weights.sum(dim=1)
-        return None, mass, weights
-    if len(blocks) == 1:
-        logits = (h @ classes.T).float()
-        shift = logits.amax(dim=1)
-        weights = logits.sub_(shift[:, None]).exp_()
-        return shift, weights.sum(dim=1), weights
-    shift = torch.full((len(h),), -torch.inf, device=h.device)
-    mass = torch.zeros_like(shift)
-    for block in blocks:
-        logits = (h @ classes[block].T).float()
-        higher = torch.maximum(shift, logits.amax(dim=1))
-        weights = logits.sub_(higher[:, None]).exp_()
-        mass = mass * (shift - higher).exp() + weights.sum(dim=1)
-        shift = higher
-    return shift, mass, weights
+            logits = self.logits(part, block)
+            higher = torch.maximum(shift, logits.amax(dim=1))
+            weights = logits.sub_(higher[:, None]).exp_()
+            mass = mass * (shift - higher).exp() + weights.sum(dim=1)
+            shift = higher
+        return shift, mass, weights
 
 
 def sampled_softmax(

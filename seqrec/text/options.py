@@ -9,9 +9,9 @@ import tyro
 from seqrec.basics.checks import require_above, require_at_least, require_at_most
 from seqrec.basics.errors import UserError
 
-Pooling = Literal["cls", "mean", "recency"]
+Pooling = Literal["cls", "mean", "recency", "items"]
 """A sequence's vector: that of its first token, the mean over all of them, or a mean of items that weighs recent ones
-more."""
+more, be they read together or each alone."""
 TextPooling = Literal["mean", "last", "mean_last", "cls", "pooler"]
 """A text's vector: the mean over its tokens, the last one, both side by side, the first, or a BERT's pooler of that."""
 EmptyAttributes = Literal["drop", "keep"]
@@ -38,7 +38,8 @@ class EncoderOptions:
     """Attention window in tokens, both sides together; by default 64, in a ModernBERT that of its training."""
     pooler_type: Pooling | None = None
     """A text's vector: its first token's (cls), the mean over its tokens, or the mean over its items, each with half
-    the weight of the next (recency). By default cls or mean, as the backbone was trained."""
+    the weight of the next, read as one text (recency) or each on its own (items). By default cls or mean, as the
+    backbone was trained."""
     temp: float = 0.05
     """Temperature: cosine similarities are divided by it."""
     dropout: float | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from seqrec.nn.ragged import Plan
@@ -29,6 +30,19 @@ def pool_tokens(tokens: Tensor, plan: Plan, pooling: Pooling, items: Tensor | No
         return torch.cat([part.sum(1) for part in plan.layout.pack(tokens * weights)])
     sums = [part.sum(1) for part in plan.layout.pack(tokens)]  # padding is zero
     return torch.cat(sums) / plan.lengths[:, None]
+
+
+def pool_items(vectors: Tensor, owner: Tensor, place: Tensor, num_histories: int) -> Tensor:
+    """Return the (B, D) sums of the normalised vectors of a history's items, each with half the weight of the next.
+
+    Args:
+        vectors: (M, D) items.
+        owner: (M,) int64 history of each.
+        place: (M,) int64, 0 for the most recent.
+        num_histories: B.
+    """
+    weighted = F.normalize(vectors.float(), dim=1) * (RECENCY_DECAY**place)[:, None]
+    return weighted.new_zeros(num_histories, vectors.shape[1]).index_add(0, owner, weighted)
 
 
 def recency_weights(items: Tensor, plan: Plan) -> Tensor:

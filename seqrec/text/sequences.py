@@ -7,10 +7,11 @@ Source: Li et al. (2023), "Text Is All You Need", section 2.2, https://arxiv.org
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -107,7 +108,7 @@ def build_sequences(
     Raises:
         UserError: If an item id is not in 1..N.
     """
-    rank, counts, owner = _item_slots(starts, ends, max_items)
+    rank, counts, owner = item_slots(starts, ends, max_items)
     ids = items[ends[owner] - 1 - rank]  # (M,)
     if len(ids) and not (ids.min() >= 1 and ids.max() <= item_tokens.num_items):
         raise UserError(
@@ -148,7 +149,49 @@ def item_sequences(items: NDArray[np.integer[Any]], item_tokens: ItemTokens, max
     return build_sequences(items, starts, starts + 1, item_tokens, max_token_num, max_items=1)
 
 
-def _item_slots(
+class ItemTexts(NamedTuple):
+    """The items of some histories as M sequences of their own."""
+
+    texts: TokenBatch
+    owner: Tensor
+    """(M,) int64 history of each."""
+    place: Tensor
+    """(M,) int64, 0 for a history's most recent item."""
+    became: Tensor
+    """(T,) int64 token of `texts` that each token has become."""
+
+
+def split_items(batch: TokenBatch) -> ItemTexts:
+    """Return each item of some histories as a sequence of its own, as `item_sequences` does.
+
+    Of an empty history its class token is left.
+    """
+    item = batch.item_position_ids.long().clamp(min=1)  # the class token goes with the most recent item
+    owner = torch.arange(len(batch), device=item.device).repeat_interleave(batch.lengths.to(item.device))
+    _, group, counts = (owner * (int(item.max()) + 1) + item).unique_consecutive(
+        return_inverse=True, return_counts=True
+    )
+    last = counts.cumsum(0) - 1
+    owner, place = owner[last], item[last] - 1
+    lacks = (place > 0).long()  # a class token
+    became = torch.arange(len(item), device=item.device) + lacks.cumsum(0)[group]
+    lengths = counts + lacks
+
+    def fill(values: Tensor) -> Tensor:
+        """Return (T',) values, those of its history's class token where an item had none."""
+        classes = values[batch.offsets[:-1].to(item.device)][owner].repeat_interleave(lengths)
+        return classes.index_copy(0, became, values)
+
+    texts = TokenBatch(
+        fill(batch.input_ids),
+        fill(batch.token_type_ids),
+        fill(batch.item_position_ids.clamp(max=1)),
+        F.pad(lengths.cumsum(0), (1, 0)).cpu(),
+    )
+    return ItemTexts(texts, owner, place, became)
+
+
+def item_slots(
     starts: NDArray[np.int64], ends: NDArray[np.int64], max_items: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return (M,) rank from the most recent, (B,) items per sequence and (M,) sequence of each item."""

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from Recformer.backbone import load_backbone
 from Recformer.checkpoint import load_weights
 from Recformer.data import TrainDataset
-from Recformer.finetuning import RecformerModule
+from Recformer.module import RecformerModule
 from Recformer.options import FinetuneConfig as Config
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset, load_dataset

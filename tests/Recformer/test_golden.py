@@ -6,7 +6,7 @@ from typing import Any
 
 from Recformer.backbone import load_backbone, load_pretraining
 from Recformer.data import TrainDataset
-from Recformer.finetuning import RecformerModule
+from Recformer.module import RecformerModule
 from Recformer.options import FinetuneConfig, PretrainConfig
 from Recformer.pretrain_module import PretrainModule
 from Recformer.pretraining import PretrainDataset

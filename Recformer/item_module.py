@@ -1,0 +1,192 @@
+"""Finetuning of a Recformer that reads histories item by item.
+
+A history's vector is the recency-weighted mean of its items' vectors, so an item is read once, whichever histories it
+is X
+
+Shapes: T histories, D width, N items, M items that a batch reads, P pairs of a history and an item in it.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from Recformer.item_batches import Events, ItemBatch
+from Recformer.model import RecformerModel
+from Recformer.module import RecformerModule
+from Recformer.options import FinetuneConfig
+from seqrec.evaluation.ranking import Ranking, rank_targets, top_items
+from seqrec.nn.losses import Extra, full_softmax
+from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
+from seqrec.text.encoding import encode_items
+from seqrec.text.pooling import pool_items
+from seqrec.text.tokens import ItemTokens
+from seqrec.training.batches import HeldOut
+
+SHRINKAGE = 1e-4
+"""Added to the variances that vectors are whitened by."""
+
+
+class ItemwiseModule(RecformerModule):
+    """The text encoder for items, a table of them, and what is learned beside the texts."""
+
+    centre: Tensor
+    whitening: Tensor
+
+    def __init__(self, model: RecformerModel, items: ItemTokens, config: FinetuneConfig) -> None:
+        super().__init__(model, items, config)
+        options, D = config.itemwise, model.config.hidden_size
+        self.item_bias = nn.Parameter(torch.zeros(items.num_items + 1)) if options.item_bias else None
+        self.repeat_score = nn.Parameter(torch.zeros(())) if options.repeat_score else None
+        self.user_map = nn.Parameter(torch.zeros(D, D)) if options.user_map else None
+        if options.whiten:
+            self.register_buffer("centre", torch.zeros(D))
+            self.register_buffer("whitening", torch.eye(D))
+        if options.freeze_encoder:
+            self.model.requires_grad_(False)
+        self._own: Tensor | None = None
+        self._table: Tensor | None = None
+
+    def set_table(self, table: Tensor) -> None:
+        """Set the (N+1, D) item vectors of the present weights; the first set decides how vectors are whitened."""
+        if self.config.itemwise.whiten and self._encoded_at is None:
+            self.centre.copy_(table[1:].mean(dim=0))
+            self.whitening.copy_(whitening(F.normalize(table[1:] - self.centre, dim=1)))
+        self._table = None
+        super().set_table(table)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load a state; vectors of other weights are forgotten."""
+        self._own = self._table = None
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def read(self, vectors: Tensor) -> Tensor:
+        """Return the (M, D) normalised form of an encoder's vectors in which they are compared."""
+        if self.config.itemwise.whiten:
+            vectors = F.normalize(vectors.float() - self.centre, dim=1) @ self.whitening
+        return F.normalize(vectors.float(), dim=1)
+
+    def own_vectors(self) -> Tensor:
+        """Return (N+1, D), all items read by the present weights, which the table need not be of."""
+        if self.config.itemwise.freeze_encoder or (self.refresh_items and self._encoded_at == self.global_step):
+            return self.read(self.item_table)
+        if self._own is None:
+            self._own = encode_items(
+                self.model, self.items, self.config.eval_max_tokens, self.config.training.precision
+            )
+        return self.read(self._own)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Encode the items at the steps of --item_refresh; the weights change after this."""
+        self._own = None
+        super().on_train_batch_start(batch, batch_idx)
+
+    def pool(self, vectors: Tensor, events: Events) -> Tensor:
+        """Return (T, D) histories' vectors, over the temperature, and a 1 for the bias of items, from (M, D) items'."""
+        users = pool_items(vectors[events.items], events.owner, events.place, events.num_histories)
+        users = F.normalize(users, dim=1) / self.config.encoder.temp
+        if self.user_map is not None:
+            users = users + users @ self.user_map
+        return users if self.item_bias is None else F.pad(users, (0, 1), value=1.0)
+
+    def user_vectors(self, inputs: Events) -> Tensor:
+        """Return (T, D), divided by the temperature, (T, D + 1) with a bias."""
+        return self.pool(self.own_vectors(), inputs)
+
+    def item_vectors(self) -> Tensor:
+        """Return (N+1, D) normalised rows of the table, (N+1, D + 1) with a bias."""
+        self.encode()
+        return self.with_bias(self.table())
+
+    def with_bias(self, vectors: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Return the (K, D) vectors of some items, or of all, and their bias."""
+        if self.item_bias is None:
+            return vectors
+        return torch.cat([vectors, (self.item_bias if ids is None else self.item_bias[ids])[:, None]], dim=1)
+
+    def loss(self, batch: Any) -> Tensor:
+        """Return the mean loss over a batch's targets."""
+        assert isinstance(batch, ItemBatch)
+        vectors = self.own_vectors() if batch.texts is None else self.read(self.model(batch.texts).pooled)
+        users = self.pool(vectors, batch.inputs)
+        items = batch.inputs.items if batch.ids is None else batch.ids[batch.inputs.items]
+        rows, had = distinct_pairs(batch.inputs.owner, items)
+        if batch.classes is None:
+            extra = None if self.repeat_score is None else Extra(rows, had, self.repeat_score.expand(len(rows)))
+            table = self.with_bias(self.table())
+            return full_softmax(users, table, batch.targets, extra=extra)
+        ids, own, log_chance = batch.classes
+        if self.train_items:
+            assert batch.ids is not None
+            classes = vectors[torch.searchsorted(batch.ids, ids)]
+        else:
+            classes = self.table()[ids]
+        # As in a sampled softmax: a negative's score is less the logarithm of its chance, the target's own is not.
+        classes = torch.cat([self.with_bias(classes, ids), -log_chance[:, None]], dim=1)
+        values = log_chance[own]
+        every = torch.arange(len(own), device=own.device)
+        place = own
+        if self.repeat_score is not None:
+            at = torch.searchsorted(ids, had).clamp(max=len(ids) - 1)
+            among = ids[at] == had
+            rows, at = rows[among], at[among]
+            every, place = torch.cat([every, rows]), torch.cat([place, at])
+            values = torch.cat([values, self.repeat_score.expand(len(rows))])
+            order = every.argsort(stable=True)
+            every, place, values = every[order], place[order], values[order]
+        users = F.pad(users, (0, 1), value=1.0)
+        return full_softmax(users, F.pad(classes, (0, 0, 1, 0)), own + 1, extra=Extra(every, place + 1, values))
+
+    def _extra(self, events: Events) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Return what is added to the scores of what histories have, as `rank_targets` takes it."""
+        if self.repeat_score is None:
+            return None
+        rows, items = distinct_pairs(events.owner, events.items)
+        return rows, items, self.repeat_score.detach().expand(len(rows))
+
+    def rank(self, batch: HeldOut, catalogue: Tensor) -> Ranking:
+        """Return the ranks of a batch's targets, given all item vectors."""
+        users, extra = self.user_vectors(batch.inputs), self._extra(batch.inputs)
+        return rank_targets(users, catalogue, batch.targets, negatives=batch.negatives, seen=batch.seen, extra=extra)
+
+    def best(
+        self,
+        inputs: Events,
+        catalogue: Tensor,
+        k: int,
+        seen: tuple[Tensor, Tensor] | None = None,
+        hidden: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the (T, k) items of highest score and their scores, see `top_items`."""
+        return top_items(self.user_vectors(inputs), catalogue, k, seen, hidden, self._extra(inputs))
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW as for the encoder; what is learned beside it has --head_lr and no decay."""
+        options = self.config.itemwise
+        scores = [x for x in (self.item_bias, self.repeat_score) if x is not None]
+        maps = [] if self.user_map is None else [self.user_map]
+        groups = decay_weights(self, self.learning.weight_decay, scores + maps)
+        groups.append({"params": scores, "lr": options.head_lr, "weight_decay": 0.0})
+        groups.append({"params": maps, "lr": options.head_lr / 10, "weight_decay": options.map_decay})
+        groups = [group for group in groups if group["params"]]
+        optimizer = torch.optim.AdamW(groups, self.learning.lr, fused=can_fuse(self))
+        return schedule_rate(optimizer, self, self.learning.warmup_steps)
+
+
+def distinct_pairs(rows: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each pair of (E,) rows and (E,) items once, the rows ascending."""
+    width = int(items.max()) + 1 if len(items) else 1
+    pairs = torch.unique(rows * width + items)
+    return pairs // width, pairs % width
+
+
+def whitening(vectors: Tensor) -> Tensor:
+    """Return the symmetric (D, D) matrix that makes (N, D) centred vectors uncorrelated, of variance 1 (ZCA).
+
+    Source: Kessy, Lewin and Strimmer (2018), https://doi.org/10.1080/00031305.2016.1277159.
+    """
+    vectors = vectors.double()
+    variances, directions = torch.linalg.eigh(vectors.T @ vectors / len(vectors))
+    whitened: Tensor = directions * (variances.clamp(min=0) + SHRINKAGE).rsqrt() @ directions.T
+    return whitened.float()
