@@ -118,7 +118,7 @@ class RecformerConfig:
         if not isinstance(self.hidden_act, str) or self.hidden_act not in ACTIVATIONS:
             raise UserError(f"hidden_act must be one of {sorted(ACTIVATIONS)}, got {self.hidden_act!r:.80}")
         if self.pooler_type not in get_args(Pooling):
-            raise UserError(f"pooler_type must be one of {get_args(Pooling)}, got {self.pooler_type!r:.80}")
+            raise UserError(f"pooler_type must be one of {', '.join(get_args(Pooling))}, got {self.pooler_type!r:.80}")
         if self.empty_attributes not in get_args(EmptyAttributes):
             raise UserError(f"empty_attributes must be 'drop' or 'keep', got {self.empty_attributes!r:.80}")
         if self.architecture not in ("longformer", "modernbert"):

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as lightning
 import torch
 from torch import Tensor
@@ -225,6 +226,8 @@ def restore_finetuned(
         load_weights(model, config.pretrain_ckpt)  # the weights before training: checkpoints of updates lack them
     module = make_module(model, items, config)
     if trained is not None:
+        if "item_bias" in state:
+            state = state | {"item_bias": move_biases(state["item_bias"], trained.dataset, dataset)}
         state = state | {"item_table": encode_new_catalogue(module, state, trained)}
     module.load_state_dict(state)
     module.refresh_items = False
@@ -247,5 +250,16 @@ def encode_new_catalogue(module: RecformerModule, state: dict[str, Tensor], trai
         first = load_state(stage)
         if not torch.equal(first["item_table"], state["item_table"]):
             raise UserError(f"{stage} did not make the item vectors of {trained.run}: restore the file, or train again")
-        module.load_state_dict(first | {"item_table": module.item_table})
+        own = {name: value for name, value in state.items() if name == "item_bias"}
+        module.load_state_dict(first | own | {"item_table": module.item_table})
     return encode_items(module.model, module.items, module.config.eval_max_tokens, module.config.training.precision)
+
+
+def move_biases(biases: Tensor, trained: Dataset, dataset: Dataset) -> Tensor:
+    """Return the (N'+1,) biases of a dataset's items from the (N+1,) of those trained on: new items have none."""
+    old, new = (data.item_table().select("item", "raw_id") for data in (trained, dataset))
+    both = new.join(old, on="raw_id", suffix="_before").select("item", "item_before").to_numpy()
+    now, before = torch.from_numpy(both.astype(np.int64)).T
+    moved = biases.new_zeros(dataset.num_items + 1)
+    moved[now] = biases[before]
+    return moved

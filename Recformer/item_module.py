@@ -1,7 +1,8 @@
 """Finetuning of a Recformer that reads histories item by item.
 
-A history's vector is the recency-weighted mean of its items' vectors, so an item is read once, whichever histories it
-is X
+A history's vector is the recency-weighted mean of its items' vectors. So an item is read once, whichever histories it
+is in, and evaluation reads none that the table has. Three things may be learned that no text tells: how often an item
+is bought, whether what a user has is bought again, and how to turn a history's vector to what follows.
 
 Shapes: T histories, D width, N items, M items that a batch reads, P pairs of a history and an item in it.
 """
@@ -67,15 +68,21 @@ class ItemwiseModule(RecformerModule):
             vectors = F.normalize(vectors.float() - self.centre, dim=1) @ self.whitening
         return F.normalize(vectors.float(), dim=1)
 
+    def table(self) -> Tensor:
+        """Return the (N+1, D) item vectors of the table in that form."""
+        if self._table is None:
+            self._table = self.read(self.item_table)
+        return self._table
+
     def own_vectors(self) -> Tensor:
-        """Return (N+1, D), all items read by the present weights, which the table need not be of."""
+        """Return (N+1, D), all items by the present weights, which the table need not be of, in that form."""
         if self.config.itemwise.freeze_encoder or (self.refresh_items and self._encoded_at == self.global_step):
-            return self.read(self.item_table)
+            return self.table()
         if self._own is None:
-            self._own = encode_items(
-                self.model, self.items, self.config.eval_max_tokens, self.config.training.precision
-            )
-        return self.read(self._own)
+            config = self.config
+            own = encode_items(self.model, self.items, config.eval_max_tokens, config.training.precision)
+            self._own = self.read(own)
+        return self._own
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Encode the items at the steps of --item_refresh; the weights change after this."""

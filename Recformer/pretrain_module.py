@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from Recformer.backbone import load_pretraining
+from Recformer.item_batches import Events, count_events, read_events
 from Recformer.options import PretrainConfig
 from Recformer.pretraining import Classes, PretrainBatch, PretrainDataset, RecformerForPretraining, contrast
 from seqrec.basics.errors import UserError
@@ -20,6 +21,7 @@ from seqrec.data.discovery import open_dataset
 from seqrec.text.encoding import encode_items
 from seqrec.text.masking import WordMasker
 from seqrec.text.options import Pooling
+from seqrec.text.pooling import pool_items
 from seqrec.text.sequences import HistoryReader, TokenBatch
 from seqrec.text.tokens import ItemTokens, load_item_tokens
 from seqrec.training.batches import BatchModule
@@ -37,12 +39,16 @@ class PretrainModule(EncoderModule):
         """Take a model and the items of the held-out domain."""
         super().__init__(model, model.longformer, config.learning, config.protocol.metric_ks)
         self.items, self.config = items, config
+        self._read: Tensor | None = None
         if config.mlm_weight == 0:
             model.longformer.freeze_unread()
             model.lm_head.requires_grad_(False)
 
-    def user_vectors(self, inputs: TokenBatch) -> Tensor:
+    def user_vectors(self, inputs: TokenBatch | Events) -> Tensor:
         """Return (B, D), normalised."""
+        if isinstance(inputs, Events):
+            assert self._read is not None
+            return F.normalize(pool_items(self._read[inputs.items], *inputs[1:]), dim=1)
         pooled: Tensor = self.model.longformer(inputs).pooled
         return F.normalize(pooled.float(), dim=1)
 
@@ -50,7 +56,8 @@ class PretrainModule(EncoderModule):
         """Return (N+1, D), the items of the held-out domain, normalised."""
         config = self.config
         vectors = encode_items(self.model.longformer, self.items, config.eval_max_tokens, config.training.precision)
-        return F.normalize(vectors, dim=1)
+        self._read = F.normalize(vectors, dim=1)
+        return self._read
 
     def training_step(self, batch: PretrainBatch) -> Tensor:
         """Return this process's share of the loss of the whole batch."""
@@ -139,7 +146,7 @@ def make_batches(
         config.batch_size,
         training.seed,
         config.window,
-        pooling == "items",
+        item_by_item=pooling == "items",
     )
     domains = read_domains(corpus)[training_data.sequences.users] if config.domains_apart else None
     rows = RowSampler(
@@ -151,14 +158,15 @@ def make_batches(
     )
 
     reader = HistoryReader(valid_items, config.encoder.max_token_num)
+    by_item = pooling == "items"
     return BatchModule(
         valid,
         config.protocol.hold_out(valid),
         config.protocol,
         training_data,
         rows if config.valid_step is None else Rounds(rows, config.valid_step, training.num_epochs),
-        reader,
-        eval_lengths=reader.count_tokens,
+        read_events if by_item else reader,
+        eval_lengths=count_events if by_item else reader.count_tokens,
         eval_max_tokens=config.eval_max_tokens,
         valid_users=training.valid_users,
         num_workers=training.dataloader_num_workers,

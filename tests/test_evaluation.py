@@ -83,6 +83,34 @@ def test_full_ranking_equals_brute_force(problem: Problem, chunk_elements: int) 
 
 
 @given(problems(), st.integers(1, 120), st.data())
+def test_what_is_added_to_some_scores_counts(problem: Problem, chunk_elements: int, data: st.DataObject) -> None:
+    users, items, targets = problem
+    pair = st.tuples(st.integers(0, len(users) - 1), st.integers(1, len(items) - 1))
+    pairs = torch.tensor(sorted(data.draw(st.sets(pair, max_size=30))), dtype=torch.int64).view(-1, 2)
+    rows, columns = pairs.T
+    values = torch.tensor(
+        data.draw(st.lists(st.sampled_from([-1.5, 0.0, 2.0]), min_size=len(pairs), max_size=len(pairs)))
+    )
+    values = values.float() * users.abs().max() * items.abs().max()
+    scores = all_scores(users, items).index_put((rows, columns), values, accumulate=True)
+    extra = rows, columns, values
+    assert_same(
+        rank_targets(users, items, targets, extra=extra, chunk_elements=chunk_elements), rank_scores(scores, targets)
+    )
+    seen = rows, columns
+    assert_same(
+        rank_targets(users, items, targets, extra=extra, seen=seen, chunk_elements=chunk_elements),
+        rank_scores(scores, targets, seen=seen),
+    )
+    negatives = torch.randint(0, len(items), (len(users), 5))
+    negatives[negatives == targets[:, None]] = 0
+    assert_same(
+        rank_targets(users, items, targets, extra=extra, negatives=negatives, chunk_elements=chunk_elements),
+        rank_scores(scores, targets, negatives=negatives),
+    )
+
+
+@given(problems(), st.integers(1, 120), st.data())
 def test_seen_items_are_no_candidates(problem: Problem, chunk_elements: int, data: st.DataObject) -> None:
     users, items, targets = problem
     pair = st.tuples(st.integers(0, len(users) - 1), st.integers(1, len(items) - 1))
@@ -309,15 +337,17 @@ def test_top_items_are_those_of_the_whole_matrix(k: int, chunk_elements: int) ->
     generator = torch.Generator().manual_seed(0)
     users, items = torch.randn(9, 5, generator=generator), torch.randn(31, 5, generator=generator)
     seen = torch.tensor([0, 0, 3, 3, 3]), torch.tensor([4, 4, 1, 30, 7])
-    found, scores = top_items(users, items, k, seen, chunk_elements=chunk_elements)
-    matrix = users @ items.T
+    extra = torch.tensor([0, 2, 8]), torch.tensor([4, 9, 30]), torch.tensor([3.0, 9.0, -9.0])
+    found, scores = top_items(users, items, k, seen, extra=extra, chunk_elements=chunk_elements)
+    finite = (users @ items.T).index_put(extra[:2], extra[2], accumulate=True)
+    matrix = finite.clone()
     matrix[:, 0] = -torch.inf
     matrix[seen] = -torch.inf
     expected, order = matrix.sort(dim=1, descending=True)
     width = min(k, 30)
     assert found.shape == (9, width)
     torch.testing.assert_close(scores, expected[:, :width])
-    items_again, scores_again = top_scores(users @ items.T, k, seen)
+    items_again, scores_again = top_scores(finite, k, seen)
     assert torch.equal(items_again, found)
     torch.testing.assert_close(scores_again, scores)
     assert torch.equal(found, order[:, :width].masked_fill(expected[:, :width] == -torch.inf, 0))

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from seqrec.nn.losses import (
+    Extra,
     LossOptions,
     binary_cross_entropy,
     calibrated_cross_entropy,
@@ -54,6 +55,25 @@ def assert_equals_plain(hidden: Tensor, items: Tensor, targets: Tensor, block_el
     for ours, exact, other in ((h.grad, hidden_grad, items / len(hidden)), (v.grad, item_grad, hidden)):
         torch.testing.assert_close(ours.double(), exact, rtol=0, atol=tolerance * other.abs().max().item())
     assert not v.grad[0].any()
+
+
+@pytest.mark.parametrize("scale", [1.0, 20.0])  # without a shift of the exponents, and with
+@pytest.mark.parametrize("block_elements", [1 << 23, 300])
+def test_what_is_added_to_some_scores_counts_and_learns(scale: float, block_elements: int) -> None:
+    hidden, items, targets = make_problem(200, 30, 6, scale, 0)
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randint(0, 200, (400,), generator=generator).sort().values
+    columns = torch.randint(1, 31, (400,), generator=generator)
+    columns[:100] = targets[rows[:100]]
+    values = torch.randn(400, generator=generator)
+    ours = [x.clone().requires_grad_() for x in (hidden, items, values)]
+    exact = [x.clone().double().requires_grad_() for x in (hidden, items, values)]
+    loss = full_softmax(ours[0], ours[1], targets, block_elements, Extra(rows, columns, ours[2]))
+    scores = (exact[0] @ exact[1].T).index_put((rows, columns), exact[2], accumulate=True)
+    expected = F.cross_entropy(scores[:, 1:], targets - 1)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for actual, gradient in zip(torch.autograd.grad(loss, ours), torch.autograd.grad(expected, exact), strict=True):
+        torch.testing.assert_close(actual.double(), gradient, rtol=1e-4, atol=2e-6 * scale)
 
 
 def test_full_softmax_by_hand() -> None:

@@ -220,7 +220,7 @@ def test_scores_are_cosines_over_the_temperature() -> None:
         ({"num_attention_heads": 5}, "5 attention heads"),
         ({"hidden_act": "swish2"}, "'swish2'"),
         ({"max_token_num": 59}, "needs 61 position rows.*save_longformer_ckpt"),
-        ({"pooler_type": "max"}, "'cls', 'mean' or 'recency', got 'max'"),
+        ({"pooler_type": "max"}, "cls, mean, recency, items, got 'max'"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:

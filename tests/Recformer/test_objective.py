@@ -30,9 +30,16 @@ def all_events(dataset: Dataset) -> Histories:
 
 
 def make_batch(
-    tiny: Dataset, items: ItemTokens, tokenizer: Any, part_size: int, rows: int = 12, window: int = 1
+    tiny: Dataset,
+    items: ItemTokens,
+    tokenizer: Any,
+    part_size: int,
+    rows: int = 12,
+    window: int = 1,
+    item_by_item: bool = False,
 ) -> PretrainBatch:
-    data = PretrainDataset(all_events(tiny), items, 40, WordMasker.of(tokenizer), 0.15, part_size, 1, window)
+    masker = WordMasker.of(tokenizer)
+    data = PretrainDataset(all_events(tiny), items, 40, masker, 0.15, part_size, 1, window, item_by_item)
     return data[BatchKey(np.arange(rows), 0, 0)]
 
 
@@ -41,7 +48,9 @@ def test_a_target_is_drawn_from_the_later_half_and_its_history_precedes_it(tiny:
     rows, seen = np.arange(30), set()
     for epoch in range(60):
         batch = data[BatchKey(rows, epoch, 0)]
-        tokens = batch.parts[0].histories.plain
+        histories = batch.parts[0].histories
+        assert histories is not None
+        tokens = histories.plain
         counts = [int(p.max()) for p in tokens.item_position_ids.split(tokens.lengths.tolist())]
         assert counts == sorted(counts)
         seen |= {(count, target) for count, target in zip(counts, batch.target_ids.tolist(), strict=True)}
@@ -57,7 +66,9 @@ def test_a_window_ends_with_the_target(tiny: Dataset, items: ItemTokens) -> None
     data = PretrainDataset(all_events(tiny), items, 1000, None, 0.15, 100, seed=1, window=3)
     for row, start in enumerate(data.sequences.starts):
         batch = data[BatchKey(np.array([row]), 0, 0)]
-        target = start + int(batch.parts[0].histories.plain.item_position_ids.max())
+        histories = batch.parts[0].histories
+        assert histories is not None
+        target = start + int(histories.plain.item_position_ids.max())
         assert batch.target_ids.tolist() == [data.sequences.items[target]]
         assert batch.item_ids.tolist() == data.sequences.items[max(start, target - 2) : target + 1].tolist()
 
@@ -92,6 +103,7 @@ def test_the_loss_is_that_of_the_equations(
     assert (table is head.decoder) == untie
     part, vectors, mlm = batch.parts[0], [], torch.zeros(())
     for side in (part.histories, part.items):
+        assert side is not None
         assert side.masked is not None
         hidden = TokenBatch(
             side.masked.input_ids, side.plain.token_type_ids, side.plain.item_position_ids, side.plain.offsets
@@ -122,6 +134,24 @@ def test_the_loss_is_that_of_the_equations(
     if by_items:
         expected = expected + torch.stack(by_items).mean()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_item_by_item_a_history_is_the_mean_of_its_windows_items(
+    tiny: Dataset, items: ItemTokens, tokenizer: Any, backbone: Path
+) -> None:
+    module = pretrain_module(backbone, items)
+    plain, alone = (make_batch(tiny, items, tokenizer, 5, window=4, item_by_item=given) for given in (False, True))
+    assert torch.equal(plain.item_ids, alone.item_ids)
+    assert all(part.histories is None for part in alone.parts)
+    assert int(module._counts(alone)[0, 1]) == 0  # no word of a history is hidden
+    _, items_read, means, _, _ = module.model(plain.parts)
+    histories, vectors, means_alone, history_loss, _ = module.model(alone.parts)
+    assert history_loss == 0
+    torch.testing.assert_close(vectors, items_read)
+    torch.testing.assert_close(means_alone, means)
+    targets = torch.searchsorted(alone.later_rows, alone.windows.cumsum(0) - 1)
+    torch.testing.assert_close(histories, means[targets])
+    module.training_step(alone).backward()
 
 
 def gradients(module: PretrainModule, batch: PretrainBatch) -> dict[str, Tensor]:
