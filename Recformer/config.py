@@ -84,8 +84,10 @@ class RecformerConfig:
     empty_attributes: EmptyAttributes = "drop"
     """Attributes without text: drop (they are not read) or keep (their name is read, and counts)."""
     pooler_type: Pooling = "cls"
-    """Pooling: cls (the first token's vector), mean (over all tokens), recency (over items, an older one half) or items
-    (the same of items that are read one by one)."""
+    """Pooling: cls (the first token's vector), mean (over all tokens), recency (over items, by how recent they are) or
+    items (the same of items that are read one by one)."""
+    item_decay: float = 0.5
+    """Of recency and items, what an item weighs beside the next."""
     temp: float = 0.05
     """Temperature: cosine similarities are divided by it."""
     item_num: int = 0
@@ -140,10 +142,12 @@ class RecformerConfig:
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
                 raise UserError(f"{name} must be a whole number from {low:,} to {high:,}, got {value!r:.80}")
-        for name in ("layer_norm_eps", "initializer_range", "temp", "rope_theta", "local_rope_theta"):
+        for name in ("layer_norm_eps", "initializer_range", "temp", "item_decay", "rope_theta", "local_rope_theta"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 < value < math.inf:
                 raise UserError(f"{name} must be a number above 0, got {value!r:.80}")
+        if self.item_decay > 1:
+            raise UserError(f"item_decay must be at most 1, got {self.item_decay!r:.80}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 <= value < 1:

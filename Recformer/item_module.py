@@ -91,7 +91,7 @@ class ItemwiseModule(RecformerModule):
 
     def pool(self, vectors: Tensor, events: Events) -> Tensor:
         """Return (T, D) histories' vectors, over the temperature, and a 1 for the bias of items, from (M, D) items'."""
-        users = pool_items(vectors[events.items], events.owner, events.place, events.num_histories)
+        users = pool_items(vectors[events.items], *events[1:], self.model.config.item_decay)
         users = F.normalize(users, dim=1) / self.config.encoder.temp
         if self.user_map is not None:
             users = users + users @ self.user_map

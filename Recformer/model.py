@@ -209,7 +209,7 @@ class RecformerModel(TextEncoder):
         items = split_items(batch)
         read = self._read(items.texts, "mean", all_tokens)
         tokens = None if read.tokens is None else read.tokens[items.became]
-        return Encoded(pool_items(read.pooled, items.owner, items.place, len(batch)), tokens)
+        return Encoded(pool_items(read.pooled, items.owner, items.place, len(batch), self.config.item_decay), tokens)
 
     def _read(self, batch: TokenBatch, pooling: Pooling, all_tokens: bool) -> Encoded:
         plan = plan_batch(batch.lengths, batch.input_ids.device)
@@ -221,7 +221,7 @@ class RecformerModel(TextEncoder):
             return Encoded(_unsort(self.final_norm(last(x, plan, only_first=True)), plan.order), None)
         x = self.final_norm(last(x, plan))
         items = batch.item_position_ids[plan.token_order]
-        pooled = pool_tokens(x, plan, pooling, items)
+        pooled = pool_tokens(x, plan, pooling, items, self.config.item_decay)
         return Encoded(_unsort(pooled, plan.order), _unsort(x, plan.token_order) if all_tokens else None)
 
     def freeze_unread(self) -> None:

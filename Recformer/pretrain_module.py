@@ -48,7 +48,9 @@ class PretrainModule(EncoderModule):
         """Return (B, D), normalised."""
         if isinstance(inputs, Events):
             assert self._read is not None
-            return F.normalize(pool_items(self._read[inputs.items], *inputs[1:]), dim=1)
+            return F.normalize(
+                pool_items(self._read[inputs.items], *inputs[1:], self.model.longformer.config.item_decay), dim=1
+            )
         pooled: Tensor = self.model.longformer(inputs).pooled
         return F.normalize(pooled.float(), dim=1)
 

@@ -33,7 +33,6 @@ from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Histories
 from seqrec.nn.losses import full_softmax
 from seqrec.text.masking import Masked, WordMasker
-from seqrec.text.pooling import RECENCY_DECAY
 from seqrec.text.sequences import TokenBatch, build_sequences, item_sequences
 from seqrec.text.tokens import ItemTokens
 
@@ -219,26 +218,25 @@ class RecformerForPretraining(nn.Module):
     def _read_part(self, part: Part) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         items, item_loss = self.read(part.items)
         items = F.normalize(items.float(), dim=1)
-        means = recent_means(items, part.windows)
+        means = recent_means(items, part.windows, self.longformer.config.item_decay)
         if part.histories is None:
             return means[(part.windows - 1).cumsum(0) - 1], items, means, item_loss.new_zeros(()), item_loss
         histories, history_loss = self.read(part.histories)
         return F.normalize(histories.float(), dim=1), items, means, history_loss, item_loss
 
 
-def recent_means(items: Tensor, windows: Tensor) -> Tensor:
+def recent_means(items: Tensor, windows: Tensor, decay: float) -> Tensor:
     """Return (R, D), normalised: for each item but a window's first, the mean of those before it in the window.
-
-    Each weighs half of the next, as in `recency` pooling.
 
     Args:
         items: (M, D), one window after another.
         windows: (B,) int64 items of each.
+        decay: What an item weighs beside the next.
     """
     window = torch.arange(len(windows), device=items.device).repeat_interleave(windows)
     gap = torch.arange(len(items), device=items.device)
     gap = gap[:, None] - gap
-    weights = torch.where((window[:, None] == window) & (gap > 0), RECENCY_DECAY ** gap.clamp(min=1), 0.0)
+    weights = torch.where((window[:, None] == window) & (gap > 0), decay ** gap.clamp(min=1), 0.0)
     weights = weights[weights.any(dim=1)]
     with torch.autocast(items.device.type, enabled=False):
         return F.normalize(weights @ items, dim=1)

@@ -37,9 +37,11 @@ class EncoderOptions:
     attention_window: int | None = None
     """Attention window in tokens, both sides together; by default 64, in a ModernBERT that of its training."""
     pooler_type: Pooling | None = None
-    """A text's vector: its first token's (cls), the mean over its tokens, or the mean over its items, each with half
-    the weight of the next, read as one text (recency) or each on its own (items). By default cls or mean, as the
-    backbone was trained."""
+    """A text's vector: its first token's (cls), the mean over its tokens, or a mean of its items in which recent ones
+    weigh more, read as one text (recency) or each on its own (items). By default cls or mean, as the backbone was
+    trained."""
+    item_decay: float = 0.5
+    """Of recency and items, what an item weighs beside the one bought next."""
     temp: float = 0.05
     """Temperature: cosine similarities are divided by it."""
     dropout: float | None = None
@@ -50,6 +52,8 @@ class EncoderOptions:
         require_at_most(100_000, self, "max_token_num")
         require_at_least(1, self, "max_attr_num", "max_attr_length")
         require_above(0, self, "temp")
+        if not 0 < self.item_decay <= 1:
+            raise UserError(f"--item_decay must lie in (0, 1], got {self.item_decay}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise UserError(f"--dropout must lie in [0, 1), got {self.dropout}")
 
@@ -66,6 +70,7 @@ class EncoderOptions:
             "max_attr_num": self.max_attr_num,
             "max_attr_length": self.max_attr_length,
             "empty_attributes": self.empty_attributes,
+            "item_decay": self.item_decay,
             "temp": self.temp,
         }
         chosen = {

@@ -9,11 +9,10 @@ from torch import Tensor
 from seqrec.nn.ragged import Plan
 from seqrec.text.options import Pooling, TextPooling
 
-RECENCY_DECAY = 0.5
-"""What an item weighs beside the one that follows it."""
 
-
-def pool_tokens(tokens: Tensor, plan: Plan, pooling: Pooling, items: Tensor | None = None) -> Tensor:
+def pool_tokens(
+    tokens: Tensor, plan: Plan, pooling: Pooling, items: Tensor | None = None, decay: float = 0.5
+) -> Tensor:
     """Return (B, D) in the order of the plan from its (T, D) tokens.
 
     Args:
@@ -21,39 +20,41 @@ def pool_tokens(tokens: Tensor, plan: Plan, pooling: Pooling, items: Tensor | No
         plan: Of the batch.
         pooling: Method.
         items: (T,) int item positions, which `recency` needs: 0 for the class token, 1 for the most recent item.
+        decay: Of `recency`, what an item weighs beside the next.
     """
     if pooling == "cls":
         return tokens.index_select(0, plan.first)
     if pooling == "recency":
         assert items is not None
-        weights = recency_weights(items, plan)[:, None].to(tokens.dtype)
+        weights = recency_weights(items, plan, decay)[:, None].to(tokens.dtype)
         return torch.cat([part.sum(1) for part in plan.layout.pack(tokens * weights)])
     sums = [part.sum(1) for part in plan.layout.pack(tokens)]  # padding is zero
     return torch.cat(sums) / plan.lengths[:, None]
 
 
-def pool_items(vectors: Tensor, owner: Tensor, place: Tensor, num_histories: int) -> Tensor:
-    """Return the (B, D) sums of the normalised vectors of a history's items, each with half the weight of the next.
+def pool_items(vectors: Tensor, owner: Tensor, place: Tensor, num_histories: int, decay: float = 0.5) -> Tensor:
+    """Return the (B, D) sums of the normalised vectors of a history's items, recent ones weighing more.
 
     Args:
         vectors: (M, D) items.
         owner: (M,) int64 history of each.
         place: (M,) int64, 0 for the most recent.
         num_histories: B.
+        decay: What an item weighs beside the next.
     """
-    weighted = F.normalize(vectors.float(), dim=1) * (RECENCY_DECAY**place)[:, None]
+    weighted = F.normalize(vectors.float(), dim=1) * (decay**place)[:, None]
     return weighted.new_zeros(num_histories, vectors.shape[1]).index_add(0, owner, weighted)
 
 
-def recency_weights(items: Tensor, plan: Plan) -> Tensor:
-    """Return (T,) weights that sum to 1 in each sequence: an item's tokens share what half its successor's do.
+def recency_weights(items: Tensor, plan: Plan, decay: float) -> Tensor:
+    """Return (T,) weights that sum to 1 in each sequence: an item's tokens share `decay` of what the next one's do.
 
     The class token counts as one of the most recent item's, so that a single item has the mean of its tokens.
     """
     place = items.long().clamp(min=1) - 1
     sequence = torch.arange(len(plan.lengths), device=items.device).repeat_interleave(plan.lengths)
     group = sequence * (int(place.max()) + 1) + place
-    weights = RECENCY_DECAY**place / group.bincount()[group]
+    weights = decay**place / group.bincount()[group]
     total = torch.zeros(len(plan.lengths), device=items.device).index_add_(0, sequence, weights)
     return weights / total[sequence]
 

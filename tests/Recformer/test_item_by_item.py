@@ -65,13 +65,13 @@ def test_histories_fall_into_their_items(tiny: Dataset, items: ItemTokens) -> No
 def encode(tiny: Dataset, backbone: Path) -> Any:
     """An encoder that reads item by item, weights that tell texts apart."""
     torch.manual_seed(0)
-    model, _ = load_backbone(str(backbone), pooler_type="items", **LIMITS)
+    model, _ = load_backbone(str(backbone), pooler_type="items", item_decay=0.7, **LIMITS)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=0.3)
     return model.eval()
 
 
-def test_a_history_is_the_mean_of_its_items_each_with_half_the_weight_of_the_next(
+def test_a_history_is_the_mean_of_its_items_by_how_recent_they_are(
     tiny: Dataset, items: ItemTokens, encode: Any
 ) -> None:
     histories = leave_one_out(tiny).test
@@ -81,7 +81,7 @@ def test_a_history_is_the_mean_of_its_items_each_with_half_the_weight_of_the_nex
         ids = items_of(tiny, row)
         alone = encode(item_sequences(np.array(ids), items), all_tokens=True)
         assert alone.pooled.norm(dim=1).tolist() == pytest.approx([1] * len(ids))
-        expected = sum((0.5**place * vector for place, vector in enumerate(alone.pooled)), torch.zeros(16))
+        expected = sum((0.7**place * vector for place, vector in enumerate(alone.pooled)), torch.zeros(16))
         torch.testing.assert_close(read.pooled[row], expected, atol=1e-5, rtol=1e-5)
         first = int(1 + items.lengths[ids[0]])  # its tokens, the class token's too, are those of the item alone
         start = int(batch.offsets[row])
@@ -107,7 +107,7 @@ def make_module(encode: Any, items: ItemTokens, backbone: Path, **given: Any) ->
 
 def score(module: ItemwiseModule, history: list[int], vectors: Tensor) -> Tensor:
     """Return the (N+1,) scores of all items after a history, the most recent first, by the equations."""
-    user = F.normalize(sum((0.5**place * vectors[i] for place, i in enumerate(history)), torch.zeros(16)), dim=0) / 0.2
+    user = F.normalize(sum((0.7**place * vectors[i] for place, i in enumerate(history)), torch.zeros(16)), dim=0) / 0.2
     if module.user_map is not None:
         user = user + user @ module.user_map
     scores = vectors @ user

@@ -220,6 +220,7 @@ def test_scores_are_cosines_over_the_temperature() -> None:
         ({"num_attention_heads": 5}, "5 attention heads"),
         ({"hidden_act": "swish2"}, "'swish2'"),
         ({"max_token_num": 59}, "needs 61 position rows.*save_longformer_ckpt"),
+        ({"item_decay": 1.5}, "item_decay must be at most 1, got 1.5"),
         ({"pooler_type": "max"}, "cls, mean, recency, items, got 'max'"),
     ],
 )
@@ -228,12 +229,13 @@ def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> No
         small_config(**changes)
 
 
+@pytest.mark.parametrize("decay", [0.5, 0.7])
 @pytest.mark.parametrize("granularity", [1, 16])
-def test_recency_pools_items_each_with_half_the_weight_of_the_next(
-    monkeypatch: pytest.MonkeyPatch, granularity: int
+def test_recency_pools_items_by_how_recent_they_are(
+    monkeypatch: pytest.MonkeyPatch, granularity: int, decay: float
 ) -> None:
     monkeypatch.setattr(ragged, "CPU_GRANULARITY", granularity)
-    model = RecformerModel(small_config(pooler_type="recency")).eval()
+    model = RecformerModel(small_config(pooler_type="recency", item_decay=decay)).eval()
     shake(model)
     batch = make_batch([8, 1, 5, 8])
     positions = [0, 1, 1, 2, 2, 2, 4, 4, 0, 0, 1, 1, 1, 1, 0, 1, 2, 3, 4, 5, 6, 7]
@@ -244,8 +246,8 @@ def test_recency_pools_items_each_with_half_the_weight_of_the_next(
         items = torch.tensor(positions[a:b]).clamp(min=1)
         total, mass = torch.zeros(24), 0.0
         for item in items.unique().tolist():
-            total += 0.5**item * read.tokens[a:b][items == item].mean(0)
-            mass += 0.5**item
+            total += decay**item * read.tokens[a:b][items == item].mean(0)
+            mass += decay**item
         torch.testing.assert_close(row, total / mass)
     torch.testing.assert_close(read.pooled[2], read.tokens[9:14].mean(0))  # a single item has the mean of its tokens
 
