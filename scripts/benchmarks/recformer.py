@@ -97,6 +97,7 @@ class PaddedPretraining(nn.Module):
     def forward(self, batch: PretrainBatch) -> Tensor:
         """Return the loss."""
         (part,) = batch.parts
+        assert part.histories is not None
         (histories, history_loss), (items, item_loss) = map(self._read, (part.histories, part.items))
         contrastive = contrast_targets(F.normalize(histories), F.normalize(items), batch, self.encoder.config.temp)
         return contrastive + MLM_WEIGHT * (history_loss + item_loss)
@@ -128,7 +129,7 @@ class RaggedPretraining(nn.Module):
         histories, items, _, history_loss, item_loss = self.model(batch.parts)
         contrastive = contrast_targets(histories, items, batch, self.model.longformer.config.temp)
         (part,) = batch.parts
-        assert part.histories.masked is not None and part.items.masked is not None
+        assert part.histories is not None and part.histories.masked is not None and part.items.masked is not None
         mlm: Tensor = history_loss / len(part.histories.masked.labels) + item_loss / len(part.items.masked.labels)
         return contrastive + MLM_WEIGHT * mlm
 

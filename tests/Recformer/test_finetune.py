@@ -345,7 +345,7 @@ def test_items_are_encoded_every_so_many_steps(module: RecformerModule, monkeypa
     monkeypatch.setattr(module, "encode", lambda: encoded.append(module.global_step))
     for step in range(8):
         monkeypatch.setattr(RecformerModule, "global_step", step)
-        module.on_train_batch_start(None, step)  # type: ignore[arg-type]
+        module.on_train_batch_start(None, step)
     assert encoded == [0, 3, 6]
 
 
