@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from Recformer.item_batches import Events, ItemBatch
+from Recformer.item_batches import MOST_EVENTS, Events, ItemBatch
 from Recformer.model import RecformerModel
 from Recformer.module import RecformerModule
 from Recformer.options import FinetuneConfig
+from seqrec.basics.errors import UserError
 from seqrec.evaluation.ranking import Ranking, rank_targets, top_items
 from seqrec.nn.losses import Extra, full_softmax
 from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
@@ -91,8 +92,11 @@ class ItemwiseModule(RecformerModule):
 
     def pool(self, vectors: Tensor, events: Events) -> Tensor:
         """Return (T, D) histories' vectors, over the temperature, and a 1 for the bias of items, from (M, D) items'."""
-        users = pool_items(vectors[events.items], *events[1:], self.model.config.item_decay)
-        users = F.normalize(users, dim=1) / self.config.encoder.temp
+        return self.turn(pool_items(vectors[events.items], *events[1:], self.model.config.item_decay))
+
+    def turn(self, pooled: Tensor) -> Tensor:
+        """Return the form of (T, D) pooled histories whose products with items are scores, see `pool`."""
+        users = F.normalize(pooled, dim=1) / self.config.encoder.temp
         if self.user_map is not None:
             users = users + users @ self.user_map
         return users if self.item_bias is None else F.pad(users, (0, 1), value=1.0)
@@ -105,6 +109,30 @@ class ItemwiseModule(RecformerModule):
         """Return (N+1, D) normalised rows of the table, (N+1, D + 1) with a bias."""
         self.encode()
         return self.with_bias(self.table())
+
+    @property
+    def most_events(self) -> int:
+        """Number of the latest events that `read_rectangle` takes."""
+        return MOST_EVENTS
+
+    def event_vectors(self) -> Tensor:
+        """Return what `read_rectangle` takes of each item, (N+1, D)."""
+        return self.own_vectors()
+
+    def read_rectangle(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Return the user vectors of (B, L, D) items' vectors, see `NextItemModule`.
+
+        Raises:
+            UserError: If a score of what a history has was learnt, which no product of vectors gives.
+        """
+        if self.repeat_score is not None:
+            raise UserError(
+                "a run with --repeat_score is served as a run, not exported: train it without, and leave out what a "
+                "user has"
+            )
+        place = lengths[:, None] - 1 - torch.arange(vectors.shape[1], device=vectors.device)
+        weights = torch.where(place >= 0, self.model.config.item_decay ** place.clamp(min=0), 0.0)
+        return self.turn((vectors * weights[:, :, None]).sum(dim=1))
 
     def with_bias(self, vectors: Tensor, ids: Tensor | None = None) -> Tensor:
         """Return the (K, D) vectors of some items, or of all, and their bias."""

@@ -19,6 +19,9 @@ from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset
 from seqrec.data.splits import leave_one_out
 from seqrec.evaluation.ranking import rank_scores, seen_pairs
+from seqrec.serving.export import export_run
+from seqrec.serving.folder import read_manifest
+from seqrec.serving.options import ExportOptions
 from seqrec.text.options import EncoderOptions
 from seqrec.text.sequences import build_sequences, item_sequences, split_items
 from seqrec.text.tokens import ItemTokens
@@ -236,6 +239,19 @@ def test_known_items_keep_their_scores_in_a_grown_catalogue(
     torch.testing.assert_close(everything[1:][was_known], known[ORDER[was_known]], rtol=0, atol=1e-5)
     assert not everything[1:][~was_known][:, -1].any()
     assert known[1:, -1].any()
+
+
+def test_a_run_without_a_score_of_repeats_is_exported(
+    finished: Path, tiny_path: Path, backbone: Path, tmp_path: Path
+) -> None:
+    options = ExportOptions(forms=("fp32",))
+    run = "runs/Recformer/tiny/longformer-seed42"
+    with pytest.raises(UserError, match="with --repeat_score is served as a run"):
+        export_run(finished / run, tmp_path / "refused", None, (tiny_path, None), False, options)
+    more = ("--pooler_type", "items", "--freeze_encoder", "--whiten", "--item_bias", "--user_map")
+    run_script("Recformer/finetune.py", *flags(tiny_path, backbone, tmp_path, *more), output=tmp_path / "log")
+    export_run(tmp_path / run, tmp_path / "exported", None, (tiny_path, None), False, options)  # compares user vectors
+    assert read_manifest(tmp_path / "exported")["event_width"] == 16
 
 
 def test_a_frozen_encoder_keeps_its_vectors(tiny_path: Path, backbone: Path, tmp_path: Path) -> None:
