@@ -478,6 +478,15 @@ def test_two_processes_test_as_one(run: RunFolder[TrainingConfig], tmp_path: Pat
         assert alone[key] == together[key]
 
 
+def test_few_users_train_and_all_are_evaluated(tiny: Dataset) -> None:
+    whole, some, fewer = (EvaluationProtocol(train_users=count).hold_out(tiny) for count in (None, 20, 5))
+    assert [len(split.train) for split in (whole, some, fewer)] == [len(whole.train), 20, 5]
+    assert set(fewer.train.users) < set(some.train.users) < set(whole.train.users)
+    for split in (some, fewer):
+        assert np.array_equal(split.valid.targets, whole.valid.targets)
+        assert np.array_equal(split.test.targets, whole.test.targets)
+
+
 def test_a_protocol_says_all_that_decides_it(tiny: Dataset) -> None:
     plain, timed = (
         EvaluationProtocol(filter_seen=True),
@@ -488,7 +497,9 @@ def test_a_protocol_says_all_that_decides_it(tiny: Dataset) -> None:
     assert (timed.record["split_quantile"], timed.record["time_target"]) == (0.8, "first")
     window = EvaluationProtocol(last_k_eval_test=4, item_start_position=-9, item_end_position=-1)
     assert [window.record[name] for name in WINDOW] == [4, -9, -1]
-    protocols = [plain, timed, window]
+    few = EvaluationProtocol(train_users=7)
+    assert few.record["train_users"] == 7
+    protocols = [plain, timed, window, few]
     assert [EvaluationProtocol.of(protocol.record) for protocol in protocols] == protocols
     assert np.array_equal(plain.hold_out(tiny).test.targets, leave_one_out(tiny).test.targets)
     with pytest.raises(ValueError, match="has no timestamps"):

@@ -35,7 +35,8 @@ def describe_protocol(table: ResultTable) -> str:
     if days := protocol.get("fresh_days"):
         against = f"what appeared within {days:g} days before and the user had not had by then"
     drawn_users = ", drawn from all" if "drawn_users" in protocol else ""
-    return f"{table.users:,} users{drawn_users}; {split} is ranked against {against}."
+    few = f" Trained on {some:,} users." if (some := protocol.get("train_users")) else ""
+    return f"{table.users:,} users{drawn_users}; {split} is ranked against {against}.{few}"
 
 
 def data_mark(table: ResultTable) -> str:

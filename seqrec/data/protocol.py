@@ -4,7 +4,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from seqrec.basics.checks import require_above
+import numpy as np
+
+from seqrec.basics.checks import require_above, require_at_least
 from seqrec.basics.errors import UserError
 from seqrec.data.candidate_files import describe_candidates
 from seqrec.data.dataset import Dataset as PreparedDataset
@@ -38,6 +40,8 @@ class EvaluationProtocol:
     end."""
     item_end_position: int | None = None
     """Under leave_one_out, the event before which the used ones end, in the same way; 0 or none uses all."""
+    train_users: int | None = None
+    """Users whose events are trained on, by default all; drawn at random, fewer among more. All are evaluated."""
     sample_size: int = -1
     """Negatives sampled per user to rank against; -1 ranks the whole catalogue."""
     candidates: Path | None = None
@@ -57,6 +61,7 @@ class EvaluationProtocol:
             raise UserError(f"--sample_size must be K > 0 negatives, or -1 for all items, got {self.sample_size}")
         if self.sample_size < 0 and self.candidate_seed != CANDIDATE_SEED:
             raise UserError("--candidate_seed is for --sample_size K: the whole catalogue is not drawn")
+        require_at_least(1, self, "train_users")
         if 10 not in self.metric_ks or min(self.metric_ks) < 1:
             raise UserError(
                 f"--metric_ks must be at least 1 and hold 10, which tables are made of, got {self.metric_ks}"
@@ -85,6 +90,9 @@ class EvaluationProtocol:
     def hold_out(self, dataset: PreparedDataset) -> Split:
         """Return the split of a dataset."""
         split = self._split(dataset)
+        if self.train_users is not None:
+            drawn = np.random.default_rng(0).permutation(np.unique(split.train.users))[: self.train_users]
+            split = replace(split, train=split.train.select(np.isin(split.train.users, drawn)))
         if self.fresh_days is None:
             return split
         fresh = FreshItems.of(dataset, self.fresh_days)
@@ -122,6 +130,7 @@ class EvaluationProtocol:
             "split": self.split,
             **(window if self._window != tuple(WINDOW.values()) else {}),
             **(time if self.split == "global_time" else {}),
+            **({} if self.train_users is None else {"train_users": self.train_users}),
             "sample_size": self.sample_size,
             "filter_seen": self.filter_seen,
             **({} if self.fresh_days is None else {"fresh_days": self.fresh_days}),
@@ -140,5 +149,5 @@ class EvaluationProtocol:
     def of(cls, record: dict[str, Any]) -> "EvaluationProtocol":
         """Rebuild the protocol from a run's saved record."""
         told = ("split", "split_quantile", "time_target", "sample_size", "filter_seen", "candidate_seed", "fresh_days")
-        names = (*told, *WINDOW)
+        names = (*told, "train_users", *WINDOW)
         return cls(**{name: record[name] for name in names if name in record})
