@@ -63,6 +63,8 @@ def finetune(config: FinetuneConfig) -> None:
         table = exports.start(init_type, model, encode)
     module = make_module(model.cpu(), items, config)  # the Trainer moves it to its device
     module.set_table(table)
+    if isinstance(module, ItemwiseModule):
+        module.learn_biases_of(torch.from_numpy(split.train.item_counts(dataset.num_items) > 0))
     data = make_batches(config, dataset, split, items)
     record = RunRecord(run.folder, config.training)
     if not config.test_only:

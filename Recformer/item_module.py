@@ -50,6 +50,11 @@ class ItemwiseModule(RecformerModule):
         self._own: Tensor | None = None
         self._table: Tensor | None = None
 
+    def learn_biases_of(self, known: Tensor) -> None:
+        """Learn the biases of the items that a (N+1,) bool tensor tells; the others keep theirs, 0 at first."""
+        if self.item_bias is not None:
+            self.item_bias.register_hook(lambda gradient: gradient * known.to(gradient.device))
+
     def set_table(self, table: Tensor) -> None:
         """Set the (N+1, D) item vectors of the present weights; the first set decides how vectors are whitened."""
         if self.config.itemwise.whiten and self._encoded_at is None:

@@ -189,6 +189,17 @@ def test_the_loss_is_that_of_the_equations(
         assert len(batch.classes.ids) <= len(drawn) + num_negatives
 
 
+def test_items_without_events_keep_their_bias(tiny: Dataset, items: ItemTokens, backbone: Path, encode: Any) -> None:
+    module = make_module(encode, items, backbone, item_bias=True)
+    assert module.item_bias is not None
+    known = torch.arange(items.num_items + 1) % 3 > 0
+    module.learn_biases_of(known)
+    train = leave_one_out(tiny).train.select(np.arange(7))
+    module.training_step(ItemTrainDataset(train, items, 40, 0, 1)[BatchKey(np.arange(5), 0, 0)]).backward()
+    assert module.item_bias.grad is not None
+    assert torch.equal(module.item_bias.grad != 0, known)
+
+
 def test_a_long_history_gives_a_stretch_of_targets(tiny: Dataset, items: ItemTokens) -> None:
     whole = tiny.whole_histories()
     long = replace(whole, starts=whole.starts[:1], ends=whole.ends[-1:], users=whole.users[:1])
