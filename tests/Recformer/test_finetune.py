@@ -178,28 +178,30 @@ def test_zero_shot_leaves_the_weights_alone(tiny_path: Path, backbone: Path, tmp
     assert not (tmp_path / "embedding/tiny/finetune.npy").exists()
 
 
-def test_a_killed_run_ends_as_if_it_had_not_been(
-    finished: Path, tiny_path: Path, backbone: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "runs/Recformer/tiny/longformer-seed42"
+def assert_a_kill_leaves_no_trace(whole: Path, folder: Path, given: list[str | Path]) -> None:
+    """Run what made the folder `whole` in another folder, kill it in each stage, and compare what both end with."""
+    run, whole = (path / "runs/Recformer/tiny/longformer-seed42" for path in (folder, whole))
     for stage in (1, 2):
         curve = run / f"stage{stage}/logs/metrics.csv"
-        process = start_script(
-            "Recformer/finetune.py", *flags(tiny_path, backbone, tmp_path, "--resume"), output=tmp_path / "log"
-        )
+        process = start_script("Recformer/finetune.py", *given, "--resume", output=folder / "log")
         while process.is_alive() and not (curve.is_file() and len(curve.read_text().splitlines()) > 1):
             time.sleep(0.01)
-        assert process.is_alive(), (tmp_path / "log").read_text()[-3000:]
+        assert process.is_alive(), (folder / "log").read_text()[-3000:]
         process.kill()
         process.join()
-    run_script("Recformer/finetune.py", *flags(tiny_path, backbone, tmp_path, "--resume"), output=tmp_path / "log")
-    whole = finished / "runs/Recformer/tiny/longformer-seed42"
+    run_script("Recformer/finetune.py", *given, "--resume", output=folder / "log")
     for name in ("stage1/checkpoints/best.ckpt", "stage2/checkpoints/last.ckpt"):
         resumed, uninterrupted = load_state(run / name), load_state(whole / name)
         assert all(torch.equal(resumed[key], uninterrupted[key]) for key in uninterrupted)
-    same = [json.loads((folder / "metrics.json").read_text()) for folder in (run, whole)]
+    same = [json.loads((path / "metrics.json").read_text()) for path in (run, whole)]
     for key in ("test", "valid", "best_epoch", "epochs"):
         assert same[0][key] == same[1][key]
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(
+    finished: Path, tiny_path: Path, backbone: Path, tmp_path: Path
+) -> None:
+    assert_a_kill_leaves_no_trace(finished, tmp_path, flags(tiny_path, backbone, tmp_path))
 
 
 def test_a_target_is_any_training_event_but_the_first_and_its_history_precedes_it(

@@ -30,10 +30,11 @@ from seqrec.training.restore import load_run
 from tests.forked import run_script
 from tests.grown import ORDER, write_grown
 from tests.Recformer.conftest import LIMITS
-from tests.Recformer.test_finetune import flags
+from tests.Recformer.test_finetune import assert_a_kill_leaves_no_trace, flags
 from tests.recommending import assert_recommends_as_it_was_tested
 
 BESIDE = ["--whiten", "--item_bias", "--repeat_score", "--user_map"]
+LEARNT = ["--pooler_type", "items", "--train_items", *BESIDE]
 
 
 def items_of(dataset: Dataset, row: int) -> list[int]:
@@ -230,9 +231,14 @@ def test_whitened_vectors_are_uncorrelated() -> None:
 def finished(tiny_path: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run that learnt everything."""
     folder = tmp_path_factory.mktemp("item-by-item")
-    more = ("--pooler_type", "items", "--train_items", *BESIDE, "--num_epochs", "2")
-    run_script("Recformer/finetune.py", *flags(tiny_path, backbone, folder, *more), output=folder / "log")
+    run_script("Recformer/finetune.py", *flags(tiny_path, backbone, folder, *LEARNT), output=folder / "log")
     return folder
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(
+    finished: Path, tiny_path: Path, backbone: Path, tmp_path: Path
+) -> None:
+    assert_a_kill_leaves_no_trace(finished, tmp_path, flags(tiny_path, backbone, tmp_path, *LEARNT))
 
 
 def test_it_recommends_as_it_was_tested(finished: Path, tiny_path: Path) -> None:
