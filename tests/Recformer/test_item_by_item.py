@@ -1,5 +1,6 @@
 """Histories that are read item by item, against the equations."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from Recformer.item_module import ItemwiseModule, whitening
 from Recformer.options import FinetuneConfig, ItemwiseOptions
 from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey
-from seqrec.data.dataset import Dataset
+from seqrec.data.dataset import Dataset, load_dataset
 from seqrec.data.splits import leave_one_out
 from seqrec.evaluation.ranking import rank_scores, seen_pairs
 from seqrec.serving.export import export_run
@@ -24,7 +25,7 @@ from seqrec.serving.folder import read_manifest
 from seqrec.serving.options import ExportOptions
 from seqrec.text.options import EncoderOptions
 from seqrec.text.sequences import build_sequences, item_sequences, split_items
-from seqrec.text.tokens import ItemTokens
+from seqrec.text.tokens import ItemTokens, tokenize_items
 from seqrec.training.batches import HeldOut
 from seqrec.training.restore import load_run
 from tests.forked import run_script
@@ -32,6 +33,7 @@ from tests.grown import ORDER, write_grown
 from tests.Recformer.conftest import LIMITS
 from tests.Recformer.test_finetune import assert_a_kill_leaves_no_trace, flags
 from tests.recommending import assert_recommends_as_it_was_tested
+from tests.two_processes import BATCH_SIZE, assert_two_are_one, split_batches
 
 BESIDE = ["--whiten", "--item_bias", "--repeat_score", "--user_map"]
 LEARNT = ["--pooler_type", "items", "--train_items", *BESIDE]
@@ -188,6 +190,28 @@ def test_the_loss_is_that_of_the_equations(
         drawn = set(batch.targets.tolist())
         assert drawn <= set(batch.classes.ids.tolist())
         assert len(batch.classes.ids) <= len(drawn) + num_negatives
+
+
+def steps(rank: int, world_size: int, data: Path, backbone: Path) -> Iterator[tuple[Any, Any]]:
+    """Yield a module and one process's share of each batch; the last has one row."""
+    dataset = load_dataset(data)
+    for train_items, num_negatives in ((True, 4), (False, 0)):
+        torch.manual_seed(0)
+        model, tokenizer = load_backbone(str(backbone), pooler_type="items", **LIMITS)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=0.3)
+        items = tokenize_items(dataset.item_table(), dataset.attributes, tokenizer, 3, LIMITS["max_attr_length"])
+        module = make_module(model.eval(), items, backbone, train_items=train_items, **EVERYTHING)
+        train = leave_one_out(dataset).train.select(np.arange(BATCH_SIZE + 1))
+        batches = ItemTrainDataset(train, items, LIMITS["max_token_num"], num_negatives, 1, True, train_items)
+        for key in split_batches(batches.sequences.lengths, rank, world_size):
+            yield module, batches[key]
+
+
+def test_two_processes_have_the_losses_and_the_gradients_of_one(
+    tiny_path: Path, backbone: Path, tmp_path: Path
+) -> None:
+    assert_two_are_one(steps, tiny_path, backbone, folder=tmp_path)
 
 
 def test_items_without_events_keep_their_bias(tiny: Dataset, items: ItemTokens, backbone: Path, encode: Any) -> None:
