@@ -74,8 +74,8 @@ def finetune(config: FinetuneConfig) -> None:
 
 
 def make_module(model: RecformerModel, items: ItemTokens, config: FinetuneConfig) -> RecformerModule:
-    """Return the module for how a model reads histories: as a text, or item by item."""
-    return (ItemwiseModule if model.config.pooler_type == "items" else RecformerModule)(model, items, config)
+    """Return the module for how histories are read: as texts, or item by item."""
+    return (ItemwiseModule if config.reads_items else RecformerModule)(model, items, config)
 
 
 def exports_of(config: FinetuneConfig, dataset: Dataset) -> Exports:

@@ -77,7 +77,8 @@ class ItemwiseModule(RecformerModule):
     def table(self) -> Tensor:
         """Return the (N+1, D) item vectors of the table in that form."""
         if self._table is None:
-            self._table = self.read(self.item_table)
+            with torch.inference_mode(False), torch.no_grad():  # validation makes it for training, too
+                self._table = self.read(self.item_table)
         return self._table
 
     def own_vectors(self) -> Tensor:

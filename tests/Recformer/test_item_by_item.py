@@ -295,6 +295,15 @@ def test_a_run_without_a_score_of_repeats_is_exported(
     assert read_manifest(tmp_path / "exported")["event_width"] == 16
 
 
+@pytest.mark.parametrize("more", [(), ("--whiten", "--repeat_score", "--finetune_negative_sample_size", "5")])
+def test_histories_learn_against_a_table_that_validation_renews(
+    tiny_path: Path, backbone: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    given = flags(tiny_path, backbone, tmp_path, "--pooler_type", "items", "--item_refresh", "steps:2", *more)
+    run_script("Recformer/finetune.py", *given, output=tmp_path / "log")
+    assert_recommends_as_it_was_tested(tmp_path / "runs/Recformer/tiny/longformer-seed42", tiny_path)
+
+
 def test_a_frozen_encoder_keeps_its_vectors(tiny_path: Path, backbone: Path, tmp_path: Path) -> None:
     more = ("--pooler_type", "items", "--freeze_encoder", *BESIDE)
     run_script("Recformer/finetune.py", *flags(tiny_path, backbone, tmp_path, *more), output=tmp_path / "log")
