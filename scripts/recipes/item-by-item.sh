@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Recformer/README.md, "Item by item, measured": bash scripts/recipes/item-by-item.sh FOLDER
+# Recformer/README.md, "Item by item": bash scripts/recipes/item-by-item.sh FOLDER
 # FOLDER holds pretrain-corpus, recformer-tools, amazon-scientific and amazon-games.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -42,20 +42,18 @@ ids() {  # DATASET [flags]
 }
 all=(--whiten --item_bias --repeat_score --user_map)
 for seed in 1 2 3; do
-  beside amazon-scientific "${all[@]}" --num_epochs 8 --seed $seed --run_name beside-seed$seed
+  beside amazon-scientific "${all[@]}" --num_epochs 16 --seed $seed --run_name beside-seed$seed
   ids amazon-scientific --init_type none --seed $seed
 done
 for out in whiten item_bias repeat_score user_map; do
   beside amazon-scientific "${all[@]}" --no_$out --num_epochs 8 --run_name without-$out
 done
-beside amazon-scientific "${all[@]}" --num_epochs 8 --filter_seen --run_name beside-unseen
+beside amazon-scientific "${all[@]}" --num_epochs 16 --filter_seen --run_name beside-unseen
 beside amazon-scientific "${all[@]}" --num_epochs 8 --pretrain_ckpt Recformer/pretrain_ckpt/items-4000.bin \
   --embedding_dir embedding/items-4000 --run_name beside-items-4000
 for users in 84 422 1688; do
   beside amazon-scientific "${all[@]}" --num_epochs 16 --train_users $users --run_name beside-$users
-  for start in none longformer; do
-    ids amazon-scientific --init_type $start --train_users $users --run_name $start-$users
-  done
+  ids amazon-scientific --init_type none --train_users $users --run_name none-$users
 done
 beside amazon-games "${all[@]}" --num_epochs 8 --finetune_negative_sample_size 1000 --valid_users 5000 --run_name beside-seed1
 compare amazon-scientific --reference SASRec/none
