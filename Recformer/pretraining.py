@@ -216,12 +216,13 @@ class RecformerForPretraining(nn.Module):
         return torch.cat(histories), torch.cat(items), torch.cat(means), sum(history_losses), sum(item_losses)
 
     def _read_part(self, part: Part) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        read = None if part.histories is None else self.read(part.histories)
         items, item_loss = self.read(part.items)
         items = F.normalize(items.float(), dim=1)
         means = recent_means(items, part.windows, self.longformer.config.item_decay)
-        if part.histories is None:
+        if read is None:
             return means[(part.windows - 1).cumsum(0) - 1], items, means, item_loss.new_zeros(()), item_loss
-        histories, history_loss = self.read(part.histories)
+        histories, history_loss = read
         return F.normalize(histories.float(), dim=1), items, means, history_loss, item_loss
 
 
