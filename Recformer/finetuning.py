@@ -161,46 +161,23 @@ def link_best(run: RunFolder[TrainingConfig], stage: int) -> None:
 
 def make_batches(config: FinetuneConfig, dataset: Dataset, split: Split, items: ItemTokens) -> BatchModule:
     """Return the training and evaluation batches of a run."""
-    tokens, seed = config.encoder.max_token_num, config.training.seed
+    seed = config.training.seed
+    given = split.train, items, config.encoder.max_token_num, config.finetune_negative_sample_size, seed
+    reader = HistoryReader(items, config.encoder.max_token_num)
+    training: TrainDataset | ItemTrainDataset
     if config.reads_items:
-        return make_item_batches(config, dataset, split, items)
-    training = TrainDataset(split.train, items, tokens, config.finetune_negative_sample_size, seed, config.train_items)
-    reader = HistoryReader(items, tokens)
-    lengths = reader.count_tokens(training.sequences)
+        training = ItemTrainDataset(*given, not config.itemwise.freeze_encoder, config.train_items)
+    else:
+        training = TrainDataset(*given, config.train_items)
+    count = count_events if config.reads_items else reader.count_tokens
     return BatchModule(
         dataset,
         split,
         config.protocol,
         training,
-        RowSampler(lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
-        reader,
-        eval_lengths=reader.count_tokens,
-        eval_max_tokens=config.eval_max_tokens,
-        valid_users=config.training.valid_users,
-        num_workers=config.training.dataloader_num_workers,
-    )
-
-
-def make_item_batches(config: FinetuneConfig, dataset: Dataset, split: Split, items: ItemTokens) -> BatchModule:
-    """Return the batches of a run that reads histories item by item."""
-    training = ItemTrainDataset(
-        split.train,
-        items,
-        config.encoder.max_token_num,
-        config.finetune_negative_sample_size,
-        config.training.seed,
-        with_texts=not config.itemwise.freeze_encoder,
-        with_classes=config.train_items,
-    )
-    lengths = training.sequences.lengths
-    return BatchModule(
-        dataset,
-        split,
-        config.protocol,
-        training,
-        RowSampler(lengths, batch_size=config.batch_size, shuffle=True, seed=config.training.seed),
-        read_events,
-        eval_lengths=count_events,
+        RowSampler(count(training.sequences), batch_size=config.batch_size, shuffle=True, seed=seed),
+        read_events if config.reads_items else reader,
+        eval_lengths=count,
         eval_max_tokens=config.eval_max_tokens,
         valid_users=config.training.valid_users,
         num_workers=config.training.dataloader_num_workers,

@@ -41,19 +41,25 @@ ids() {  # DATASET [flags]
   train SASRec --dataset "$1" --hidden_units 128 --dropout_rate 0.5 --weight_decay 0.3 --num_epochs 60 --patience 6 "${@:2}"
 }
 all=(--whiten --item_bias --repeat_score --user_map)
-for seed in 1 2 3; do
+for seed in 42 2 3; do
   beside amazon-scientific "${all[@]}" --num_epochs 16 --seed $seed --run_name beside-seed$seed
+done
+for seed in 1 2 3; do
   ids amazon-scientific --init_type none --seed $seed
 done
+beside amazon-scientific "${all[@]}" --num_epochs 8 --run_name all
+beside amazon-scientific "${all[@]}" --num_epochs 8 --item_decay 0.5 --run_name decay-0.5
 for out in whiten item_bias repeat_score user_map; do
   beside amazon-scientific "${all[@]}" --no_$out --num_epochs 8 --run_name without-$out
 done
 beside amazon-scientific "${all[@]}" --num_epochs 16 --filter_seen --run_name beside-unseen
 beside amazon-scientific "${all[@]}" --num_epochs 8 --pretrain_ckpt Recformer/pretrain_ckpt/items-4000.bin \
   --embedding_dir embedding/items-4000 --run_name beside-items-4000
+beside amazon-scientific "${all[@]}" --num_epochs 16 --pretrain_ckpt Recformer/pretrain_ckpt/items-16000.bin \
+  --embedding_dir embedding/items-16000 --seed 1 --run_name beside-items-16000
 for users in 84 422 1688; do
   beside amazon-scientific "${all[@]}" --num_epochs 16 --train_users $users --run_name beside-$users
   ids amazon-scientific --init_type none --train_users $users --run_name none-$users
 done
-beside amazon-games "${all[@]}" --num_epochs 8 --finetune_negative_sample_size 1000 --valid_users 5000 --run_name beside-seed1
+beside amazon-games "${all[@]}" --num_epochs 4 --finetune_negative_sample_size 1000 --valid_users 5000 --run_name beside-seed1
 compare amazon-scientific --reference SASRec/none

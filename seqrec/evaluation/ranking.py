@@ -73,9 +73,10 @@ def rank_targets(
         own, extra = _add_to_own(own, targets, extra)
     if negatives is not None:
         return _rank_sampled(user_vectors, item_vectors, own, negatives, extra, chunk_elements)
-    apart = None if extra is None else extra[:2]  # ranked by themselves
-    if seen is not None:
-        seen = apart = seen if apart is None else (torch.cat([seen[0], apart[0]]), torch.cat([seen[1], apart[1]]))
+    # Pairs that something is added to are ranked by themselves, if they are candidates at all.
+    apart = seen or (None if extra is None else extra[:2])
+    if seen is not None and extra is not None:
+        apart = torch.cat([seen[0], extra[0]]), torch.cat([seen[1], extra[1]])
     with full_precision(user_vectors.device.type):
         ranking = _rank_all(user_vectors, item_vectors, targets, own, norms.float(), apart, chunk_elements)
     if extra is None or seen is not None:

@@ -178,7 +178,7 @@ class _FullSoftmax(torch.autograd.Function):
         # No shift is needed where no exponent can overflow: |h . v| <= |h| |v|.
         most = h.norm(dim=1).max() * classes.norm(dim=1).max()
         if extra is not None and len(extra.values):
-            most = most + extra.values.abs().sum()
+            most = most + most.new_zeros(count).index_add_(0, extra.rows, extra.values.abs().to(most.dtype)).max()
         scores = _Scores(h, classes, extra, bool(most > _SAFE_EXPONENT))
         log_mass = torch.empty(count, dtype=torch.float32, device=h.device)
         own_scores = (h.float() * own.float()).sum(dim=1)
