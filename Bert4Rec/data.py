@@ -18,6 +18,7 @@ from seqrec.data.dataset import Histories
 from seqrec.nn.losses import LossOptions
 from seqrec.nn.negatives import Negatives, NegativeSampler
 from seqrec.nn.ragged import Layout, cut_by_length, longest_first, make_layout
+from seqrec.nn.repeats import Had, had_by_asked, had_by_history
 from seqrec.training.transitions import with_transitions
 
 
@@ -31,6 +32,8 @@ class Inputs(NamedTuple):
     asked: Tensor
     asked_layout: Layout
     order: Tensor
+    had: Had | None = None
+    """What the history of each prediction has but for what is predicted; in use, in the batch's order."""
 
 
 class TrainBatch(NamedTuple):
@@ -47,6 +50,11 @@ class TrainBatch(NamedTuple):
         """(T,) events."""
         return self.inputs.items
 
+    @property
+    def had(self) -> Had | None:
+        """What the history of each target has but for its targets."""
+        return self.inputs.had
+
 
 def _inputs(
     items: NDArray[np.int64],
@@ -55,6 +63,7 @@ def _inputs(
     offsets: NDArray[np.int64],
     maxlen: int,
     order: NDArray[np.int64],
+    had: Had | None,
 ) -> Inputs:
     lengths = np.diff(offsets)
     bounds = cut_by_length(lengths)
@@ -67,18 +76,27 @@ def _inputs(
         asked=torch.from_numpy(np.flatnonzero(asked)),
         asked_layout=make_layout(np.add.reduceat(asked.astype(np.int64), offsets[:-1]), bounds),
         order=torch.from_numpy(np.argsort(order)),
+        had=had,
     )
 
 
-def make_inputs(histories: Histories, rows: NDArray[np.int64], maxlen: int) -> Inputs:
-    """Return the most recent `maxlen - 1` events of each history and one hidden event after them."""
+def make_inputs(histories: Histories, rows: NDArray[np.int64], maxlen: int, repeats: bool = False) -> Inputs:
+    """Return the most recent `maxlen - 1` events of each history and one hidden event after them.
+
+    Args:
+        histories: A view.
+        rows: (B,) histories of it.
+        maxlen: Events that the model reads.
+        repeats: Whether it has a score of what a history has.
+    """
     order = longest_first(np.minimum(histories.lengths[rows], maxlen - 1))
     known, offsets = histories.gather(rows[order], maxlen - 1)
     items = np.insert(known, offsets[1:], 0)
     offsets = offsets + np.arange(len(offsets))
     hidden = np.zeros(len(items), dtype=bool)
     hidden[offsets[1:] - 1] = True
-    return _inputs(items, hidden, hidden, offsets, maxlen, order)
+    had = had_by_history(histories, rows, maxlen - 1) if repeats else None
+    return _inputs(items, hidden, hidden, offsets, maxlen, order, had)
 
 
 class TrainDataset(Dataset[TrainBatch]):
@@ -93,10 +111,11 @@ class TrainDataset(Dataset[TrainBatch]):
         last_only_prob: float,
         options: LossOptions,
         seed: int,
+        repeats: bool = False,
     ) -> None:
         self.sequences = with_transitions(train)
         self.num_items, self.maxlen, self.seed = num_items, maxlen, seed
-        self.mask_prob, self.last_only_prob = mask_prob, last_only_prob
+        self.mask_prob, self.last_only_prob, self.repeats = mask_prob, last_only_prob, repeats
         read = replace(self.sequences, starts=np.maximum(self.sequences.starts, self.sequences.ends - maxlen))
         self.draw_negatives = NegativeSampler(options, self.sequences, num_items, read)
 
@@ -114,6 +133,7 @@ class TrainDataset(Dataset[TrainBatch]):
         if key.batch_rows is not None and self.draw_negatives.options.needs_targets:
             read, _, chosen = self._choose(key.batch_rows, key.draws(self.seed, key.batch_rows, "masks"))
             all_targets = read[chosen]
+        had = had_by_asked(items, np.diff(offsets), asked) if self.repeats else None
         # Of the predicted items 80 % are masked, 10 % replaced by a random one, 10 % left as they are.
         places, counts = np.flatnonzero(asked), np.add.reduceat(asked.astype(np.int64), offsets[:-1])
         fate = draws.uniform(counts)
@@ -122,7 +142,7 @@ class TrainDataset(Dataset[TrainBatch]):
         replaced = fate >= 0.9
         items[places[replaced]] = draws.integers(1, self.num_items + 1, counts)[replaced]
         return TrainBatch(
-            _inputs(items, masked, asked, offsets, self.maxlen, order),
+            _inputs(items, masked, asked, offsets, self.maxlen, order, had),
             torch.from_numpy(targets),
             self.draw_negatives(key, self.seed, rows, counts, all_targets),
             len(targets) if key.counts else 0,

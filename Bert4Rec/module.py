@@ -24,12 +24,18 @@ class Bert4RecModule(IdModule):
     @classmethod
     def training_data(cls, config: Config, train: Histories, num_items: int) -> TrainDataset:
         """Return the training histories in batches of inputs with hidden items, targets and negatives."""
-        hidden = config.mask_prob, config.last_only_prob
-        return TrainDataset(train, num_items, config.model.maxlen, *hidden, config.objective, config.training.seed)
+        hidden, seed = (config.mask_prob, config.last_only_prob), config.training.seed
+        maxlen, repeats = config.model.maxlen, config.repeat_score
+        return TrainDataset(train, num_items, maxlen, *hidden, config.objective, seed, repeats)
 
     def build_model(self, num_items: int, given: GivenVectors | None) -> Bert4Rec:
         """Return the model for a catalogue."""
         return Bert4Rec(num_items, self.config.model, given)
+
+    @property
+    def learns_repeats(self) -> bool:
+        """Return whether a score is learned of what the history has."""
+        return self.config.repeat_score
 
     @property
     def maxlen(self) -> int:
@@ -38,7 +44,7 @@ class Bert4RecModule(IdModule):
 
     def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs:
         """Return the latest events of some histories, and after each a hidden one."""
-        return make_inputs(histories, rows, self.maxlen)
+        return make_inputs(histories, rows, self.maxlen, self.learns_repeats)
 
     def _asked(self, inputs: Inputs, table: Tensor | None = None) -> Tensor:
         hidden: Tensor = self.model(

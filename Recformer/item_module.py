@@ -17,14 +17,12 @@ from Recformer.item_batches import MOST_EVENTS, Events, ItemBatch
 from Recformer.model import RecformerModel
 from Recformer.module import RecformerModule
 from Recformer.options import FinetuneConfig
-from seqrec.basics.errors import UserError
-from seqrec.evaluation.ranking import Ranking, rank_targets, top_items
 from seqrec.nn.losses import Extra, full_softmax
 from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
+from seqrec.nn.repeats import Had
 from seqrec.text.encoding import encode_items
 from seqrec.text.pooling import pool_items
 from seqrec.text.tokens import ItemTokens
-from seqrec.training.batches import HeldOut
 
 SHRINKAGE = 1e-4
 """Added to the variances that vectors are whitened by."""
@@ -126,16 +124,7 @@ class ItemwiseModule(RecformerModule):
         return self.own_vectors()
 
     def read_rectangle(self, vectors: Tensor, lengths: Tensor) -> Tensor:
-        """Return the user vectors of (B, L, D) items' vectors, see `NextItemModule`.
-
-        Raises:
-            UserError: If a score of what a history has was learnt, which no product of vectors gives.
-        """
-        if self.repeat_score is not None:
-            raise UserError(
-                "a run with --repeat_score is served as a run, not exported: train it without, and leave out what a "
-                "user has"
-            )
+        """Return the user vectors of (B, L, D) items' vectors, see `NextItemModule`."""
         place = lengths[:, None] - 1 - torch.arange(vectors.shape[1], device=vectors.device)
         weights = torch.where(place >= 0, self.model.config.item_decay ** place.clamp(min=0), 0.0)
         return self.turn((vectors * weights[:, :, None]).sum(dim=1))
@@ -152,9 +141,9 @@ class ItemwiseModule(RecformerModule):
         vectors = self.own_vectors() if batch.texts is None else self.read(self.model(batch.texts).pooled)
         users = self.pool(vectors, batch.inputs)
         items = batch.inputs.items if batch.ids is None else batch.ids[batch.inputs.items]
-        rows, had = distinct_pairs(batch.inputs.owner, items)
+        had = distinct_pairs(batch.inputs.owner, items)
         if batch.classes is None:
-            extra = None if self.repeat_score is None else Extra(rows, had, self.repeat_score.expand(len(rows)))
+            extra = None if self.repeat_score is None else had.score(self.repeat_score)
             table = self.with_bias(self.table())
             return full_softmax(users, table, batch.targets, extra=extra)
         ids, own, log_chance = batch.classes
@@ -169,9 +158,9 @@ class ItemwiseModule(RecformerModule):
         every = torch.arange(len(own), device=own.device)
         place = own
         if self.repeat_score is not None:
-            at = torch.searchsorted(ids, had).clamp(max=len(ids) - 1)
-            among = ids[at] == had
-            rows, at = rows[among], at[among]
+            at = torch.searchsorted(ids, had.items).clamp(max=len(ids) - 1)
+            among = ids[at] == had.items
+            rows, at = had.rows[among], at[among]
             every, place = torch.cat([every, rows]), torch.cat([place, at])
             values = torch.cat([values, self.repeat_score.expand(len(rows))])
             order = every.argsort(stable=True)
@@ -179,28 +168,16 @@ class ItemwiseModule(RecformerModule):
         users = F.pad(users, (0, 1), value=1.0)
         return full_softmax(users, F.pad(classes, (0, 0, 1, 0)), own + 1, extra=Extra(every, place + 1, values))
 
-    def _extra(self, events: Events) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Return what is added to the scores of what histories have, as `rank_targets` takes it."""
+    def extra_scores(self, inputs: Events) -> Extra | None:
+        """Return the score of what each history has, if one is learned."""
         if self.repeat_score is None:
             return None
-        rows, items = distinct_pairs(events.owner, events.items)
-        return rows, items, self.repeat_score.detach().expand(len(rows))
+        return distinct_pairs(inputs.owner, inputs.items).score(self.repeat_score)
 
-    def rank(self, batch: HeldOut, catalogue: Tensor) -> Ranking:
-        """Return the ranks of a batch's targets, given all item vectors."""
-        users, extra = self.user_vectors(batch.inputs), self._extra(batch.inputs)
-        return rank_targets(users, catalogue, batch.targets, negatives=batch.negatives, seen=batch.seen, extra=extra)
-
-    def best(
-        self,
-        inputs: Events,
-        catalogue: Tensor,
-        k: int,
-        seen: tuple[Tensor, Tensor] | None = None,
-        hidden: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the (T, k) items of highest score and their scores, see `top_items`."""
-        return top_items(self.user_vectors(inputs), catalogue, k, seen, hidden, self._extra(inputs))
+    @property
+    def scores_are_products(self) -> bool:
+        """Return whether there is no such score."""
+        return self.repeat_score is None
 
     def configure_optimizers(self) -> Any:
         """Return AdamW as for the encoder; what is learned beside it has --head_lr and no decay."""
@@ -215,11 +192,11 @@ class ItemwiseModule(RecformerModule):
         return schedule_rate(optimizer, self, self.learning.warmup_steps)
 
 
-def distinct_pairs(rows: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+def distinct_pairs(rows: Tensor, items: Tensor) -> Had:
     """Return each pair of (E,) rows and (E,) items once, the rows ascending."""
     width = int(items.max()) + 1 if len(items) else 1
     pairs = torch.unique(rows * width + items)
-    return pairs // width, pairs % width
+    return Had(pairs // width, pairs % width)
 
 
 def whitening(vectors: Tensor) -> Tensor:

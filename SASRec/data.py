@@ -18,6 +18,7 @@ from seqrec.data.dataset import Histories
 from seqrec.nn.losses import LossOptions
 from seqrec.nn.negatives import Negatives
 from seqrec.nn.ragged import Layout, cut_by_length, longest_first, make_layout
+from seqrec.nn.repeats import Had, had_by_event, had_by_history
 from seqrec.training.transitions import TransitionReader
 
 
@@ -30,6 +31,8 @@ class Inputs(NamedTuple):
     last: Layout
     order: Tensor
     seconds: Tensor | None = None
+    had: Had | None = None
+    """What each history has, in the batch's order."""
 
 
 class TrainBatch(NamedTuple):
@@ -43,10 +46,22 @@ class TrainBatch(NamedTuple):
     num_counted: int
     """Targets that count: all, or 0 in a process without a history of its own."""
     seconds: Tensor | None = None
+    had: Had | None = None
+    """What the history has up to each event."""
 
 
-def make_inputs(histories: Histories, rows: NDArray[np.int64], maxlen: int, timed: bool = False) -> Inputs:
-    """Return the most recent `maxlen` events of each history, `timed` with their times; no history may be empty."""
+def make_inputs(
+    histories: Histories, rows: NDArray[np.int64], maxlen: int, timed: bool = False, repeats: bool = False
+) -> Inputs:
+    """Return the most recent `maxlen` events of each history; no history may be empty.
+
+    Args:
+        histories: A view.
+        rows: (B,) histories of it.
+        maxlen: Events of each.
+        timed: Whether the model reads times.
+        repeats: Whether it has a score of what a history has.
+    """
     order = longest_first(np.minimum(histories.lengths[rows], maxlen))
     items, offsets = histories.gather(rows[order], maxlen)
     lengths = np.diff(offsets)
@@ -58,6 +73,7 @@ def make_inputs(histories: Histories, rows: NDArray[np.int64], maxlen: int, time
         last=make_layout(np.ones_like(lengths), bounds),
         order=torch.from_numpy(np.argsort(order)),
         seconds=torch.from_numpy(histories.gather_times(rows[order], maxlen)) if timed else None,
+        had=had_by_history(histories, rows, maxlen) if repeats else None,
     )
 
 
@@ -71,11 +87,19 @@ class TrainDataset(Dataset[TrainBatch]):
     """Training sequences with at least one transition."""
 
     def __init__(
-        self, train: Histories, num_items: int, maxlen: int, options: LossOptions, seed: int, timed: bool = False
+        self,
+        train: Histories,
+        num_items: int,
+        maxlen: int,
+        options: LossOptions,
+        seed: int,
+        timed: bool = False,
+        repeats: bool = False,
     ) -> None:
         if timed and train.times is None:
             raise UserError("this dataset has no timestamps, only order: train without --relative_time")
-        self.reader, self.timed = TransitionReader(train, num_items, maxlen, options, seed), timed
+        self.reader = TransitionReader(train, num_items, maxlen, options, seed)
+        self.timed, self.repeats = timed, repeats
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -92,4 +116,5 @@ class TrainDataset(Dataset[TrainBatch]):
             negatives=read.negatives,
             num_counted=read.num_counted,
             seconds=torch.from_numpy(self.reader.times(read)) if self.timed else None,
+            had=had_by_event(read.events, read.lengths) if self.repeats else None,
         )

@@ -23,12 +23,17 @@ class SASRecModule(IdModule):
     @classmethod
     def training_data(cls, config: Config, train: Histories, num_items: int) -> TrainDataset:
         """Return the training histories in batches of inputs, targets and negatives."""
-        model = config.model
-        return TrainDataset(train, num_items, model.maxlen, config.objective, config.training.seed, model.relative_time)
+        model, seed, repeats = config.model, config.training.seed, config.repeat_score
+        return TrainDataset(train, num_items, model.maxlen, config.objective, seed, model.relative_time, repeats)
 
     def build_model(self, num_items: int, given: GivenVectors | None) -> SASRec:
         """Return the model for a catalogue."""
         return SASRec(num_items, self.config.model, given)
+
+    @property
+    def learns_repeats(self) -> bool:
+        """Return whether a score is learned of what the history has."""
+        return self.config.repeat_score
 
     @property
     def maxlen(self) -> int:
@@ -37,7 +42,7 @@ class SASRecModule(IdModule):
 
     def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs:
         """Return the latest events of some histories."""
-        return make_inputs(histories, rows, self.maxlen, self.config.model.relative_time)
+        return make_inputs(histories, rows, self.maxlen, self.config.model.relative_time, self.learns_repeats)
 
     def predict(self, batch: TrainBatch, items: Tensor, table: Tensor) -> Tensor:
         """Return the output of every event, (T, D)."""

@@ -86,10 +86,11 @@ def catalogue_loss(
     negatives: Tensor,
     log_chance: Tensor,
     num_items: int,
+    extra: "Extra | None" = None,
 ) -> Tensor:
-    """Return the loss that the options name; for the arguments see the functions below."""
+    """Return the loss that the options name; for the arguments see the functions below, `extra` is for `ce` alone."""
     if options.loss == "ce":
-        return full_softmax(hidden, item_vectors, targets)
+        return full_softmax(hidden, item_vectors, targets, extra=extra)
     if options.loss == "bce":
         return binary_cross_entropy(hidden, item_vectors, targets, negatives)
     if options.loss == "gbce":

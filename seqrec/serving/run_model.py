@@ -16,7 +16,6 @@ from seqrec.data.dataset import Histories
 from seqrec.serving.answers import Answer, Answering, Placed, Query, by_cosine
 from seqrec.serving.catalogue import Catalogue, mean_vector
 from seqrec.serving.together import find_together
-from seqrec.training.module import NextItemModule
 from seqrec.training.restore import load_run, read_protocol
 
 
@@ -70,7 +69,7 @@ class Run(Answering):
         Raises:
             UserError: If the model's scores are more than products of vectors, or it knows no word of the texts.
         """
-        if type(self.recommender.module).best is not NextItemModule.best:
+        if not self.recommender.module.scores_are_products:
             raise UserError(f"{self.name} scores items by more than their vectors, so it takes no new ones")
         return super().place(texts)
 

@@ -22,7 +22,7 @@ from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
 from seqrec.data.vectors import NONE, load_embeddings, name_of, vectors_sha256
 from seqrec.nn.item_table import GivenVectors
-from seqrec.nn.losses import catalogue_loss
+from seqrec.nn.losses import Extra, catalogue_loss
 from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
 from seqrec.training.batches import history_batches
 from seqrec.training.folder import RunFolder
@@ -35,6 +35,8 @@ from seqrec.training.trainer import complete, report, test
 
 TABLE = "model.item_embedding.weight"
 """Name of the item table in a state."""
+REPEAT_RATE = 10
+"""Learning rate of the score of what a history has, in rates of the rest: alone it has far to go."""
 
 
 class IdModule(NextItemModule, ABC):
@@ -48,6 +50,7 @@ class IdModule(NextItemModule, ABC):
         super().__init__(config.protocol.metric_ks)
         self.config = config
         self.model: Any = self.build_model(num_items, given)
+        self.repeat_score = nn.Parameter(torch.zeros(1)) if self.learns_repeats else None
 
     @classmethod
     @abstractmethod
@@ -57,6 +60,11 @@ class IdModule(NextItemModule, ABC):
     @abstractmethod
     def build_model(self, num_items: int, given: GivenVectors | None) -> nn.Module:
         """Return the model: it has an `item_embedding` and `item_vectors()`."""
+
+    @property
+    def learns_repeats(self) -> bool:
+        """Return whether a score is learned of what the history has; batches and inputs then tell it as `had`."""
+        return False
 
     @property
     @abstractmethod
@@ -94,6 +102,18 @@ class IdModule(NextItemModule, ABC):
         """Return the user vectors, (B, D): scores are their dot products with the item vectors."""
         return self._scaled(self.read(inputs))
 
+    def extra_scores(self, inputs: Any) -> Extra | None:
+        """Return the score of what each history has, if one is learned."""
+        if self.repeat_score is None:
+            return None
+        extra: Extra = inputs.had.score(self.repeat_score.detach().clone())  # shared weights are gathered for now alone
+        return extra
+
+    @property
+    def scores_are_products(self) -> bool:
+        """Return whether there is no such score."""
+        return self.repeat_score is None
+
     def item_vectors(self) -> Tensor:
         """Return the item vectors for scoring, (N+1, D)."""
         with whole_weights(self) as for_now:
@@ -123,7 +143,8 @@ class IdModule(NextItemModule, ABC):
             table = embedding(rows)
         hidden = self._scaled(self.predict(batch, items, table))
         classes, targets = self.choose_classes(batch, self._classes(table, rows), targets)
-        loss = catalogue_loss(objective, hidden, classes, targets, negatives, log_chance, embedding.num_items)
+        extra = None if self.repeat_score is None else batch.had.score(self.repeat_score)
+        loss = catalogue_loss(objective, hidden, classes, targets, negatives, log_chance, embedding.num_items, extra)
         loss, total = share_of_mean(loss, batch.num_counted)
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=total)
         return loss
@@ -131,7 +152,10 @@ class IdModule(NextItemModule, ABC):
     def configure_optimizers(self) -> Any:
         """Return Adam over all trainable parameters, with its schedule."""
         config, table = self.config, self.model.item_embedding.weight
-        groups = decay_weights(self, config.weight_decay, leave_out=(table,))
+        apart = [table] if self.repeat_score is None else [table, self.repeat_score]
+        groups = decay_weights(self, config.weight_decay, leave_out=apart)
+        if self.repeat_score is not None:
+            groups.append({"params": [self.repeat_score], "lr": REPEAT_RATE * config.lr, "weight_decay": 0.0})
         starts = [0] * len(groups)
         if table.requires_grad:
             groups.append({"params": [table], "lr": config.table_lr, "weight_decay": config.weight_decay})

@@ -81,3 +81,16 @@ class IdModelConfig:
         require_above(0, self, "lr")
         require_at_least(0, self, "item_lr", "warmup_steps", "weight_decay")
         require_at_least(1, self, "batch_size")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatingConfig(IdModelConfig):
+    """The same for families that can learn a score of what a history has."""
+
+    repeat_score: bool = False
+    """Learn what is added to the score of an item that the history has; by its vector alone it is ranked first."""
+
+    def __post_init__(self) -> None:
+        IdModelConfig.__post_init__(self)
+        if self.repeat_score and self.objective.loss != "ce":
+            raise UserError(f"--repeat_score is for --loss ce, which tells all items apart, not {self.objective.loss}")

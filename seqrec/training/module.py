@@ -20,6 +20,7 @@ from seqrec.data.dataset import Histories
 from seqrec.data.protocol import KS
 from seqrec.evaluation.ranking import Ranking, rank_scores, rank_targets, top_items, top_scores
 from seqrec.evaluation.recorder import RankRecorder
+from seqrec.nn.losses import Extra
 from seqrec.training.batches import HeldOut
 from seqrec.training.sharding import shard
 
@@ -99,10 +100,19 @@ class NextItemModule(lightning.LightningModule):
         """Return the vectors of what evaluation ranks, (N+1, D): those of the items."""
         return self.item_vectors()
 
+    def extra_scores(self, inputs: Any) -> Extra | None:
+        """Return what is added to the products of the user vectors of `inputs` and some items: by default nothing."""
+        return None
+
+    @property
+    def scores_are_products(self) -> bool:
+        """Return whether each score is the product of a user vector and an item vector, and nothing more."""
+        return type(self).best is NextItemModule.best
+
     def rank(self, batch: HeldOut, catalogue: Tensor) -> Ranking:
         """Return the ranks of a batch's targets, given all item vectors, (N+1, D)."""
-        users = self.user_vectors(batch.inputs).float()
-        return rank_targets(users, catalogue, batch.targets, negatives=batch.negatives, seen=batch.seen)
+        users, extra = self.user_vectors(batch.inputs).float(), self.extra_scores(batch.inputs)
+        return rank_targets(users, catalogue, batch.targets, negatives=batch.negatives, seen=batch.seen, extra=extra)
 
     def best(
         self,
@@ -113,7 +123,8 @@ class NextItemModule(lightning.LightningModule):
         hidden: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the (B, k) items of highest score and their scores, see `top_items`."""
-        return top_items(self.user_vectors(inputs).float(), catalogue, k, seen, hidden)
+        users, extra = self.user_vectors(inputs).float(), self.extra_scores(inputs)
+        return top_items(users, catalogue, k, seen, hidden, extra)
 
     def use_memory(self, folder: Path, dataset: PreparedDataset) -> None:
         """Read the old events of a dataset's users from what a folder keeps of them.
@@ -133,7 +144,7 @@ class NextItemModule(lightning.LightningModule):
 
     def configure_model(self) -> None:
         """Shard the weights over the processes if the strategy does so."""
-        shard(self, ("training_step", "user_vectors", "item_vectors"))
+        shard(self, ("training_step", "user_vectors", "item_vectors", "extra_scores"))
 
     def _start(self, loader: Any) -> None:
         self.recorder.expect(loader.dataset.users)

@@ -11,6 +11,7 @@ from Bert4Rec.data import Inputs, TrainDataset, make_inputs
 from Bert4Rec.model import Bert4Rec, Bert4RecConfig
 from Bert4Rec.module import Bert4RecModule
 from Bert4Rec.options import Config
+from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset
 from seqrec.data.vectors import Producer, embedding_path, save_embeddings
@@ -22,6 +23,7 @@ from tests.conftest import write_dataset
 from tests.histories import as_histories, random_lists
 from tests.id_family_runs import IdFamilyRuns
 from tests.interrupted import Command
+from tests.repeating import assert_a_run_learns_it, assert_is_not_exported, assert_scores_what_is_had
 from tests.sampled_steps import assert_reads_what_it_names
 
 # Under these the tiny dataset's run stops early.
@@ -245,6 +247,26 @@ def test_a_sampled_loss_reads_what_it_names(loss: Loss, untied: bool, monkeypatc
     train = TrainDataset(as_histories(random_lists([9, 4, 2])), 30, MAXLEN, 0.4, 0.0, objective, seed=0)
     batch, module = train[BatchKey(np.arange(3), 0, 0)], Bert4RecModule(config, 30, None)
     assert_reads_what_it_names(module, batch, 30, monkeypatch)
+
+
+@pytest.mark.parametrize("untied", [False, True])
+def test_a_score_of_what_is_had(untied: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lists = [[3, 1, 3, 3], [2, 4], [5, 5], [1, 2, 3, 2, 1, 7, 8, 9, 9, 4, 5, 6], [4, 6, 5, 4, 4, 6]]
+    module = Bert4RecModule(
+        Config(repeat_score=True, model=Bert4RecConfig(8, maxlen=MAXLEN, dropout_rate=0.0, untied_output=untied)),
+        30,
+        None,
+    ).eval()
+    assert_scores_what_is_had(
+        module, as_histories(lists), [set(items[-(MAXLEN - 1) :]) for items in lists], monkeypatch
+    )
+    assert_is_not_exported(module, tmp_path)
+
+
+def test_a_run_learns_the_score_of_what_is_had(tmp_path: Path) -> None:
+    assert_a_run_learns_it("Bert4Rec", FLAGS, tmp_path)
+    with pytest.raises(UserError, match="--repeat_score is for --loss ce"):
+        Config(repeat_score=True, objective=LossOptions("bce"))
 
 
 class TestRuns(IdFamilyRuns):

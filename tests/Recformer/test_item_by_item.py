@@ -287,7 +287,7 @@ def test_a_run_without_a_score_of_repeats_is_exported(
 ) -> None:
     options = ExportOptions(forms=("fp32",))
     run = "runs/Recformer/tiny/longformer-seed42"
-    with pytest.raises(UserError, match="with --repeat_score is served as a run"):
+    with pytest.raises(UserError, match="with --repeat_score"):
         export_run(finished / run, tmp_path / "refused", None, (tiny_path, None), False, options)
     more = ("--pooler_type", "items", "--freeze_encoder", "--whiten", "--item_bias", "--user_map")
     run_script("Recformer/finetune.py", *flags(tiny_path, backbone, tmp_path, *more), output=tmp_path / "log")

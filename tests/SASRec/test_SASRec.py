@@ -15,6 +15,7 @@ from SASRec.data import TrainDataset, make_inputs
 from SASRec.model import SASRec, SASRecConfig
 from SASRec.module import SASRecModule
 from SASRec.options import Config
+from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Dataset, load_dataset
 from seqrec.data.splits import leave_one_out
@@ -27,6 +28,12 @@ from tests.histories import as_histories, random_lists
 from tests.id_family_runs import IdFamilyRuns
 from tests.interrupted import Command
 from tests.recommending import assert_recommends_as_it_was_tested
+from tests.repeating import (
+    assert_a_run_learns_it,
+    assert_is_not_exported,
+    assert_scores_what_is_had,
+    assert_two_learn_what_one_does,
+)
 from tests.sampled_steps import assert_reads_what_it_names
 
 # Under these the tiny dataset's run stops early.
@@ -244,6 +251,22 @@ def test_a_sampled_loss_reads_what_it_names(loss: Loss, mode: InitMode, monkeypa
     config = Config(objective=objective, init_type="mine", model=SASRecConfig(8, dropout_rate=0.0))
     batch = TrainDataset(as_histories(random_lists([9, 4, 2])), 30, 50, objective, seed=0)[BatchKey(np.arange(3), 0, 0)]
     assert_reads_what_it_names(SASRecModule(config, 30, start), batch, 30, monkeypatch)
+
+
+def test_a_score_of_what_is_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lists = [[3, 1, 3, 3], [2, 4], [5, 5], [1, 2, 3, 2, 1, 7, 8, 9, 9, 4, 5, 6], [4, 6, 5, 4, 4, 6]]
+    module = SASRecModule(
+        Config(repeat_score=True, model=SASRecConfig(8, maxlen=MAXLEN, dropout_rate=0.0)), 30, None
+    ).eval()
+    assert_scores_what_is_had(module, as_histories(lists), [set(items[-MAXLEN:]) for items in lists], monkeypatch)
+    assert_is_not_exported(module, tmp_path)
+
+
+def test_a_run_learns_the_score_of_what_is_had(tmp_path: Path) -> None:
+    assert_a_run_learns_it("SASRec", FLAGS, tmp_path)
+    assert_two_learn_what_one_does("SASRec", FLAGS, tmp_path)
+    with pytest.raises(UserError, match="--repeat_score is for --loss ce"):
+        Config(repeat_score=True, objective=LossOptions("bce"))
 
 
 class TestRuns(IdFamilyRuns):
