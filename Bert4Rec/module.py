@@ -33,18 +33,13 @@ class Bert4RecModule(IdModule):
         return Bert4Rec(num_items, self.config.model, given)
 
     @property
-    def learns_repeats(self) -> bool:
-        """Return whether a score is learned of what the history has."""
-        return self.config.repeat_score
-
-    @property
     def maxlen(self) -> int:
         """Most recent events that the model reads."""
         return self.config.model.maxlen
 
     def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs:
         """Return the latest events of some histories, and after each a hidden one."""
-        return make_inputs(histories, rows, self.maxlen, self.learns_repeats)
+        return make_inputs(histories, rows, self.maxlen, self.config.repeat_score)
 
     def _asked(self, inputs: Inputs, table: Tensor | None = None) -> Tensor:
         hidden: Tensor = self.model(

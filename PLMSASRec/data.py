@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Histories
 from seqrec.nn.ragged import Layout, cut_by_length, longest_first, make_layout
+from seqrec.nn.repeats import Had, had_by_history
 from seqrec.training.item_batches import ItemBatch, ItemReader
 from seqrec.training.transitions import TransitionReader
 
@@ -26,6 +27,8 @@ class Inputs(NamedTuple):
     layout: Layout
     last: Layout
     order: Tensor
+    had: Had | None = None
+    """What each history has, in the batch's order."""
 
 
 class TrainBatch(NamedTuple):
@@ -36,8 +39,15 @@ class TrainBatch(NamedTuple):
     layout: Layout
 
 
-def make_inputs(histories: Histories, rows: NDArray[np.int64], maxlen: int) -> Inputs:
-    """Return the most recent `maxlen` events of each history; none may be empty."""
+def make_inputs(histories: Histories, rows: NDArray[np.int64], maxlen: int, repeats: bool = False) -> Inputs:
+    """Return the most recent `maxlen` events of each history; none may be empty.
+
+    Args:
+        histories: A view.
+        rows: (B,) histories of it.
+        maxlen: Events of each.
+        repeats: Whether the model has a score of what a history has.
+    """
     order = longest_first(np.minimum(histories.lengths[rows], maxlen))
     items, offsets = histories.gather(rows[order], maxlen)
     lengths = np.diff(offsets)
@@ -48,6 +58,7 @@ def make_inputs(histories: Histories, rows: NDArray[np.int64], maxlen: int) -> I
         layout=make_layout(lengths, bounds),
         last=make_layout(np.ones_like(lengths), bounds),
         order=torch.from_numpy(np.argsort(order)),
+        had=had_by_history(histories, rows, maxlen) if repeats else None,
     )
 
 

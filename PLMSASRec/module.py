@@ -52,7 +52,8 @@ class PLMSASRecModule(TextModule):
     def training_data(self, train: Histories, num_items: int) -> TrainDataset:
         """Return the training histories in batches of inputs, targets and negatives."""
         config, is_tied = self.config, self.config.head == "tied"
-        reader = TransitionReader(train, num_items, config.model.sasrec_seq_len, config.objective, config.training.seed)
+        maxlen, seed = config.model.sasrec_seq_len, config.training.seed
+        reader = TransitionReader(train, num_items, maxlen, config.objective, seed, config.repeat_score)
         read_items = ItemReader(train, num_items, config.objective, is_tied, self.read_texts, not self.takes_pooled)
         return TrainDataset(reader, read_items)
 
@@ -63,7 +64,7 @@ class PLMSASRecModule(TextModule):
 
     def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs:
         """Return the latest events of some histories."""
-        return make_inputs(histories, rows, self.config.model.sasrec_seq_len)
+        return make_inputs(histories, rows, self.config.model.sasrec_seq_len, self.config.repeat_score)
 
     def count_events(self, histories: Histories) -> NDArray[np.int64]:
         """Return (n,) number of events read of each history."""

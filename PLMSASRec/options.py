@@ -20,7 +20,7 @@ from seqrec.items.options import (
     PromptOptions,
     check_items,
 )
-from seqrec.nn.losses import LossOptions
+from seqrec.nn.losses import LossOptions, check_repeat_score
 from seqrec.nn.optimization import Schedule
 from seqrec.training.options import TrainingConfig
 
@@ -96,6 +96,8 @@ class Config:
     """Learning rate schedule: constant, or linear or cosine (to zero at --num_epochs)."""
     warmup_steps: float = 0
     """Warm-up steps of the learning rates, or, below 1, their share of all steps; at most half of these."""
+    repeat_score: bool = False
+    """Learn what is added to the score of an item that the history has; by its vector alone it is ranked first."""
     items: ItemOptions = field(default_factory=ItemOptions)
     prompt: PromptOptions = field(default_factory=PromptOptions)
     cache: PreInferenceOptions = field(default_factory=PreInferenceOptions)
@@ -109,6 +111,7 @@ class Config:
         require_above(0, self, "lr")
         require_at_least(0, self, "warmup_steps", "weight_decay", "min_item_seq_len", "max_item_seq_len")
         require_at_least(1, self, "batch_size")
+        check_repeat_score(self.repeat_score, self.objective)
         if self.max_item_seq_len is not None and self.max_item_seq_len < max(2, self.min_item_seq_len):
             raise UserError(
                 f"--max_item_seq_len {self.max_item_seq_len} must be at least 2 and --min_item_seq_len "

@@ -18,6 +18,7 @@ from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Histories
 from seqrec.nn.negatives import Negatives
 from seqrec.nn.ragged import longest_first
+from seqrec.nn.repeats import Had
 from seqrec.nn.segments import Rows, Segments, Window, insert_tokens, newest_events, recent_events
 from seqrec.training.item_batches import ItemBatch, ItemReader
 from seqrec.training.transitions import TransitionReader
@@ -32,6 +33,8 @@ class Inputs(NamedTuple):
     order: Tensor
     seconds: Tensor | None = None
     """(E,) time of each row; a token has that of the event before it."""
+    had: Had | None = None
+    """What each history has, in the batch's order."""
 
 
 class TextBatch(NamedTuple):
@@ -56,6 +59,8 @@ class TrainBatch(NamedTuple):
     seconds: Tensor | None = None
     asked: Tensor | None = None
     """Places of the events that predict, if not all do."""
+    had: Had | None = None
+    """What the history has up to each of them."""
 
 
 def make_inputs(
@@ -142,7 +147,8 @@ def make_reader(config: Config, train: Histories, num_items: int) -> TransitionR
     if config.model.time_bias and train.times is None:
         raise UserError("this dataset has no timestamps, only order: train without --time_bias")
     cut = cut_histories(train, config.history)
-    return TransitionReader(cut, num_items, config.history.maxlen, config.objective, config.training.seed)
+    options, seed = config.objective, config.training.seed
+    return TransitionReader(cut, num_items, config.history.maxlen, options, seed, config.repeat_score)
 
 
 class HistoryDataset(Dataset[TrainBatch | TextBatch]):
@@ -176,4 +182,5 @@ class HistoryDataset(Dataset[TrainBatch | TextBatch]):
             num_counted=read.num_counted,
             seconds=seconds,
             asked=asked,
+            had=read.had,
         )

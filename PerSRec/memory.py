@@ -25,6 +25,7 @@ from seqrec.basics.opening import read_json_object
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.nn.ragged import longest_first
+from seqrec.nn.repeats import Had
 from seqrec.nn.segments import Rows, Segments, Window, insert_tokens, newest_events, recent_events
 
 LATEST = "latest.json"
@@ -57,6 +58,8 @@ class MixedInputs(NamedTuple):
     whole: Inputs | None
     order: Tensor
     """Puts results, those of `recalled` first, back into the batch's order."""
+    had: Had | None = None
+    """What each history has, in the batch's order."""
 
 
 def old_events(histories: Histories, window: Window, skipped: int = 0) -> Histories:

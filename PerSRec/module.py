@@ -23,6 +23,7 @@ from seqrec.data.splits import Split
 from seqrec.items.language_model import ReadTexts, build_items
 from seqrec.items.vectors import ItemVectors
 from seqrec.nn.item_table import GivenVectors
+from seqrec.nn.repeats import had_by_history
 from seqrec.nn.segments import Window, rectangle_rows
 from seqrec.text.encoding import weights_sha256
 from seqrec.training import id_model, text_module
@@ -67,9 +68,17 @@ class HistoryModule(NextItemModule):
 
     def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs | MixedInputs:
         """Return the latest events of some histories, or the recent ones where the old ones are compressed."""
+        window: Window = self.config.history.window
+        read: Inputs | MixedInputs
         if self.memory is not None:
-            return self.memory.make_inputs(histories, rows)
-        return make_inputs(histories, rows, self.config.history.window, self.encoder.timed, self.only_recent)
+            read = self.memory.make_inputs(histories, rows)
+        else:
+            read = make_inputs(histories, rows, window, self.encoder.timed, self.only_recent)
+        if self.repeat_score is None:
+            return read
+        return read._replace(
+            had=had_by_history(histories, rows, window.num_recent if self.only_recent else window.length)
+        )
 
     def use_memory(self, folder: Path, dataset: Dataset) -> None:
         """Read the old events of a dataset's users from what a folder keeps of them."""

@@ -38,7 +38,7 @@ class ItemwiseModule(RecformerModule):
         super().__init__(model, items, config)
         options, D = config.itemwise, model.config.hidden_size
         self.item_bias = nn.Parameter(torch.zeros(items.num_items + 1)) if options.item_bias else None
-        self.repeat_score = nn.Parameter(torch.zeros(())) if options.repeat_score else None
+        self.score_repeats(options.repeat_score)
         self.user_map = nn.Parameter(torch.zeros(D, D)) if options.user_map else None
         if options.whiten:
             self.register_buffer("centre", torch.zeros(D))
@@ -172,12 +172,7 @@ class ItemwiseModule(RecformerModule):
         """Return the score of what each history has, if one is learned."""
         if self.repeat_score is None:
             return None
-        return distinct_pairs(inputs.owner, inputs.items).score(self.repeat_score)
-
-    @property
-    def scores_are_products(self) -> bool:
-        """Return whether there is no such score."""
-        return self.repeat_score is None
+        return distinct_pairs(inputs.owner, inputs.items).score(self.repeat_score.detach().clone())
 
     def configure_optimizers(self) -> Any:
         """Return AdamW as for the encoder; what is learned beside it has --head_lr and no decay."""

@@ -18,7 +18,7 @@ from seqrec.data.dataset import Histories
 from seqrec.nn.losses import LossOptions
 from seqrec.nn.negatives import Negatives
 from seqrec.nn.ragged import Layout, cut_by_length, longest_first, make_layout
-from seqrec.nn.repeats import Had, had_by_event, had_by_history
+from seqrec.nn.repeats import Had, had_by_history
 from seqrec.training.transitions import TransitionReader
 
 
@@ -98,8 +98,7 @@ class TrainDataset(Dataset[TrainBatch]):
     ) -> None:
         if timed and train.times is None:
             raise UserError("this dataset has no timestamps, only order: train without --relative_time")
-        self.reader = TransitionReader(train, num_items, maxlen, options, seed)
-        self.timed, self.repeats = timed, repeats
+        self.reader, self.timed = TransitionReader(train, num_items, maxlen, options, seed, repeats), timed
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -116,5 +115,5 @@ class TrainDataset(Dataset[TrainBatch]):
             negatives=read.negatives,
             num_counted=read.num_counted,
             seconds=torch.from_numpy(self.reader.times(read)) if self.timed else None,
-            had=had_by_event(read.events, read.lengths) if self.repeats else None,
+            had=read.had,
         )

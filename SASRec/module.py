@@ -31,18 +31,13 @@ class SASRecModule(IdModule):
         return SASRec(num_items, self.config.model, given)
 
     @property
-    def learns_repeats(self) -> bool:
-        """Return whether a score is learned of what the history has."""
-        return self.config.repeat_score
-
-    @property
     def maxlen(self) -> int:
         """Most recent events that the model reads."""
         return self.config.model.maxlen
 
     def make_inputs(self, histories: Histories, rows: NDArray[np.int64]) -> Inputs:
         """Return the latest events of some histories."""
-        return make_inputs(histories, rows, self.maxlen, self.config.model.relative_time, self.learns_repeats)
+        return make_inputs(histories, rows, self.maxlen, self.config.model.relative_time, self.config.repeat_score)
 
     def predict(self, batch: TrainBatch, items: Tensor, table: Tensor) -> Tensor:
         """Return the output of every event, (T, D)."""

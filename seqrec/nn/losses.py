@@ -78,6 +78,16 @@ class LossOptions:
         return self.loss == "sampled_softmax" and self.negatives in ("in_batch", "mixed")
 
 
+def check_repeat_score(asked: bool, options: LossOptions) -> None:
+    """Refuse --repeat_score where a loss does not tell all items apart.
+
+    Raises:
+        UserError: If it is asked for with such a loss.
+    """
+    if asked and options.loss != "ce":
+        raise UserError(f"--repeat_score is for --loss ce, which tells all items apart, not {options.loss}")
+
+
 def catalogue_loss(
     options: LossOptions,
     hidden: Tensor,

@@ -26,6 +26,12 @@ class Had(NamedTuple):
     items: Tensor
     """(P,) int64."""
 
+    def of(self, rows: NDArray[np.int64]) -> "Had":
+        """Return the pairs of some predictions, (T',) ascending, which count from 0 then."""
+        counts = np.bincount(self.rows.numpy(), minlength=int(rows.max(initial=0)) + 1)
+        starts = np.cumsum(counts) - counts
+        return _stretches(self.items.numpy(), starts[rows], counts[rows])
+
     def score(self, value: Tensor) -> Extra:
         """Return the () or (1,) value as what is added to the score of each pair."""
         return Extra(self.rows, self.items, value.expand(len(self.rows)))

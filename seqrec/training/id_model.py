@@ -22,7 +22,7 @@ from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
 from seqrec.data.vectors import NONE, load_embeddings, name_of, vectors_sha256
 from seqrec.nn.item_table import GivenVectors
-from seqrec.nn.losses import Extra, catalogue_loss
+from seqrec.nn.losses import catalogue_loss
 from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
 from seqrec.training.batches import history_batches
 from seqrec.training.folder import RunFolder
@@ -35,8 +35,6 @@ from seqrec.training.trainer import complete, report, test
 
 TABLE = "model.item_embedding.weight"
 """Name of the item table in a state."""
-REPEAT_RATE = 10
-"""Learning rate of the score of what a history has, in rates of the rest: alone it has far to go."""
 
 
 class IdModule(NextItemModule, ABC):
@@ -50,7 +48,7 @@ class IdModule(NextItemModule, ABC):
         super().__init__(config.protocol.metric_ks)
         self.config = config
         self.model: Any = self.build_model(num_items, given)
-        self.repeat_score = nn.Parameter(torch.zeros(1)) if self.learns_repeats else None
+        self.score_repeats(config.repeat_score)
 
     @classmethod
     @abstractmethod
@@ -60,11 +58,6 @@ class IdModule(NextItemModule, ABC):
     @abstractmethod
     def build_model(self, num_items: int, given: GivenVectors | None) -> nn.Module:
         """Return the model: it has an `item_embedding` and `item_vectors()`."""
-
-    @property
-    def learns_repeats(self) -> bool:
-        """Return whether a score is learned of what the history has; batches and inputs then tell it as `had`."""
-        return False
 
     @property
     @abstractmethod
@@ -101,18 +94,6 @@ class IdModule(NextItemModule, ABC):
     def user_vectors(self, inputs: Any) -> Tensor:
         """Return the user vectors, (B, D): scores are their dot products with the item vectors."""
         return self._scaled(self.read(inputs))
-
-    def extra_scores(self, inputs: Any) -> Extra | None:
-        """Return the score of what each history has, if one is learned."""
-        if self.repeat_score is None:
-            return None
-        extra: Extra = inputs.had.score(self.repeat_score.detach().clone())  # shared weights are gathered for now alone
-        return extra
-
-    @property
-    def scores_are_products(self) -> bool:
-        """Return whether there is no such score."""
-        return self.repeat_score is None
 
     def item_vectors(self) -> Tensor:
         """Return the item vectors for scoring, (N+1, D)."""
@@ -154,8 +135,7 @@ class IdModule(NextItemModule, ABC):
         config, table = self.config, self.model.item_embedding.weight
         apart = [table] if self.repeat_score is None else [table, self.repeat_score]
         groups = decay_weights(self, config.weight_decay, leave_out=apart)
-        if self.repeat_score is not None:
-            groups.append({"params": [self.repeat_score], "lr": REPEAT_RATE * config.lr, "weight_decay": 0.0})
+        groups += self.repeat_group(config.lr)
         starts = [0] * len(groups)
         if table.requires_grad:
             groups.append({"params": [table], "lr": config.table_lr, "weight_decay": config.weight_decay})

@@ -12,7 +12,7 @@ from seqrec.basics.paths import ROOT
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.data.vectors import NONE
 from seqrec.nn.item_table import TableOptions
-from seqrec.nn.losses import LossOptions
+from seqrec.nn.losses import LossOptions, check_repeat_score
 from seqrec.nn.optimization import Schedule
 from seqrec.training.options import TrainingConfig
 
@@ -53,6 +53,8 @@ class IdModelConfig:
     """Warm-up steps of the learning rates, or, below 1, their share of all steps; at most half of these."""
     weight_decay: float = 0.0
     """Decoupled weight decay of all weights but biases and norms."""
+    repeat_score: bool = False
+    """Learn what is added to the score of an item that the history has; by its vector alone it is ranked first."""
     table: TableOptions = field(default_factory=TableOptions)
     objective: LossOptions = field(default_factory=LossOptions)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -78,19 +80,7 @@ class IdModelConfig:
             raise UserError(
                 f"--unfreeze_at {self.table.unfreeze_at} is never reached: --num_epochs is {self.training.num_epochs}"
             )
+        check_repeat_score(self.repeat_score, self.objective)
         require_above(0, self, "lr")
         require_at_least(0, self, "item_lr", "warmup_steps", "weight_decay")
         require_at_least(1, self, "batch_size")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RepeatingConfig(IdModelConfig):
-    """The same for families that can learn a score of what a history has."""
-
-    repeat_score: bool = False
-    """Learn what is added to the score of an item that the history has; by its vector alone it is ranked first."""
-
-    def __post_init__(self) -> None:
-        IdModelConfig.__post_init__(self)
-        if self.repeat_score and self.objective.loss != "ce":
-            raise UserError(f"--repeat_score is for --loss ce, which tells all items apart, not {self.objective.loss}")

@@ -9,6 +9,7 @@ from torch import Tensor
 from seqrec.data.dataset import Histories
 from seqrec.items.language_model import ReadTexts
 from seqrec.nn.losses import LossOptions
+from seqrec.nn.repeats import Had
 from seqrec.text.texts import Texts
 from seqrec.training.transitions import Transitions
 
@@ -32,6 +33,8 @@ class ItemBatch(NamedTuple):
     log_chance: Tensor
     num_counted: int
     """Targets that count: all, or 0 in a process without a history of its own."""
+    had: Had | None
+    """What the history has up to each event, as the targets are told."""
 
 
 class ItemReader:
@@ -64,12 +67,14 @@ class ItemReader:
 
     def __call__(self, read: Transitions) -> ItemBatch:
         """Return the items of some transitions."""
-        events, targets, others = read.events, read.targets, read.negatives.items.numpy()
+        events, targets, others, had = read.events, read.targets, read.negatives.items.numpy(), read.had
         classes = None
         if self.is_tied and self.is_full:
             classes = self.seen
             rows = classes if self.encode_all else np.unique(events)
             places, targets = np.searchsorted(rows, events), np.searchsorted(classes, targets) + 1
+            if had is not None:
+                had = had._replace(items=torch.from_numpy(np.searchsorted(classes, had.items.numpy()) + 1))
         elif self.is_tied:
             rows, found = np.unique(np.concatenate([events, targets, others]), return_inverse=True)
             places, targets, others = np.split(found, [len(events), len(events) + len(targets)])
@@ -84,4 +89,5 @@ class ItemReader:
             negatives=torch.from_numpy(others),
             log_chance=read.negatives.log_chance,
             num_counted=read.num_counted,
+            had=had,
         )

@@ -12,7 +12,7 @@ import pytorch_lightning as lightning
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqrec.basics.errors import UserError
 from seqrec.data.dataset import Dataset as PreparedDataset
@@ -21,8 +21,12 @@ from seqrec.data.protocol import KS
 from seqrec.evaluation.ranking import Ranking, rank_scores, rank_targets, top_items, top_scores
 from seqrec.evaluation.recorder import RankRecorder
 from seqrec.nn.losses import Extra
+from seqrec.nn.repeats import Had
 from seqrec.training.batches import HeldOut
 from seqrec.training.sharding import shard
+
+REPEAT_RATE = 10
+"""Learning rate of the score of what a history has, in rates of the rest: alone it has far to go."""
 
 
 def share_of_mean(mean: Tensor, count: int) -> tuple[Tensor, int]:
@@ -53,6 +57,8 @@ class NextItemModule(lightning.LightningModule):
         super().__init__()
         self.recorder = RankRecorder(metric_ks)
         self.results: dict[str, float] = {}
+        self.repeat_score: nn.Parameter | None = None
+        """(1,) what is added to the score of an item that the history has, if it is learned."""
         self._catalogue: Tensor | None = None
 
     def user_vectors(self, inputs: Any) -> Tensor:
@@ -101,13 +107,26 @@ class NextItemModule(lightning.LightningModule):
         return self.item_vectors()
 
     def extra_scores(self, inputs: Any) -> Extra | None:
-        """Return what is added to the products of the user vectors of `inputs` and some items: by default nothing."""
-        return None
+        """Return what is added to some products with the user vectors of `inputs`, which then tell what they have."""
+        if self.repeat_score is None:
+            return None
+        had: Had = inputs.had
+        return had.score(self.repeat_score.detach().clone())  # weights that are shared out are whole for a moment
+
+    def score_repeats(self, learning: bool) -> None:
+        """Learn what is added to the score of an item that the history has, or nothing."""
+        self.repeat_score = nn.Parameter(torch.zeros(1)) if learning else None
+
+    def repeat_group(self, lr: float) -> list[dict[str, Any]]:
+        """Return the optimiser's group of that score, if there is one; the rest learns at a rate `lr`."""
+        if self.repeat_score is None:
+            return []
+        return [{"params": [self.repeat_score], "lr": REPEAT_RATE * lr, "weight_decay": 0.0}]
 
     @property
     def scores_are_products(self) -> bool:
         """Return whether each score is the product of a user vector and an item vector, and nothing more."""
-        return type(self).best is NextItemModule.best
+        return type(self).best is NextItemModule.best and self.repeat_score is None
 
     def rank(self, batch: HeldOut, catalogue: Tensor) -> Ranking:
         """Return the ranks of a batch's targets, given all item vectors, (N+1, D)."""

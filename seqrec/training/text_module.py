@@ -58,7 +58,8 @@ class TextModule(NextItemModule, ABC):
 
         Args:
             config: A family's flags. Of them `items`, `prompt`, `cache`, `learning`, `objective`, `training` and
-                `protocol` are groups, `batch_size`, `lr`, `weight_decay`, `schedule` and `warmup_steps` single ones.
+                `protocol` are groups, `batch_size`, `lr`, `weight_decay`, `schedule`, `warmup_steps` and
+                `repeat_score` single ones.
             dataset: The catalogue.
         """
         super().__init__(config.protocol.metric_ks)
@@ -69,6 +70,7 @@ class TextModule(NextItemModule, ABC):
         if config.learning.item_offset:
             items.add_offsets(self.width)
         self.model = TextRecommender(items, encoder, self.width, self.head, self.deviation)
+        self.score_repeats(config.repeat_score)
         self._table: Tensor | None = None
         self._pooled: Tensor | None = None
         self._pooled_at: int | None = None
@@ -135,7 +137,8 @@ class TextModule(NextItemModule, ABC):
         hidden = self._scaled(model.with_bias(hidden))
         classes, targets = self.choose_classes(batch, self._normed(classes), targets)
         num_items = model.items.num_items
-        loss = catalogue_loss(objective, hidden, classes, targets, negatives, items.log_chance, num_items)
+        extra = None if self.repeat_score is None else items.had.score(self.repeat_score)
+        loss = catalogue_loss(objective, hidden, classes, targets, negatives, items.log_chance, num_items, extra)
         loss, total = share_of_mean(loss, items.num_counted)
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=total)
         return loss
@@ -183,6 +186,9 @@ class TextModule(NextItemModule, ABC):
             rate = config.lr / 10 if own_rate is None else own_rate
             groups.append({"params": [offsets.weight], "lr": rate, "weight_decay": config.weight_decay})
             own.append(offsets.weight)
+        groups += self.repeat_group(config.lr)
+        if self.repeat_score is not None:
+            own.append(self.repeat_score)
         groups += decay_weights(self, config.weight_decay, leave_out=own)
         optimizer = torch.optim.AdamW(groups, config.lr, fused=can_fuse(self))
         return schedule_rate(optimizer, self, config.warmup_steps, config.schedule)

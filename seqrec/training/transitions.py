@@ -13,6 +13,7 @@ from seqrec.data.dataset import Histories
 from seqrec.nn.losses import LossOptions
 from seqrec.nn.negatives import Negatives, NegativeSampler
 from seqrec.nn.ragged import longest_first
+from seqrec.nn.repeats import Had, had_by_event
 
 
 def with_transitions(train: Histories) -> Histories:
@@ -41,6 +42,8 @@ class Transitions(NamedTuple):
     negatives: Negatives
     num_counted: int
     """Targets that count: all, or 0 in a process without a history of its own."""
+    had: Had | None
+    """What the history has up to each event."""
 
     def ask(self, events: NDArray[np.int64], options: LossOptions) -> "Transitions":
         """Return the transitions with the targets of some events alone, given by their places."""
@@ -48,16 +51,37 @@ class Transitions(NamedTuple):
         if options.loss == "bce":  # one for each target
             negatives = negatives._replace(items=negatives.items[torch.from_numpy(events)])
         return self._replace(
-            targets=self.targets[events], negatives=negatives, num_counted=len(events) if self.num_counted else 0
+            targets=self.targets[events],
+            negatives=negatives,
+            num_counted=len(events) if self.num_counted else 0,
+            had=None if self.had is None else self.had.of(events),
         )
 
 
 class TransitionReader:
     """Reads the transitions of a batch, at most the latest `maxlen` of a history, and draws its negatives."""
 
-    def __init__(self, train: Histories, num_items: int, maxlen: int, options: LossOptions, seed: int) -> None:
+    def __init__(
+        self,
+        train: Histories,
+        num_items: int,
+        maxlen: int,
+        options: LossOptions,
+        seed: int,
+        repeats: bool = False,
+    ) -> None:
+        """Take the training view.
+
+        Args:
+            train: The view.
+            num_items: N.
+            maxlen: Events of a history that are read.
+            options: Of the loss.
+            seed: Of the run.
+            repeats: Whether the model has a score of what a history has.
+        """
         self.sequences = s = with_transitions(train)
-        self.maxlen, self.seed, self.options = maxlen, seed, options
+        self.maxlen, self.seed, self.options, self.repeats = maxlen, seed, options, repeats
         targets = replace(s, starts=np.maximum(s.starts + 1, s.ends - maxlen))
         self.draw_negatives = NegativeSampler(options, s, num_items, targets)
 
@@ -76,7 +100,8 @@ class TransitionReader:
             read, starts = self.sequences.gather(key.batch_rows, self.maxlen + 1)
             all_targets = np.delete(read, starts[:-1])
         negatives = self.draw_negatives(key, self.seed, rows, lengths, all_targets)
-        return Transitions(rows, events, targets, lengths, negatives, len(targets) if key.counts else 0)
+        had = had_by_event(events, lengths) if self.repeats else None
+        return Transitions(rows, events, targets, lengths, negatives, len(targets) if key.counts else 0, had)
 
     def times(self, transitions: Transitions) -> NDArray[np.int64]:
         """Return the (T,) times of the events that predict."""
