@@ -39,7 +39,7 @@ def assert_scores_what_is_had(
     rows = np.arange(len(histories))
     batch = module.training_data(module.config, histories, 30)[BatchKey(rows, 0, 0)]
     table = module.item_vectors()
-    scores = module.predict(batch, batch.items, module.event_vectors()) @ table.T
+    scores = module._scaled(module.predict(batch, batch.items, module.event_vectors())) @ table.T
     had = torch.zeros_like(scores)
     had[batch.had.rows, batch.had.items] = 1
     expected = F.cross_entropy((scores + had * module.repeat_score)[:, 1:], batch.targets - 1)

@@ -38,6 +38,13 @@ def test_an_event_has_the_items_up_to_it() -> None:
     assert pairs(had_by_event(ITEMS, LENGTHS)) == every(expected)
 
 
+@pytest.mark.parametrize("rows", [[0, 3, 4, 17], [], [11]])
+def test_some_predictions_count_from_0(rows: list[int]) -> None:
+    had = had_by_event(ITEMS, LENGTHS)
+    kept = [[item for row, item in pairs(had) if row == asked] for asked in rows]
+    assert pairs(had.of(np.array(rows, dtype=np.int64))) == every(map(set, kept))
+
+
 def test_an_asked_event_has_those_that_are_not_asked() -> None:
     asked = np.array([0, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 1], dtype=bool)
     expected, start = [], 0

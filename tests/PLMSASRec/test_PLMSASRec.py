@@ -229,11 +229,16 @@ def by_hand(model: TextRecommender, vectors: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("head", ["tied", "untied"])
-@pytest.mark.parametrize("loss", ["ce", "sampled_softmax", "bce"])
-def test_the_loss_is_the_equation(models: dict[str, Path], texts: Dataset, head: str, loss: Loss) -> None:
+@pytest.mark.parametrize(("loss", "repeats"), [("ce", 0), ("ce", -1.3), ("sampled_softmax", 0), ("bce", 0)])
+def test_the_loss_is_the_equation(
+    models: dict[str, Path], texts: Dataset, head: str, loss: Loss, repeats: float
+) -> None:
     options = SAMPLED if loss == "sampled_softmax" else LossOptions(loss=loss)
-    module = module_of(config_of(models["bert"], head=head, objective=options), texts).eval()
+    config = config_of(models["bert"], head=head, objective=options, repeat_score=repeats != 0)
+    module = module_of(config, texts).eval()
     fill_new(module)
+    if module.repeat_score is not None:
+        module.repeat_score.data.fill_(repeats)
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     batch = first_batch(module, texts)
     found = module.training_step(batch)
@@ -248,6 +253,9 @@ def test_the_loss_is_the_equation(models: dict[str, Path], texts: Dataset, head:
         targets.append(torch.from_numpy(read[start + 1 : end]))
     h, y = torch.cat(hidden), torch.cat(targets)
     scores = h @ table.T if head == "tied" else h @ model.classes.weight.T + model.class_bias[:, 0]
+    for row, place in enumerate(place for start, end in pairwise(offsets) for place in range(start, end - 1)):
+        start = offsets[np.searchsorted(offsets, place, side="right") - 1]
+        scores[row, np.unique(read[start : place + 1])] += repeats
     own = scores[torch.arange(len(y)), y]
     drawn = data.reader.draw_negatives(BatchKey(rows, 0, 0), 42, order, data.lengths[order], y.numpy())
     others = drawn.items

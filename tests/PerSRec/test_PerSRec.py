@@ -25,6 +25,7 @@ from tests.id_family_runs import IdFamilyRuns
 from tests.interrupted import Command
 from tests.PerSRec.equations import by_the_equations, model_of, sees
 from tests.recommending import assert_recommends_as_it_was_tested
+from tests.repeating import assert_scores_what_is_had
 
 FLAGS = (
     *("--num_epochs", "30", "--patience", "4", "--batch_size", "32", "--hidden_units", "16", "--lr", "0.03"),
@@ -229,6 +230,15 @@ def test_the_loss_of_recent_events_alone(loss: Any) -> None:
     )
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     assert torch.allclose(module.training_step(batch), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("asks_all", [True, False])
+def test_a_score_of_what_is_had(asks_all: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lists = [[3, 1, 3, 3], [2, 4], [5, 5], [1, 2, 3, 2, 1, 7, 8, 9, 9, 4, 5, 6], [4, 6, 5, 4, 4, 6]]
+    history = HistoryOptions(maxlen=8, number_of_user_tokens=2, pretrain_item_num=4, loss_on_all_items=asks_all)
+    config = Config(history=history, model=ModelOptions(hidden_units=8), repeat_score=True)
+    module = PerSRecModule(config, 30, None).eval()
+    assert_scores_what_is_had(module, as_histories(lists), [set(items[-8:]) for items in lists], monkeypatch)
 
 
 @pytest.mark.parametrize(

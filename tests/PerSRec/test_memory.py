@@ -13,6 +13,7 @@ from PerSRec.module import PerSRecModule
 from PerSRec.options import Config, HistoryOptions, ModelOptions
 from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.data.dataset import Dataset, load_dataset
+from seqrec.nn.repeats import had_by_history
 from seqrec.text.encoding import weights_sha256
 from tests import forked
 from tests.conftest import write_dataset
@@ -79,6 +80,9 @@ def test_users_without_a_memory_are_read_whole(dataset: Dataset, tmp_path: Path)
     inputs = module.make_inputs(histories, rows)
     assert isinstance(inputs, MixedInputs) and (memory.num_recalled, memory.num_whole) == (3, 6)
     assert torch.allclose(module.user_vectors(inputs), expected, atol=1e-5)
+    module.score_repeats(learning=True)
+    had, whole = module.make_inputs(histories, rows).had, had_by_history(histories, rows, module.maxlen)
+    assert had is not None and all(map(torch.equal, had, whole))  # compressed events, too
     # A history that ends before what was compressed, and one that is not of this dataset, are no user's.
     earlier = dataset.histories(np.array([6]), dataset.offsets[6:7], dataset.offsets[6:7] + 8)
     for view in (earlier, as_histories([[1, 2]])):
