@@ -137,6 +137,8 @@ def full_softmax(
         block_elements: Logits held at one time; memory is this plus the gradients of both arguments.
         extra: Added to some scores; its values get a gradient, too.
 
+    Under autocast to bfloat16 the three products of matrices are in bfloat16, all sums and exponentials in float32.
+
     Returns:
         Scalar float32: mean over t of logsumexp_i(s_ti) - s_t,target, where s_ti = h_t . v_i + extra.
 
@@ -146,13 +148,14 @@ def full_softmax(
     if not len(targets):
         raise UserError("the softmax needs at least one position; every training sequence has fewer than 2 items")
     device = hidden.device.type
-    rest = targets, block_elements, *((None, None, None) if extra is None else extra)
-    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
+    dtype = torch.promote_types(hidden.dtype, item_vectors.dtype)
+    if torch.is_autocast_enabled(device):
         # Half precision ends at 65,504, and exponentials don't: with it the softmax stays in float32.
-        with torch.autocast(device, enabled=False):
-            half_free: Tensor = _FullSoftmax.apply(hidden.float(), item_vectors.float(), *rest)
-        return half_free
-    loss: Tensor = _FullSoftmax.apply(hidden, item_vectors, *rest)
+        lower = torch.get_autocast_dtype(device)
+        dtype = torch.float32 if lower == torch.float16 else lower
+    pairs = (None, None, None) if extra is None else extra
+    with torch.autocast(device, enabled=False):
+        loss: Tensor = _FullSoftmax.apply(hidden, item_vectors, targets, block_elements, dtype, *pairs)
     return loss
 
 
@@ -170,12 +173,14 @@ class _FullSoftmax(torch.autograd.Function):
         items: Tensor,
         targets: Tensor,
         block_elements: int,
+        dtype: torch.dtype,
         extra_rows: Tensor | None,
         extra_items: Tensor | None,
         extra_values: Tensor | None,
     ) -> Tensor:
         with_gradient = any(ctx.needs_input_grad)
-        h, classes, own = hidden.detach(), items.detach()[1:], items.detach()[targets]
+        own = items.detach()[targets].float()
+        h, classes = hidden.detach().to(dtype), items.detach()[1:].to(dtype)
         count, num_items = len(targets), len(classes)
         in_cache = _CACHED_ELEMENTS if h.device.type == "cpu" else block_elements
         rows, columns = max(_MIN_ROWS, min(in_cache, block_elements) // num_items), num_items
@@ -187,12 +192,12 @@ class _FullSoftmax(torch.autograd.Function):
         if extra_rows is not None and extra_items is not None and extra_values is not None:
             extra = Extra(extra_rows, extra_items - 1, extra_values.detach().float())
         # No shift is needed where no exponent can overflow: |h . v| <= |h| |v|.
-        most = h.norm(dim=1).max() * classes.norm(dim=1).max()
+        most = (h.norm(dim=1).max() * classes.norm(dim=1).max()).float()
         if extra is not None and len(extra.values):
-            most = most + most.new_zeros(count).index_add_(0, extra.rows, extra.values.abs().to(most.dtype)).max()
+            most = most + most.new_zeros(count).index_add_(0, extra.rows, extra.values.abs()).max()
         scores = _Scores(h, classes, extra, bool(most > _SAFE_EXPONENT))
         log_mass = torch.empty(count, dtype=torch.float32, device=h.device)
-        own_scores = (h.float() * own.float()).sum(dim=1)
+        own_scores = (hidden.detach().float() * own).sum(dim=1)
         hidden_grad = torch.empty_like(h, dtype=torch.float32) if with_gradient else None
         item_grad = torch.zeros_like(items, dtype=torch.float32) if with_gradient else None
         extra_grad = None
@@ -225,7 +230,7 @@ class _FullSoftmax(torch.autograd.Function):
             hidden_grad[part] *= share
         if hidden_grad is not None and item_grad is not None:
             hidden_grad.sub_(own, alpha=1 / count)
-            item_grad.index_add_(0, targets, h.float(), alpha=-1 / count)
+            item_grad.index_add_(0, targets, hidden.detach().float(), alpha=-1 / count)
             ctx.save_for_backward(hidden_grad.to(hidden.dtype), item_grad.to(items.dtype), extra_grad)
         return (log_mass - own_scores).double().mean().float()
 
@@ -237,11 +242,8 @@ class _FullSoftmax(torch.autograd.Function):
         return (
             hidden_grad * upstream if need_hidden else None,
             item_grad * upstream if need_items else None,
-            None,
-            None,
-            None,
-            None,
-            extra_grad * upstream if ctx.needs_input_grad[6] else None,
+            *(None,) * 5,
+            extra_grad * upstream if ctx.needs_input_grad[7] else None,
         )
 
 
