@@ -121,8 +121,8 @@ class VideoModule(LSVCRModule):
             found.append(self.timed_scores(users, catalogue[candidates], times.to(self.device)).float())
         return torch.cat(found)
 
-    def rank(self, batch: HeldOut, catalogue: Tensor) -> Ranking:
-        """Return the ranks of a batch's targets, given all item vectors, (N+1, D)."""
+    def rank(self, batch: HeldOut, catalogue: Tensor) -> list[Ranking]:
+        """Return the ranks of a batch's targets in each way that it asks for, given all item vectors, (N+1, D)."""
         if self.fresh is None:
             return super().rank(batch, catalogue)
         assert batch.negatives is not None
@@ -130,7 +130,7 @@ class VideoModule(LSVCRModule):
         there = items > 0
         first = torch.zeros_like(there)
         first[:, 0] = True
-        return rank_listed(self.fresh_scores(batch.inputs, catalogue, items)[there], there.sum(dim=1), first[there])
+        return [rank_listed(self.fresh_scores(batch.inputs, catalogue, items)[there], there.sum(dim=1), first[there])]
 
     def best(
         self,

@@ -12,6 +12,7 @@ from seqrec.basics.command import run_command
 from seqrec.basics.paths import ROOT
 from seqrec.comparison.export import check_form, write_table
 from seqrec.comparison.report import format_text, write_report
+from seqrec.comparison.results import Seen
 from seqrec.comparison.tables import compare_runs
 
 
@@ -37,6 +38,9 @@ class Config:
     """Groups to show (none, longformer, pretrain, finetune or a run name without its seed); all if not given."""
     reference: str | None = None
     """Group that all others are compared with, across families, as FAMILY/GROUP; by default `none` of each family."""
+    seen: Seen = "own"
+    """What users have had: kept among the candidates, left_out, or as each run's flags said (own). Every run that ranks
+    all items is tested in both ways."""
     leave_out: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Run to leave out, by its name as printed (family/dataset/run name); give the flag once for each."""
 
@@ -56,6 +60,7 @@ def main(config: Config) -> None:
         config.groups,
         config.leave_out,
         config.reference,
+        config.seen,
     )
     folder = config.output_dir or config.runs_dir / "compare" / config.dataset
     print(format_text(comparison))

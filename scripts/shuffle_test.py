@@ -95,7 +95,7 @@ def rank_histories(
         catalogue = module.item_vectors().float()
         for rows in progress(sampler.batches(), desc="ranking", unit="batch"):
             batch = module.transfer_batch_to_device(data[BatchKey(rows, 0, 0)], torch.device(device), 0)
-            ranks[rows] = module.rank(batch, catalogue).ranks.cpu().numpy()
+            ranks[rows] = module.rank(batch, catalogue)[0].ranks.cpu().numpy()
     return ranks
 
 

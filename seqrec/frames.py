@@ -8,30 +8,35 @@ import pandas as pd
 
 from seqrec.basics.checks import find_device
 from seqrec.basics.paths import ROOT
-from seqrec.comparison.results import COST_KEYS, FinishedRun, find_run_folders, name_run, read_run
+from seqrec.comparison.results import COST_KEYS, FinishedRun, Seen, can_read, find_run_folders, name_run, read_run
 from seqrec.data.dataset import load_dataset
 
 RUNS, DATA = ROOT / "runs", ROOT / "data"
 PROTOCOL = ("split", "sample_size", "filter_seen")
 
 
-def results(dataset: str, runs_dir: Path | str = RUNS) -> pd.DataFrame:
+def results(dataset: str, runs_dir: Path | str = RUNS, seen: Seen = "own") -> pd.DataFrame:
     """Return a row for each finished run of a dataset.
 
     Columns: run ("family/dataset/run name"), family, group (the run's name without its seed), seed; the protocol's
     split, sample_size and filter_seen; the test metrics; best_epoch and epochs, from 1; train_seconds, test_seconds,
     peak_memory_bytes, parameters, trainable_parameters, item_vector_bytes, device.
 
+    Args:
+        dataset: Its name.
+        runs_dir: Folder of the runs.
+        seen: Which of a run's tests: with what users have had kept among the candidates, left_out, or its own.
+
     Raises:
         MissingFileError: If no run is finished.
         UserError: If a run's files are damaged or contradict one another.
     """
-    return pd.DataFrame([_describe(run) for run in _read_runs(dataset, runs_dir)])
+    return pd.DataFrame([_describe(run) for run in _read_runs(dataset, runs_dir, seen)])
 
 
-def _read_runs(dataset: str, runs_dir: Path | str) -> list[FinishedRun]:
+def _read_runs(dataset: str, runs_dir: Path | str, seen: Seen) -> list[FinishedRun]:
     finished, _ = find_run_folders(Path(runs_dir), dataset)
-    return [read_run(folder) for folder in finished]
+    return [read_run(folder, seen) for folder in finished if can_read(folder, seen)]
 
 
 def _name(run: FinishedRun) -> dict[str, object]:
@@ -44,10 +49,16 @@ def _describe(run: FinishedRun) -> dict[str, object]:
     return _name(run) | {key: run.protocol[key] for key in PROTOCOL} | run.test | epochs | cost
 
 
-def ranks(dataset: str, runs_dir: Path | str = RUNS, data_dir: Path | str = DATA) -> pd.DataFrame:
+def ranks(dataset: str, runs_dir: Path | str = RUNS, data_dir: Path | str = DATA, seen: Seen = "own") -> pd.DataFrame:
     """Return a row for each test target of each finished run of a dataset: whose it is, and where it was ranked.
 
     Columns: run, family, group, seed as in `results`; user, by the id of the source; rank, from 1.
+
+    Args:
+        dataset: Its name.
+        runs_dir: Folder of the runs.
+        data_dir: Folder of the prepared datasets.
+        seen: Which of a run's tests, as for `results`.
 
     Raises:
         MissingFileError: If no run is finished, or the dataset is gone.
@@ -55,7 +66,7 @@ def ranks(dataset: str, runs_dir: Path | str = RUNS, data_dir: Path | str = DATA
     """
     users = load_dataset(Path(data_dir) / dataset).user_table()["raw_id"].to_numpy()
     tables = []
-    for run in _read_runs(dataset, runs_dir):
+    for run in _read_runs(dataset, runs_dir, seen):
         tested = np.flatnonzero(run.ranks >= 0)
         owners = tested if run.owners is None else run.owners[tested]
         tables.append(pd.DataFrame(_name(run) | {"user": users[owners], "rank": run.ranks[tested] + 1}))

@@ -54,7 +54,7 @@ def assert_scores_what_is_had(
         scores = module.user_vectors(inputs) @ table.T
         for row, items in enumerate(latest):
             scores[row, list(items)] -= 1.7
-        ranking = module.rank(HeldOut(inputs, torch.from_numpy(rows), targets, None, None), table)
+        (ranking,) = module.rank(HeldOut(inputs, torch.from_numpy(rows), targets, None), table)
         assert torch.equal(ranking.ranks, rank_scores(scores, targets).ranks)
         found, best = module.best(inputs, table, 30)
     torch.testing.assert_close(best, scores[:, 1:].sort(dim=1, descending=True).values, rtol=0, atol=1e-5)

@@ -22,7 +22,7 @@ from seqrec.basics.files import hold
 from seqrec.basics.paths import ROOT
 from seqrec.basics.settings import absolute_from_root
 from seqrec.comparison.report import format_text
-from seqrec.comparison.results import read_run
+from seqrec.comparison.results import read_run, read_runs
 from seqrec.comparison.tables import compare_runs
 from seqrec.data.batches import BatchKey, RowSampler
 from seqrec.data.dataset import Dataset, load_dataset
@@ -273,7 +273,7 @@ def test_dropout_is_an_epochs_and_a_processs_own(tmp_path: Path) -> None:
 
     def drawn(epoch: int, rank: int) -> float:
         trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
-        record.on_train_epoch_start(trainer, None)  # type: ignore[arg-type]
+        record.on_train_epoch_start(trainer, None)
         return torch.rand(1).item()
 
     epochs_and_ranks = [(epoch, rank) for epoch in range(3) for rank in range(3)]
@@ -474,8 +474,46 @@ def test_two_processes_test_as_one(run: RunFolder[TrainingConfig], tmp_path: Pat
     train(run)
     np.testing.assert_array_equal(*(np.load(r.folder / "ranks-test.npy") for r in (run, both)))
     alone, together = (json.loads((r.folder / "metrics.json").read_text()) for r in (run, both))
-    for key in ("valid", "test", "best_epoch", "epochs"):
+    for key in ("valid", "test", "other", "best_epoch", "epochs"):
         assert alone[key] == together[key]
+    np.testing.assert_array_equal(*(np.load(r.folder / "ranks-other.npy") for r in (run, both)))
+
+
+def test_every_run_is_tested_with_what_users_have_had_and_without(run: RunFolder[TrainingConfig]) -> None:
+    run = again(run, num_epochs=2, accelerator="cpu", progress_bar=False)
+    left_out = again(replace(run, protocol=EvaluationProtocol(filter_seen=True)), run_name="left-out-seed42")
+    for each in (run, left_out):
+        train(each)
+    tests = {
+        (folder.name, seen): read_run(folder, seen)
+        for folder in (run.folder, left_out.folder)
+        for seen in ("own", "kept", "left_out")
+    }
+    for seen, filters in (("kept", False), ("left_out", True)):
+        one, other = tests[run.folder.name, seen], tests["left-out-seed42", seen]
+        assert one.protocol == other.protocol and one.protocol["filter_seen"] == filters
+        np.testing.assert_array_equal(one.ranks, other.ranks)
+        assert one.test == other.test
+    assert tests[run.folder.name, "own"].test == tests[run.folder.name, "kept"].test
+    assert tests["left-out-seed42", "own"].test == tests["left-out-seed42", "left_out"].test
+    without, among = (tests[run.folder.name, seen].ranks for seen in ("left_out", "kept"))
+    assert (without <= among).all() and not np.array_equal(without, among)
+
+
+def test_a_run_that_was_tested_in_one_way_is_left_out_of_the_other(
+    run: RunFolder[TrainingConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = again(run, num_epochs=2, accelerator="cpu", progress_bar=False)
+    sampled = again(replace(run, protocol=EvaluationProtocol(sample_size=7)), run_name="sampled-seed42")
+    for each in (run, sampled):
+        train(each)
+    with pytest.raises(UserError, match="was tested in one way alone"):
+        read_run(sampled.folder, "left_out")
+    runs = read_runs([run.folder, sampled.folder], "left_out")
+    assert [r.folder for r in runs] == [run.folder] and "left out: 1 runs" in caplog.text
+    (run.folder / "ranks-other.npy").write_bytes((run.folder / "ranks-test.npy").read_bytes())
+    with pytest.raises(UserError, match=r"its ranks-other\.npy gives"):
+        read_run(run.folder, "left_out")
 
 
 def test_few_users_train_and_all_are_evaluated(tiny: Dataset) -> None:

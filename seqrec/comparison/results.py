@@ -1,12 +1,13 @@
 """Finished runs, read back from their folders and checked. Shapes: n targets."""
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,18 @@ from seqrec.basics.opening import check_field, read_array, read_json_object
 from seqrec.basics.paths import ROOT
 from seqrec.basics.settings import CHANGED_DEFAULTS, NO_FLAGS
 from seqrec.data.splits import SplitName
-from seqrec.evaluation.metrics import join_by_user, mean_by_user, ndcg_at_k, recall_at_k, reciprocal_rank
+from seqrec.evaluation.metrics import (
+    OTHER_RANKS,
+    RANKS,
+    USERS,
+    join_by_user,
+    mean_by_user,
+    ndcg_at_k,
+    recall_at_k,
+    reciprocal_rank,
+)
 
+log = logging.getLogger(__name__)
 _WHOLE, _NUMBER, _TEXT, _NONE = (int,), (float, int), (str,), (NoneType,)
 Kinds = dict[str, tuple[type, ...]]
 FIELDS: Kinds = {
@@ -50,6 +61,8 @@ NO_SETTINGS = (
     *("accelerator", "devices", "num_nodes", "strategy", "dataloader_num_workers"),
 )
 """Keys of config.json in which two seeds of one group may differ."""
+Seen = Literal["own", "kept", "left_out"]
+"""Which of a run's two tests is read: what users have had is among the candidates, left out, or as its flags said."""
 _PER_USER = {"NDCG": ndcg_at_k, "Recall": recall_at_k}
 
 
@@ -150,12 +163,17 @@ def find_run_folders(runs_dir: Path, dataset: str) -> tuple[list[Path], list[Pat
     return finished, unfinished
 
 
-def read_run(folder: Path) -> FinishedRun:
+def read_run(folder: Path, seen: Seen = "own") -> FinishedRun:
     """Return one finished run, its ranks checked against its own metrics.
+
+    Args:
+        folder: Of the run.
+        seen: Which of its tests is asked for.
 
     Raises:
         MissingFileError: If the ranks are missing.
-        UserError: If a file is damaged, or ranks, metrics.json and the folder's place contradict each other.
+        UserError: If a file is damaged, ranks, metrics.json and the folder's place contradict each other, or the run
+            was not tested so.
     """
     file, repair = folder / "metrics.json", f"delete {folder} and run it again"
     record = DEFAULTS | read_json_object(file, repair)
@@ -173,8 +191,8 @@ def read_run(folder: Path) -> FinishedRun:
         seed=record["seed"],
         protocol=record["protocol"],
         test=record["test"],
-        ranks=_read_numbers(folder / "ranks-test.npy"),
-        owners=_read_numbers(owners) if (owners := folder / "users-test.npy").exists() else None,
+        ranks=_read_numbers(folder / RANKS),
+        owners=_read_numbers(owners) if (owners := folder / USERS).exists() else None,
         cost=record["cost"],
         best_epoch=_read_epoch(record["best_epoch"]),
         epochs=record["epochs"],
@@ -187,25 +205,51 @@ def read_run(folder: Path) -> FinishedRun:
         raise UserError(f"{file} says {'/'.join(place)} but lies under {'/'.join(expected)}: move the folder back")
     _check_ranks(run)
     _check_metrics(run)
-    return run
+    return run if seen == "own" or run.protocol["filter_seen"] == (seen == "left_out") else _other_test(run, record)
 
 
-def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
-    """Return finished runs, checked to be comparable.
+def can_read(folder: Path, seen: Seen) -> bool:
+    """Return whether a finished run has the test asked for."""
+    record = read_json_object(folder / "metrics.json", f"delete {folder} and run it again", {"protocol": dict})
+    return seen == "own" or "other" in record or record["protocol"].get("filter_seen") == (seen == "left_out")
+
+
+def _other_test(run: FinishedRun, record: dict[str, Any]) -> FinishedRun:
+    """Return a run as its other test found it."""
+    file = run.folder / "metrics.json"
+    if not isinstance(record.get("other"), dict):
+        raise UserError(
+            f"{run.folder} was tested in one way alone, as runs of earlier versions and those of given candidates are: "
+            f"delete {file} and run it again with --resume, which tests it, or leave it out"
+        )
+    _check_fields(record["other"], dict.fromkeys(record["other"], _NUMBER), file)
+    protocol = run.protocol | {"filter_seen": not run.protocol["filter_seen"]}
+    other = replace(run, protocol=protocol, test=record["other"], ranks=_read_numbers(run.folder / OTHER_RANKS))
+    if not np.array_equal(other.ranks < 0, run.ranks < 0):
+        raise UserError(f"{run.folder} has two tests of different users: delete it and run it again")
+    _check_ranks(other, OTHER_RANKS)
+    _check_metrics(other, OTHER_RANKS)
+    return other
+
+
+def read_runs(folders: Sequence[Path], seen: Seen = "own") -> list[FinishedRun]:
+    """Return finished runs, of which those are left out that were not tested as asked for, checked to be comparable.
 
     Raises:
         UserError: If two runs claim the same family, group, seed and protocol, if those of one group differ in more
             than the seed or started from different item vectors, or if runs of one protocol were tested on different
             users.
     """
-    runs = [read_run(folder) for folder in folders]
-    seen: dict[tuple[str, ...], FinishedRun] = {}
+    runs = [read_run(folder, seen) for folder in folders if can_read(folder, seen)]
+    if len(runs) < len(folders):
+        log.warning("left out: %d runs that were not tested with --seen %s", len(folders) - len(runs), seen)
+    known: dict[tuple[str, ...], FinishedRun] = {}
     first: dict[str, FinishedRun] = {}
     first_seed: dict[tuple[str, ...], FinishedRun] = {}
     first_vectors: dict[tuple[str, ...], FinishedRun] = {}
     for run in runs:
         protocol = json.dumps(run.protocol, sort_keys=True)
-        twin = seen.setdefault((protocol, run.family, run.group, str(run.seed)), run)
+        twin = known.setdefault((protocol, run.family, run.group, str(run.seed)), run)
         if twin is not run:
             raise UserError(
                 f"{twin.folder} and {run.folder} are both {run.family} {run.group} with seed {run.seed}: "
@@ -305,11 +349,11 @@ def _read_numbers(file: Path) -> NDArray[np.int64]:
     return numbers
 
 
-def _check_ranks(run: FinishedRun) -> None:
+def _check_ranks(run: FinishedRun, name: str = RANKS) -> None:
     """Refuse ranks outside [0, candidates), runs without a tested user, and users that are not the ranks'."""
     sampled = int(run.protocol["sample_size"])
     candidates = sampled + 1 if sampled > 0 else int(run.protocol["num_items"])
-    file = run.folder / "ranks-test.npy"
+    file = run.folder / name
     if run.owners is not None and (len(run.owners) != len(run.ranks) or np.any(run.ranks < 0)):
         raise UserError(f"{file} and users-test.npy are not of one test: delete {run.folder} and run it again")
     if not len(run.users):
@@ -322,7 +366,7 @@ def _check_ranks(run: FinishedRun) -> None:
         )
 
 
-def _check_metrics(run: FinishedRun) -> None:
+def _check_metrics(run: FinishedRun, name: str = RANKS) -> None:
     """Refuse metrics.json if it contradicts the ranks or itself."""
     file = run.folder / "metrics.json"
     recorded = {k: v for k, v in run.test.items() if k == "MRR" or re.fullmatch(r"(NDCG|Recall)@\d+", k)}
@@ -330,7 +374,7 @@ def _check_metrics(run: FinishedRun) -> None:
         # Not `abs(...) > TOLERANCE`: that would let NaN pass.
         if not abs((computed := float(run.by_user(k).mean())) - value) <= TOLERANCE:
             raise UserError(
-                f"{file} says test {k} = {value:.8f} but its ranks-test.npy gives {computed:.8f}: the two "
+                f"{file} says test {k} = {value:.8f} but its {name} gives {computed:.8f}: the two "
                 f"files come from different tests; delete {run.folder} and run it again"
             )
     lacking = [k for k in ("NDCG@10", "Recall@10", "MRR") if k not in recorded]
@@ -339,4 +383,4 @@ def _check_metrics(run: FinishedRun) -> None:
     if recorded["NDCG@10"] > recorded["Recall@10"] + TOLERANCE:
         raise UserError(f"{file} has NDCG@10 {recorded['NDCG@10']} above Recall@10 {recorded['Recall@10']}")
     if run.test.get("users", len(run.users)) != len(run.users):
-        raise UserError(f"{file} says {run.test['users']} test users but ranks-test.npy ranks {len(run.users)}")
+        raise UserError(f"{file} says {run.test['users']} test users but {name} ranks {len(run.users)}")

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from seqrec.basics.errors import UserError
 from seqrec.comparison.doubts import Doubt, find_doubts
 from seqrec.comparison.intervals import Interval, compare_means, holm
-from seqrec.comparison.results import COST_KEYS, FinishedRun, find_run_folders, name_run, read_runs, user_metric
+from seqrec.comparison.results import (
+    COST_KEYS,
+    FinishedRun,
+    Seen,
+    find_run_folders,
+    name_run,
+    read_runs,
+    user_metric,
+)
 from seqrec.comparison.slices import cut_users
 from seqrec.data.dataset import Dataset, load_dataset
 
@@ -171,6 +179,7 @@ def compare_runs(
     groups: Sequence[str] = (),
     leave_out: Sequence[str] = (),
     reference: str | None = None,
+    seen: Seen = "own",
 ) -> Comparison:
     """Return one table per protocol from the run folders of a dataset.
 
@@ -186,6 +195,7 @@ def compare_runs(
         leave_out: Names of finished runs to leave out, "family/dataset/run name".
         reference: "family/group" that all other groups are compared with, which --families and --groups keep; by
             default groups are compared within families, see `list_pairs`.
+        seen: Which of the runs' tests is compared.
 
     Raises:
         MissingFileError: If no run is finished.
@@ -197,7 +207,7 @@ def compare_runs(
     named = {name_run(folder): folder for folder in finished}
     if unknown := sorted(set(leave_out) - set(named)):
         raise UserError(f"--leave_out names {unknown}, but the finished runs are {sorted(named)}")
-    runs = read_runs([folder for name, folder in named.items() if name not in leave_out])
+    runs = read_runs([folder for name, folder in named.items() if name not in leave_out], seen)
     base = None if reference is None else _find_reference(reference, runs)
     runs = _filter_runs(runs, families, groups, base)
     prepared = load_dataset(data_dir / dataset) if (data_dir / dataset).is_dir() else None

@@ -113,6 +113,12 @@ class EvaluationProtocol:
         return global_time_split(dataset, self.split_quantile, self.time_target)
 
     @property
+    def other(self) -> "EvaluationProtocol | None":
+        """The same but for what users have had, by which a test ranks again; None where the candidates are given."""
+        is_full = self.sample_size < 0 and self.candidates is None and self.fresh_days is None
+        return replace(self, filter_seen=not self.filter_seen) if is_full else None
+
+    @property
     def several_targets(self) -> bool:
         """Whether a user may have more than one."""
         return self.time_target == "successive"

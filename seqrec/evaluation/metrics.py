@@ -8,6 +8,9 @@ from seqrec.data.protocol import KS
 Ranks = NDArray[np.int64]
 Values = NDArray[np.float64]
 
+RANKS, OTHER_RANKS, USERS = "ranks-test.npy", "ranks-other.npy", "users-test.npy"
+"""Files of a run's ranks in its own test and in the other way, and of the users where they have several targets."""
+
 
 def ndcg_at_k(rank: Ranks, k: int) -> Values:
     """Return each target's NDCG@k, (n,) in [0, 1], from (n,) 0-based ranks.

@@ -35,7 +35,8 @@ class HeldOut(NamedTuple):
     targets: Tensor
     negatives: Tensor | None
     """(B, K) int64 items, 0 where a user has fewer."""
-    seen: tuple[Tensor, Tensor] | None
+    left_out: tuple[tuple[Tensor, Tensor] | None, ...] = (None,)
+    """For each way to rank, the pairs of a row and an item that are no candidates."""
 
 
 class HeldOutDataset(Dataset[HeldOut]):
@@ -47,8 +48,19 @@ class HeldOutDataset(Dataset[HeldOut]):
         histories: Histories,
         protocol: EvaluationProtocol,
         make_inputs: Callable[[Histories, NDArray[np.int64]], Any],
+        both_ways: bool = False,
     ) -> None:
+        """Take a view.
+
+        Args:
+            dataset: The catalogue.
+            histories: The view.
+            protocol: What is ranked.
+            make_inputs: Maps the view and (B,) rows to the argument of the family's `user_vectors`.
+            both_ways: Rank a second time by `protocol.other`, if there is one.
+        """
         self.dataset, self.histories, self.protocol, self.make_inputs = dataset, histories, protocol, make_inputs
+        self.other = protocol.other if both_ways else None
         self.targets = histories.targets
         self.fresh = None if protocol.fresh_days is None else FreshItems.of(dataset, protocol.fresh_days)
         self.given = None if protocol.candidates is None else load_candidates(protocol.candidates, dataset)
@@ -72,12 +84,14 @@ class HeldOutDataset(Dataset[HeldOut]):
         elif protocol.sample_size > 0:
             drawn = sample_negatives(self.dataset, users, protocol.sample_size, protocol.candidate_seed)
             negatives = torch.from_numpy(drawn)
+        ways = [protocol] if self.other is None else [protocol, self.other]
+        pairs = seen_pairs(self.histories, rows) if any(way.filter_seen for way in ways) else None
         return HeldOut(
             inputs=self.make_inputs(self.histories, rows),
             rows=torch.from_numpy(rows),
             targets=torch.from_numpy(self.targets[rows]),
             negatives=negatives,
-            seen=seen_pairs(self.histories, rows) if protocol.filter_seen else None,
+            left_out=tuple(pairs if way.filter_seen else None for way in ways),
         )
 
 
@@ -107,7 +121,7 @@ class BatchModule(lightning.LightningDataModule):
         self.train, self.train_sampler, self.num_workers = train, train_sampler, num_workers
         self.eval_lengths, self.eval_max_tokens = eval_lengths, eval_max_tokens
         self.held_out = {
-            stage: HeldOutDataset(dataset, histories, protocol, make_inputs)
+            stage: HeldOutDataset(dataset, histories, protocol, make_inputs, both_ways=stage == "test")
             for stage, histories in (("valid", valid), ("test", split.test))
         }
 

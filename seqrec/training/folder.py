@@ -1,8 +1,9 @@
 """The folder of a run: what it holds, and how runs are resumed or refused.
 
 `runs/<Family>/<dataset>/<name>/` holds config.json, checkpoints/{best,last}.ckpt, logs/, metrics.json, ranks-test.npy:
-each user's rank, -1 without a target. If users have several targets, it holds each target's rank, and users-test.npy
-its user.
+each user's rank, -1 without a target. Where all items are ranked, ranks-other.npy holds the ranks with what users have
+had left out or, of a run with --filter_seen, with that among the candidates. If users have several targets, these files
+hold each target's rank, and users-test.npy its user.
 """
 
 import json
@@ -23,6 +24,7 @@ from seqrec.basics.settings import DATA, FORM, NO_FLAGS, VECTORS, VERSION, compl
 from seqrec.basics.version import __version__
 from seqrec.data.dataset import Dataset
 from seqrec.data.protocol import EvaluationProtocol
+from seqrec.evaluation.metrics import OTHER_RANKS, RANKS, USERS
 from seqrec.training.module import NextItemModule
 from seqrec.training.options import FitConfig, TrainingConfig
 from seqrec.training.record import RunRecord, peak_memory
@@ -166,7 +168,7 @@ class RunFolder(Generic[Fit]):
     def write_results(
         self, module: NextItemModule, record: RunRecord, test_seconds: float, item_vector_bytes: int
     ) -> dict[str, Any]:
-        """Write ranks-test.npy and, last, metrics.json; return what the latter holds."""
+        """Write the ranks and, last, metrics.json; return what the latter holds."""
         parameters = [p.numel() for p in module.parameters()]
         metrics = {
             "family": self.family,
@@ -185,6 +187,7 @@ class RunFolder(Generic[Fit]):
             },
             "valid": record.best,
             "test": module.results,
+            **({} if module.other_results is None else {"other": module.other_results}),
             "best_epoch": record.best_epoch,
             "epochs": len(record.history),
             "cost": {
@@ -198,13 +201,17 @@ class RunFolder(Generic[Fit]):
                 "threads": torch.get_num_threads(),
             },
         }
-        tables = {"ranks": module.recorder.ranks, "users": module.recorder.users}
-        if not self.protocol.several_targets:
-            ranks = np.full(self.dataset.num_users, -1, dtype=np.int64)
-            ranks[module.recorder.users] = module.recorder.ranks
-            tables = {"ranks": ranks}
+        users, tables = module.recorder.users, {RANKS: module.recorder.ranks}
+        if module.other_results is not None:
+            tables[OTHER_RANKS] = module.other_recorder.ranks
+        if self.protocol.several_targets:
+            tables[USERS] = users
+        else:
+            for name, ranks in tables.items():
+                tables[name] = np.full(self.dataset.num_users, -1, dtype=np.int64)
+                tables[name][users] = ranks
         for name, table in tables.items():
-            with write_atomically(self.folder / f"{name}-test.npy") as file:
+            with write_atomically(self.folder / name) as file:
                 np.save(file, table, allow_pickle=False)
         write_json(self.folder / "metrics.json", metrics)
         return metrics

@@ -57,6 +57,9 @@ class NextItemModule(lightning.LightningModule):
         super().__init__()
         self.recorder = RankRecorder(metric_ks)
         self.results: dict[str, float] = {}
+        self.other_recorder = RankRecorder(metric_ks)
+        self.other_results: dict[str, float] | None = None
+        """Of the protocol's other way to rank, if the last evaluation had one."""
         self.repeat_score: nn.Parameter | None = None
         """(1,) what is added to the score of an item that the history has, if it is learned."""
         self._catalogue: Tensor | None = None
@@ -128,10 +131,13 @@ class NextItemModule(lightning.LightningModule):
         """Return whether each score is the product of a user vector and an item vector, and nothing more."""
         return type(self).best is NextItemModule.best and self.repeat_score is None
 
-    def rank(self, batch: HeldOut, catalogue: Tensor) -> Ranking:
-        """Return the ranks of a batch's targets, given all item vectors, (N+1, D)."""
+    def rank(self, batch: HeldOut, catalogue: Tensor) -> list[Ranking]:
+        """Return the ranks of a batch's targets in each way that it asks for, given all item vectors, (N+1, D)."""
         users, extra = self.user_vectors(batch.inputs).float(), self.extra_scores(batch.inputs)
-        return rank_targets(users, catalogue, batch.targets, negatives=batch.negatives, seen=batch.seen, extra=extra)
+        return [
+            rank_targets(users, catalogue, batch.targets, negatives=batch.negatives, seen=seen, extra=extra)
+            for seen in batch.left_out
+        ]
 
     def best(
         self,
@@ -167,15 +173,23 @@ class NextItemModule(lightning.LightningModule):
 
     def _start(self, loader: Any) -> None:
         self.recorder.expect(loader.dataset.users)
+        self.other_results = None
+        if getattr(loader.dataset, "other", None) is not None:
+            self.other_recorder.expect(loader.dataset.users)
+            self.other_results = {}
         with torch.no_grad():
             self._catalogue = self.candidates().detach().float()  # a parameter would become one of the module's
 
     def _rank(self, batch: Any) -> None:
         assert self._catalogue is not None
-        self.recorder.add(batch.rows, self.rank(batch, self._catalogue))
+        rankings = self.rank(batch, self._catalogue)
+        for recorder, ranking in zip((self.recorder, self.other_recorder), rankings, strict=False):
+            recorder.add(batch.rows, ranking)
 
     def _finish(self, stage: str) -> None:
         self.results = self.recorder.compute(self.device)
+        if self.other_results is not None:
+            self.other_results = self.other_recorder.compute(self.device)
         self._catalogue = None
         self.log_dict({f"{stage}/{name}": value for name, value in self.results.items()}, sync_dist=True)
 
@@ -223,9 +237,10 @@ class ScoringModule(NextItemModule):
         """Return the vectors of what evaluation ranks, (N+1, D): those of the items."""
         return self.item_vectors()
 
-    def rank(self, batch: HeldOut, catalogue: Tensor) -> Ranking:
-        """Return the ranks of a batch's targets."""
-        return rank_scores(self.scores(batch.inputs), batch.targets, negatives=batch.negatives, seen=batch.seen)
+    def rank(self, batch: HeldOut, catalogue: Tensor) -> list[Ranking]:
+        """Return the ranks of a batch's targets in each way that it asks for."""
+        scores = self.scores(batch.inputs)
+        return [rank_scores(scores, batch.targets, negatives=batch.negatives, seen=seen) for seen in batch.left_out]
 
     def best(
         self,

@@ -141,8 +141,8 @@ def test_ranks_are_those_of_the_equations(
     seen = seen_pairs(histories, rows) if filter_seen else None
     with torch.no_grad():
         vectors = module.item_vectors()
-        batch = HeldOut(read_events(histories, rows), torch.from_numpy(rows), targets, None, seen)
-        found = module.rank(batch, vectors)
+        batch = HeldOut(read_events(histories, rows), torch.from_numpy(rows), targets, None, (seen,))
+        (found,) = module.rank(batch, vectors)
         table = module.read(module.item_table)
         scores = torch.stack([score(module, items_of(tiny, row), table) for row in range(12)])
     expected = rank_scores(scores, targets, seen=seen)
