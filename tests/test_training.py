@@ -273,7 +273,7 @@ def test_dropout_is_an_epochs_and_a_processs_own(tmp_path: Path) -> None:
 
     def drawn(epoch: int, rank: int) -> float:
         trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
-        record.on_train_epoch_start(trainer, None)
+        record.on_train_epoch_start(trainer, None)  # type: ignore[arg-type]
         return torch.rand(1).item()
 
     epochs_and_ranks = [(epoch, rank) for epoch in range(3) for rank in range(3)]
