@@ -8,11 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seqrec.basics.errors import UserError
 from seqrec.data.batches import BatchKey
 from seqrec.data.dataset import Histories
 from seqrec.evaluation.ranking import rank_scores
-from seqrec.serving.graph import write_graph
 from seqrec.training.batches import HeldOut
 from seqrec.training.checkpoints import load_state
 from seqrec.training.id_model import IdModule
@@ -87,9 +85,3 @@ def assert_two_learn_what_one_does(family: str, flags: tuple[str, ...], folder: 
         found = pl.read_csv(shared.folder / "logs/metrics.csv")
         for name in ("train/loss", "valid/NDCG@10"):
             assert found[name].to_list() == pytest.approx(expected[name].to_list(), rel=1e-3), (strategy, name)
-
-
-def assert_is_not_exported(module: IdModule, folder: Path) -> None:
-    """See that it says how it is served."""
-    with pytest.raises(UserError, match="a run with --repeat_score scores by more than vectors: serve it as a run"):
-        write_graph(module, folder / "graph.onnx")

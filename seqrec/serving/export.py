@@ -108,7 +108,8 @@ def _write(
     if apart:
         _save(folder / files.EVENT_VECTORS, events)
     protocol = read_protocol(run)
-    split, seen = protocol.hold_out(dataset), protocol.filter_seen
+    # What a user has may have a score of its own, which vectors do not tell: it is left out, as where it is served.
+    split, seen = protocol.hold_out(dataset), protocol.filter_seen or module.repeat_score is not None
     catalogue = _write_items(folder, dataset, split.train)
     measured = _measure(recommender, split, seen, fp32, vectors, events, options.users)
     exact = number(measured.exact.mean())
@@ -128,6 +129,7 @@ def _write(
         "event_width": events.shape[1],
         "events_apart": apart,
         "most_events": module.most_events,
+        "repeat_score": 0.0 if module.repeat_score is None else float(module.repeat_score),
         "attributes": list(dataset.attributes),
         "forms": list(options.forms),
         "measured": {

@@ -87,6 +87,8 @@ class Exported(Answering):
         if manifest["events_apart"]:
             self.events = _read_vectors(folder / files.EVENT_VECTORS, (num_items + 1, manifest["event_width"]))
         self.most = int(manifest["most_events"])
+        self.repeat_score = float(manifest["repeat_score"])
+        """Added to the score of what a history has."""
         table = read_parquet(folder / files.ITEMS, files.REPAIR)
         together = None
         if files.TOGETHER in manifest["files"]:
@@ -106,8 +108,7 @@ class Exported(Answering):
         quick: list[int] = []
         rest: list[int] = []
         for row, query in enumerate(queries):
-            can_search = self.index is not None and query.among is None and len(query.left_out) <= MOST_LEFT_OUT
-            (quick if can_search else rest).append(row)
+            (quick if self._can_search(query) else rest).append(row)
         answers: dict[int, Answer] = {}
         if quick:
             answers |= zip(quick, self._find([queries[row] for row in quick], users[quick]), strict=True)
@@ -115,8 +116,16 @@ class Exported(Answering):
         for start in range(0, len(rest), step):
             rows = rest[start : start + step]
             scores = self.vectors.products(users[rows])
+            for own, row in zip(scores, rows, strict=True):
+                own[np.unique(recent[row])] += self.repeat_score
             answers |= {row: best_of(own, queries[row]) for row, own in zip(rows, scores, strict=True)}
         return [answers[row] for row in range(len(queries))]
+
+    def _can_search(self, query: Query) -> bool:
+        """Return whether the index finds the best items for a query: it knows vectors alone."""
+        if self.index is None or query.among is not None or len(query.left_out) > MOST_LEFT_OUT:
+            return False
+        return not self.repeat_score or bool(np.isin(query.history[-self.most :], query.left_out).all())
 
     def _find(self, queries: Sequence[Query], users: NDArray[np.float32]) -> list[Answer]:
         trained, added = self.vectors.trained, self.vectors.added

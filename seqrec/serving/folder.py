@@ -14,7 +14,7 @@ from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.files import exclusive, hash_file, put_back, replace_folder, write_json
 from seqrec.basics.opening import read_json_object
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 ITEM_VECTORS, EVENT_VECTORS, ITEMS = "item_vectors.npy", "event_vectors.npy", "items.parquet"
 TOGETHER = "together.npy"
@@ -29,6 +29,7 @@ _FIELDS: dict[str, Any] = {
     "event_width": int,
     "events_apart": bool,
     "most_events": int,
+    "repeat_score": float,
     "attributes": list,
     "measured": dict,
     "forms": list,

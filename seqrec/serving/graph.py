@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from seqrec.basics.errors import UserError
 from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Histories
 from seqrec.serving.encoder import read_users
@@ -54,14 +53,12 @@ def write_graph(module: NextItemModule, path: Path) -> None:
     """Write the graph of a model's user encoder, in float32.
 
     Raises:
-        UserError: If the model reads more of a history than its items, or scores items by more than their vectors.
+        UserError: If the model reads more of a history than its items.
     """
     most = module.most_events
     history, lengths = torch.zeros(2, min(3, most), module.event_vectors().shape[1]), torch.ones(2, dtype=torch.int64)
     with _quietly(), torch.no_grad():
         module.read_rectangle(history, lengths)  # says what is wrong in a sentence
-        if not module.scores_are_products:
-            raise UserError("a run with --repeat_score scores by more than vectors: serve it as a run")
         users = torch.export.Dim("users")
         events = torch.export.Dim("events", max=most)
         program = torch.onnx.export(

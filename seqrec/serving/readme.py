@@ -19,7 +19,7 @@ Recommends the next item after a history of items: {num_items:,} items, user and
 
 FORM is one of {forms}. The encoder reads `history`, (users, events, {event_width}) float32, the oldest event first
 and zeros after the last, and `lengths`, (users,) int64 from 1 to {most_events}. It returns `user`, (users, {width}).
-A score is the product of a user's and an item's vector. With onnxruntime and numpy alone:
+A score is the product of a user's and an item's vector{repeats}. With onnxruntime and numpy alone:
 
 ```python
 import numpy as np, onnxruntime
@@ -46,4 +46,5 @@ def describe(fields: dict[str, Any]) -> str:
         forms=", ".join(fields["forms"]),
         form=fields["forms"][0],
         events=files.EVENT_VECTORS if apart else files.ITEM_VECTORS,
+        repeats=f", and {score:+.4g} for an item that the history has" if (score := fields["repeat_score"]) else "",
     )

@@ -23,7 +23,7 @@ from tests.conftest import write_dataset
 from tests.histories import as_histories, random_lists
 from tests.id_family_runs import IdFamilyRuns
 from tests.interrupted import Command
-from tests.repeating import assert_a_run_learns_it, assert_is_not_exported, assert_scores_what_is_had
+from tests.repeating import assert_a_run_learns_it, assert_scores_what_is_had
 from tests.sampled_steps import assert_reads_what_it_names
 
 # Under these the tiny dataset's run stops early.
@@ -250,7 +250,7 @@ def test_a_sampled_loss_reads_what_it_names(loss: Loss, untied: bool, monkeypatc
 
 
 @pytest.mark.parametrize("untied", [False, True])
-def test_a_score_of_what_is_had(untied: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_score_of_what_is_had(untied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     lists = [[3, 1, 3, 3], [2, 4], [5, 5], [1, 2, 3, 2, 1, 7, 8, 9, 9, 4, 5, 6], [4, 6, 5, 4, 4, 6]]
     module = Bert4RecModule(
         Config(repeat_score=True, model=Bert4RecConfig(8, maxlen=MAXLEN, dropout_rate=0.0, untied_output=untied)),
@@ -260,7 +260,6 @@ def test_a_score_of_what_is_had(untied: bool, monkeypatch: pytest.MonkeyPatch, t
     assert_scores_what_is_had(
         module, as_histories(lists), [set(items[-(MAXLEN - 1) :]) for items in lists], monkeypatch
     )
-    assert_is_not_exported(module, tmp_path)
 
 
 def test_a_run_learns_the_score_of_what_is_had(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ def test_the_loss_of_recent_events_alone(loss: Any) -> None:
 
 
 @pytest.mark.parametrize("asks_all", [True, False])
-def test_a_score_of_what_is_had(asks_all: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_score_of_what_is_had(asks_all: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     lists = [[3, 1, 3, 3], [2, 4], [5, 5], [1, 2, 3, 2, 1, 7, 8, 9, 9, 4, 5, 6], [4, 6, 5, 4, 4, 6]]
     history = HistoryOptions(maxlen=8, number_of_user_tokens=2, pretrain_item_num=4, loss_on_all_items=asks_all)
     config = Config(history=history, model=ModelOptions(hidden_units=8), repeat_score=True)

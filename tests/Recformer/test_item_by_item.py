@@ -282,17 +282,16 @@ def test_known_items_keep_their_scores_in_a_grown_catalogue(
     assert known[1:, -1].any()
 
 
-def test_a_run_without_a_score_of_repeats_is_exported(
-    finished: Path, tiny_path: Path, backbone: Path, tmp_path: Path
-) -> None:
+def test_a_run_is_exported(finished: Path, tiny_path: Path, backbone: Path, tmp_path: Path) -> None:
     options = ExportOptions(forms=("fp32",))
     run = "runs/Recformer/tiny/longformer-seed42"
-    with pytest.raises(UserError, match="with --repeat_score"):
-        export_run(finished / run, tmp_path / "refused", None, (tiny_path, None), False, options)
+    export_run(finished / run, tmp_path / "repeats", None, (tiny_path, None), False, options)
+    assert read_manifest(tmp_path / "repeats")["repeat_score"] != 0
     more = ("--pooler_type", "items", "--freeze_encoder", "--whiten", "--item_bias", "--user_map")
     run_script("Recformer/finetune.py", *flags(tiny_path, backbone, tmp_path, *more), output=tmp_path / "log")
     export_run(tmp_path / run, tmp_path / "exported", None, (tiny_path, None), False, options)  # compares user vectors
-    assert read_manifest(tmp_path / "exported")["event_width"] == 16
+    manifest = read_manifest(tmp_path / "exported")
+    assert (manifest["event_width"], manifest["repeat_score"]) == (16, 0)
 
 
 @pytest.mark.parametrize("more", [(), ("--whiten", "--repeat_score", "--finetune_negative_sample_size", "5")])

@@ -30,7 +30,6 @@ from tests.interrupted import Command
 from tests.recommending import assert_recommends_as_it_was_tested
 from tests.repeating import (
     assert_a_run_learns_it,
-    assert_is_not_exported,
     assert_scores_what_is_had,
     assert_two_learn_what_one_does,
 )
@@ -253,13 +252,12 @@ def test_a_sampled_loss_reads_what_it_names(loss: Loss, mode: InitMode, monkeypa
     assert_reads_what_it_names(SASRecModule(config, 30, start), batch, 30, monkeypatch)
 
 
-def test_a_score_of_what_is_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_score_of_what_is_had(monkeypatch: pytest.MonkeyPatch) -> None:
     lists = [[3, 1, 3, 3], [2, 4], [5, 5], [1, 2, 3, 2, 1, 7, 8, 9, 9, 4, 5, 6], [4, 6, 5, 4, 4, 6]]
     module = SASRecModule(
         Config(repeat_score=True, model=SASRecConfig(8, maxlen=MAXLEN, dropout_rate=0.0)), 30, None
     ).eval()
     assert_scores_what_is_had(module, as_histories(lists), [set(items[-MAXLEN:]) for items in lists], monkeypatch)
-    assert_is_not_exported(module, tmp_path)
 
 
 def test_a_run_learns_the_score_of_what_is_had(tmp_path: Path) -> None:

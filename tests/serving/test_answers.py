@@ -10,11 +10,14 @@ from seqrec.basics.errors import UserError
 from seqrec.data.dataset import Dataset
 from seqrec.serving import exported as exported_module
 from seqrec.serving.answers import Answering, Query
+from seqrec.serving.export import export_run
 from seqrec.serving.exported import Exported
 from seqrec.serving.index import search
+from seqrec.serving.options import ExportOptions
 from seqrec.serving.run_model import Run
 from seqrec.training.recommend import recommend
 from seqrec.training.restore import load_run
+from tests.interrupted import Command
 
 NOTHING = np.zeros(0, dtype=np.int64)
 
@@ -40,6 +43,27 @@ def test_users_get_what_recommend_gives_them(model: Answering, served_run: Path,
         for row, expected, own in zip(rows, items, scores, strict=True):
             assert answers[row].items.tolist() == expected.tolist() or close > 1e-4
             np.testing.assert_allclose(answers[row].scores, own, atol=close)
+
+
+@pytest.mark.parametrize("search", ["all", "index"])
+def test_what_a_history_has_gets_its_score(search: str, texts_path: Path, tmp_path: Path) -> None:
+    flags = ("--hidden_units", "16", "--maxlen", "7", "--num_epochs", "2", "--repeat_score")
+    run = Command("SASRec", texts_path, tmp_path / "runs", flags)
+    run.run()
+    export_run(run.folder, tmp_path / "export", None, (None, None), False, ExportOptions(forms=("fp32",)))
+    model = Exported(tmp_path / "export", None, search)
+    assert model.repeat_score < -0.01 and f"{model.repeat_score:+.4g} for an item" in (
+        (tmp_path / "export/README.md").read_text()
+    )
+    dataset, recommender = load_run(run.folder, texts_path)
+    whole = dataset.whole_histories()
+    histories = [whole.items[a:b].astype(np.int64) for a, b in zip(whole.starts, whole.ends, strict=True)]
+    for include_seen in (True, False):
+        asked = [Query(history, 40, NOTHING if include_seen else history) for history in histories]
+        answers = model.answer(asked)
+        for rows, _, scores in recommend(recommender, whole, 40, include_seen):
+            for row, own in zip(rows, scores, strict=True):
+                np.testing.assert_allclose(answers[row].scores, own[own > -np.inf], atol=1e-4)
 
 
 def test_what_is_left_out_and_what_is_allowed(model: Answering) -> None:
