@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from Bert4Rec.model import Bert4RecConfig
 from seqrec.basics.errors import UserError
 from seqrec.basics.published import PublishedFlags
-from seqrec.training.id_options import PREPARED, PUBLISHED_RUNS, IdModelConfig
+from seqrec.training.id_options import PREPARED, PUBLISHED_RUNS, RepeatingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config(IdModelConfig):
+class Config(RepeatingConfig):
     """One BERT4Rec run: data, item vectors, what is hidden, loss, architecture, training and evaluation.
 
     `--recipe published` sets the published script's values, see docs/published-flags.md.
@@ -22,7 +22,7 @@ class Config(IdModelConfig):
     model: Bert4RecConfig = field(default_factory=Bert4RecConfig)
 
     def __post_init__(self) -> None:
-        IdModelConfig.__post_init__(self)
+        RepeatingConfig.__post_init__(self)
         if self.objective.temp is not None and self.model.has_output_table:
             raise UserError(
                 "--untied_output and --architecture published score with a bias, which a cosine (--temp) has no place "

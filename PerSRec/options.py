@@ -19,7 +19,7 @@ from seqrec.items.options import (
 )
 from seqrec.nn.losses import LossOptions
 from seqrec.nn.segments import Group, Window
-from seqrec.training.id_options import IdModelConfig
+from seqrec.training.id_options import RepeatingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +175,7 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config(IdModelConfig):
+class Config(RepeatingConfig):
     """One PerSRec run: data, items, history and user tokens, architecture, loss, training and evaluation."""
 
     input_type: InputType = "id"
@@ -194,7 +194,7 @@ class Config(IdModelConfig):
     """Learn the temperature, from --temp on."""
 
     def __post_init__(self) -> None:
-        IdModelConfig.__post_init__(self)
+        RepeatingConfig.__post_init__(self)
         check_items(self.input_type, self.items, self.prompt, self.cache, self.learning)
         if self.history.number_of_user_tokens and self.model.n_layers < 2:
             raise UserError(

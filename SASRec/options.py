@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 
 from SASRec.model import SASRecConfig
 from seqrec.basics.published import PublishedFlags
-from seqrec.training.id_options import PREPARED, PUBLISHED_RUNS, IdModelConfig
+from seqrec.training.id_options import PREPARED, PUBLISHED_RUNS, RepeatingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config(IdModelConfig):
+class Config(RepeatingConfig):
     """One SASRec run: data, item vectors, loss, architecture, training and evaluation.
 
     `--recipe published` sets the published script's values, see docs/published-flags.md.

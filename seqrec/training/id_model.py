@@ -26,7 +26,7 @@ from seqrec.nn.losses import catalogue_loss
 from seqrec.nn.optimization import can_fuse, decay_weights, schedule_rate
 from seqrec.training.batches import history_batches
 from seqrec.training.folder import RunFolder
-from seqrec.training.id_options import IdModelConfig
+from seqrec.training.id_options import IdModelConfig, RepeatingConfig
 from seqrec.training.module import NextItemModule, Recommender, TrainedOn, share_of_mean
 from seqrec.training.new_items import ADVICE, read_new_items
 from seqrec.training.record import RunRecord
@@ -48,7 +48,7 @@ class IdModule(NextItemModule, ABC):
         super().__init__(config.protocol.metric_ks)
         self.config = config
         self.model: Any = self.build_model(num_items, given)
-        self.score_repeats(config.repeat_score)
+        self.score_repeats(isinstance(config, RepeatingConfig) and config.repeat_score)
 
     @classmethod
     @abstractmethod

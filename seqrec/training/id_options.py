@@ -53,8 +53,6 @@ class IdModelConfig:
     """Warm-up steps of the learning rates, or, below 1, their share of all steps; at most half of these."""
     weight_decay: float = 0.0
     """Decoupled weight decay of all weights but biases and norms."""
-    repeat_score: bool = False
-    """Learn what is added to the score of an item that the history has; by its vector alone it is ranked first."""
     table: TableOptions = field(default_factory=TableOptions)
     objective: LossOptions = field(default_factory=LossOptions)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -80,7 +78,18 @@ class IdModelConfig:
             raise UserError(
                 f"--unfreeze_at {self.table.unfreeze_at} is never reached: --num_epochs is {self.training.num_epochs}"
             )
-        check_repeat_score(self.repeat_score, self.objective)
         require_above(0, self, "lr")
         require_at_least(0, self, "item_lr", "warmup_steps", "weight_decay")
         require_at_least(1, self, "batch_size")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatingConfig(IdModelConfig):
+    """The same for families whose batches and inputs tell as `had`, a `seqrec.nn.repeats.Had`, what histories have."""
+
+    repeat_score: bool = False
+    """Learn what is added to the score of an item that the history has; by its vector alone it is ranked first."""
+
+    def __post_init__(self) -> None:
+        IdModelConfig.__post_init__(self)
+        check_repeat_score(self.repeat_score, self.objective)
