@@ -388,7 +388,9 @@ REPEATED = [  # user, item, time
 ]
 
 
-def test_exact_repeats_by_hand(tmp_path: Path) -> None:
+@pytest.mark.parametrize("events", [1, 7, 100])  # at a time: one user, some, all
+def test_exact_repeats_by_hand(events: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqrec.data.card.EVENTS", events)
     write_csv(tmp_path, REPEATED)
     card = describe(load_dataset(prepare(config(tmp_path))))
     assert card.times is not None
@@ -396,6 +398,7 @@ def test_exact_repeats_by_hand(tmp_path: Path) -> None:
     assert card.times.repeated_targets == 3  # ann, bob, fay
     assert card.times.undecided_targets == 4  # ann, bob, cat, fay
     assert card.times.equal == (1 + 2 + 1 + 0 + 1 + 2) / 17
+    assert card.repeats == pytest.approx((1 + 2 + 0 + 1 + 1 + 1) / 17)
     words = str(card)
     assert "the test target of 4 users; file order decides" in words
     assert "same item and timestamp 5 interactions; the test target repeats one for 3 users" in words

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from seqrec.basics.errors import UserError
+from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.data.dataset import load_dataset
 from seqrec.data.preparation import prepare
 from seqrec.data.sources.atomic import Atomic
@@ -218,6 +218,28 @@ def test_a_parquet_of_floats_with_gaps(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"t\.parquet, .* 2: no valid user"):
         prepare(TableFile(**where(tmp_path), input=path))
     assert read(TableFile(**where(tmp_path), input=path, drop_incomplete=True))[0] == {"17850": ["x"]}
+
+
+def test_a_folder_of_parquet_parts_is_one_table(tmp_path: Path) -> None:
+    folder = tmp_path / "events"
+    folder.mkdir()
+    with pytest.raises(MissingFileError, match=r"has no \.parquet file \(it has nothing\)"):
+        prepare(TableFile(**where(tmp_path), input=folder))
+    for name in ("_SUCCESS", ".part-00000.parquet.crc", "_metadata.parquet"):
+        (folder / name).write_text("")
+    rows = [("b", "x", 3), ("a", "x", 1), ("b", "y", 1), ("a", "z", 9), ("b", "z", 2)]
+    for number, part in enumerate((rows[:2], rows[2:3], rows[3:])):
+        frame = pl.DataFrame(part, schema=["user_id", "item_id", "ts"], orient="row")
+        frame.write_parquet(folder / f"part-{number:05d}.parquet")
+    assert read(TableFile(**where(tmp_path), input=folder))[0] == {"b": ["x", "y", "z"], "a": ["x", "z"]}
+    timed = TableFile(**where(tmp_path), input=folder, timestamp_column="ts", overwrite=True)
+    assert read(timed)[0] == {"b": ["y", "z", "x"], "a": ["x", "z"]}
+    pl.DataFrame({"user_id": ["c"], "item": ["x"]}).write_parquet(folder / "part-00001.parquet")
+    with pytest.raises(UserError, match=r"part-00001\.parquet has other columns .* differ in item, item_id, ts"):
+        prepare(TableFile(**where(tmp_path), input=folder))
+    (folder / "part-00002.parquet").write_bytes(b"user_id,item_id")
+    with pytest.raises(UserError, match=r"part-0000[12]\.parquet"):
+        prepare(TableFile(**where(tmp_path), input=folder))
 
 
 def test_a_headerless_table(tmp_path: Path) -> None:

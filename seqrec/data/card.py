@@ -14,6 +14,8 @@ from seqrec.data.dataset import Dataset
 
 QUANTILES = {"min": 0.0, "5%": 0.05, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
 SAMPLED_ITEMS = 10_000
+EVENTS = 4_000_000
+"""Events of whole users that are counted at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,7 @@ def describe(dataset: Dataset) -> DatasetCard:
     """Return the card of a prepared dataset; sampled figures are the same for the same dataset."""
     table = dataset.item_table()
     lengths = np.diff(dataset.offsets)
-    users = np.repeat(np.arange(dataset.num_users, dtype=np.int64), lengths)
-    pairs = pl.Series(users * (dataset.num_items + 1) + dataset.items).n_unique()
-    times = dataset.timestamps
+    repeats, times = _count(dataset)
     coverage = {name: float((table[name] != "").mean() or 0.0) for name in dataset.attributes}  # type: ignore[arg-type]
     unit, tokens = _token_lengths(table, dataset.attributes)
     return DatasetCard(
@@ -105,8 +105,8 @@ def describe(dataset: Dataset) -> DatasetCard:
         density=len(dataset.items) / (dataset.num_users * dataset.num_items),
         lengths=_quantiles(lengths),
         item_counts=_quantiles(np.bincount(dataset.items, minlength=dataset.num_items + 1)[1:]),
-        repeats=1 - pairs / len(dataset.items),
-        times=None if times is None else _times(dataset, users, times),
+        repeats=repeats / len(dataset.items),
+        times=times,
         coverage=coverage,
         unit=unit,
         tokens=tokens,
@@ -114,21 +114,47 @@ def describe(dataset: Dataset) -> DatasetCard:
     )
 
 
-def _times(dataset: Dataset, users: NDArray[np.int64], times: NDArray[np.int64]) -> TimeSummary:
-    """Return the figures of a dataset's (E,) times; users is (E,) whose events they are."""
-    equal = np.concatenate(([False], (users[1:] == users[:-1]) & (times[1:] == times[:-1])))  # (E,)
-    events = pl.DataFrame({"user": users, "time": np.asarray(times), "item": np.asarray(dataset.items)})
-    repeated = (~events.select(pl.struct(pl.all()).is_first_distinct()).to_series()).to_numpy()  # (E,)
+def _count(dataset: Dataset) -> tuple[int, TimeSummary | None]:
+    """Return how many events have an item that the user has had before, and the figures of times, if there are any.
+
+    So many users at a time as have EVENTS events, or one.
+    """
+    offsets, times = dataset.offsets, dataset.timestamps
+    repeats, counts = 0, np.zeros(4, dtype=np.int64)
+    first = 0
+    while first < dataset.num_users:
+        stop = max(first + 1, int(np.searchsorted(offsets, offsets[first] + EVENTS, side="right")) - 1)
+        part = slice(int(offsets[first]), int(offsets[stop]))
+        users = np.repeat(np.arange(stop - first), np.diff(offsets[first : stop + 1]))
+        items = np.asarray(dataset.items[part])
+        repeats += len(items) - pl.Series(users * (dataset.num_items + 1) + items).n_unique()
+        if times is not None:
+            counts += _count_times(users, items, np.asarray(times[part]), offsets[first : stop + 1] - offsets[first])
+        first = stop
+    if times is None:
+        return repeats, None
+    equal, exact, repeated_targets, undecided_targets = counts.tolist()
+    days = _day(int(times.min())), _day(int(times.max()))
+    return repeats, TimeSummary(*days, equal / len(dataset.items), exact, repeated_targets, undecided_targets)
+
+
+def _count_times(
+    users: NDArray[np.int64], items: NDArray[np.int32], times: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return (4,) events with the time of the one before, exact repeats, and last events of the latter and the former.
+
+    Args:
+        users: (E,) whose events they are.
+        items: (E,) their items.
+        times: (E,) their times.
+        offsets: (n+1,) where users begin.
+    """
+    equal = np.concatenate(([False], (users[1:] == users[:-1]) & (times[1:] == times[:-1])))
+    events = pl.DataFrame({"user": users, "time": times, "item": items})
+    repeated = (~events.select(pl.struct(pl.all()).is_first_distinct()).to_series()).to_numpy()
     # As a target is a user's last event, an equal one among those before it is an equal one before it in the history.
-    last = dataset.offsets[1:][np.diff(dataset.offsets) >= 3] - 1
-    return TimeSummary(
-        first_day=_day(int(times.min())),
-        last_day=_day(int(times.max())),
-        equal=float(equal.sum() / len(users)),
-        exact_repeats=int(repeated.sum()),
-        repeated_targets=int(repeated[last].sum()),
-        undecided_targets=int(equal[last].sum()),
-    )
+    last = offsets[1:][np.diff(offsets) >= 3] - 1
+    return np.array([equal.sum(), repeated.sum(), repeated[last].sum(), equal[last].sum()], dtype=np.int64)
 
 
 def _day(seconds: int) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from seqrec.basics.arrays import hash_arrays
 from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.files import write_atomically, write_json
 from seqrec.basics.opening import read_array
@@ -155,8 +156,8 @@ def _write(
         "has_timestamps": True,
         "source": {"kind": "comments"},
         "item_ids_sha256": hash_item_ids(comments["raw_id"].to_list()),
-        "sequences_sha256": hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest(),
-        "beside": {key: hashlib.sha256(array.tobytes()).hexdigest() for key, array in beside.items()},
+        "sequences_sha256": hash_arrays(*arrays.values()),
+        "beside": {key: hash_arrays(array) for key, array in beside.items()},
     }
     write_json(folder / "manifest.json", manifest)
 

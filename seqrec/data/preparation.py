@@ -12,7 +12,6 @@ where it has one (item2index, smap, an integer-keyed .item file), else by first 
 interaction are dropped; the others keep their order.
 """
 
-import hashlib
 import logging
 import shutil
 from abc import ABC, abstractmethod
@@ -25,6 +24,7 @@ import polars as pl
 import tyro
 from numpy.typing import NDArray
 
+from seqrec.basics.arrays import hash_arrays
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import exclusive, put_back, write_atomically, write_json
 from seqrec.basics.names import check_name
@@ -317,7 +317,7 @@ def write_dataset(
         "has_timestamps": "timestamps" in arrays,
         "source": {"kind": config.kind, **_options(config)},
         "item_ids_sha256": hash_item_ids(item_table["raw_id"].to_list()),
-        "sequences_sha256": hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest(),
+        "sequences_sha256": hash_arrays(*arrays.values()),
     }
     if comments is not None:
         known = users["raw_id"], user_table["raw_id"], item_table["raw_id"]

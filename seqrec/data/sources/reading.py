@@ -35,13 +35,13 @@ FOREIGN = {
 """First bytes of files that are no text."""
 
 
-def existing(path: Path, what: str) -> Path:
-    """Return the path of a file that is there.
+def existing(path: Path, what: str, or_folder: bool = False) -> Path:
+    """Return the path of a file, or perhaps a folder, that is there.
 
     Raises:
         MissingFileError: If it isn't; the message names what was looked for and what lies beside it.
     """
-    if path.is_file():
+    if path.is_file() or (or_folder and path.is_dir()):
         return path
     folder = path.parent
     beside = ", ".join(sorted(other.name for other in folder.iterdir())[:12]) if folder.is_dir() else "no such folder"

@@ -23,7 +23,7 @@ class TableFile(Tabular):
     kind: ClassVar[str] = "table"
 
     input: Path
-    """Interactions: .csv, .tsv (either .gz too) or .parquet."""
+    """Interactions: .csv, .tsv (either .gz too), .parquet, or a folder of .parquet files of the same columns."""
     user_column: str = "user_id"
     """Column of the user."""
     item_column: str = "item_id"
@@ -47,7 +47,7 @@ class TableFile(Tabular):
 
     def read(self, scratch: Path) -> RawData:
         """Return the interactions and the items' text."""
-        path = existing(self.input, "--input")
+        path = existing(self.input, "--input", or_folder=True)
         frame = scan_any(path, scratch, self.header)
         given = (self.user_column, self.item_column, self.timestamp_column, self.rating_column)
         require_columns(frame, [name for name in given if name], path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from seqrec.basics.errors import UserError
+from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.data.sources.reading import line_chunks, place, plain_text
 
 LINE = "_line"
@@ -55,11 +55,35 @@ def scan_parquet(path: Path, scratch: Path) -> pl.LazyFrame:
     Raises:
         UserError: If it is not a whole Parquet file.
     """
-    with path.open("rb") as file:
-        begin = file.read(80)
-    if not begin.startswith(b"PAR1"):
-        raise UserError(f"{path} is no Parquet file, it begins with {begin!r}: name a CSV file .csv, or write it again")
+    _check_parquet(path)
     return _settle(pl.scan_parquet(path, glob=False), path, scratch, 1)
+
+
+def scan_parts(folder: Path, scratch: Path) -> pl.LazyFrame:
+    """Return the Parquet files of a folder as one table, in the order of their names.
+
+    Raises:
+        MissingFileError: If the folder has none.
+        UserError: If one is not whole, or has other columns than the first.
+    """
+    parts = sorted(path for path in folder.glob("*.parquet") if path.is_file() and path.name[0] not in "._")
+    if not parts:
+        there = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
+        raise MissingFileError(
+            f"{folder} has no .parquet file (it has {there}): give one file, or the folder of the parts"
+        )
+    first: dict[str, pl.DataType] = {}
+    for path in parts:
+        _check_parquet(path)
+        try:
+            columns = dict(pl.scan_parquet(path, glob=False).collect_schema())
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise _bad_table(path, None, error) from error
+        first = first or columns
+        if columns != first:
+            odd = sorted(name for name in first | columns if first.get(name) != columns.get(name))
+            raise UserError(f"{path} has other columns than {parts[0].name}, they differ in {', '.join(odd)[:200]}")
+    return _settle(pl.scan_parquet(parts, glob=False), folder, scratch, 1)
 
 
 def _settle(frame: pl.LazyFrame, path: Path, scratch: Path, first: int, separator: str | None = None) -> pl.LazyFrame:
@@ -74,6 +98,13 @@ def _settle(frame: pl.LazyFrame, path: Path, scratch: Path, first: int, separato
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # damaged Parquet makes polars panic
         raise _bad_table(path, separator, error) from error
     return pl.scan_parquet(target, glob=False, row_index_name=LINE, row_index_offset=first)
+
+
+def _check_parquet(path: Path) -> None:
+    with path.open("rb") as file:
+        begin = file.read(80)
+    if not begin.startswith(b"PAR1"):
+        raise UserError(f"{path} is no Parquet file, it begins with {begin!r}: name a CSV file .csv, or write it again")
 
 
 def _check_header(path: Path, text: Path, separator: str, quote: bool) -> None:

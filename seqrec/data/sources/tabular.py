@@ -16,7 +16,7 @@ from seqrec.data.sources.json_text import read_json
 from seqrec.data.sources.movielens import read_movies, read_u_item
 from seqrec.data.sources.reading import existing, line_chunks
 from seqrec.data.sources.recformer import attribute_table, item_attributes
-from seqrec.data.sources.tables import LINE, require_columns, scan_lines, scan_parquet, scan_table
+from seqrec.data.sources.tables import LINE, require_columns, scan_lines, scan_parquet, scan_parts, scan_table
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +130,13 @@ def _with_numbers(frame: pl.LazyFrame, names: list[str]) -> pl.LazyFrame:
 def scan_any(path: Path, scratch: Path, header: tuple[str, ...] = ()) -> pl.LazyFrame:
     """Return a table by the ending of its name; text files give str columns, named by header if they have no own.
 
+    A folder is that of Parquet files, see `scan_parts`.
+
     Raises:
         UserError: If the ending is unknown or the file is faulty.
     """
+    if path.is_dir():
+        return scan_parts(path, scratch)
     kind = ending(path)
     if kind == ".parquet":
         return scan_parquet(path, scratch)
