@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks.memory import Common
+from scripts.benchmarks.memory import Common, EventsMemory, measure_events
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}
@@ -54,3 +54,10 @@ def test_blocks_that_run_one_by_one_are_not_in_memory_together() -> None:
         flags = ("--gigabytes", gigabytes, "--limit_gigabytes", "30", "--width", "512", "--num_items", "20")
         resident.append(sizes("blocks", *flags)[-1])
     assert resident[1] - resident[0] < 100  # MiB, of 350 more
+
+
+def test_events_are_prepared_from_parts(tmp_path: Path) -> None:
+    config = EventsMemory(num_events=4000, num_items=50, parts=3, folder=tmp_path)
+    said = measure_events(config)
+    assert re.match(r"4,000 events of 100 users and \d+ items prepared in", said)
+    assert not list(tmp_path.iterdir())

@@ -3,9 +3,10 @@
 python scripts/benchmarks/memory.py softmax --num_items 1000000 --positions 8192 --width 128
 python scripts/benchmarks/memory.py ranking --num_items 1500000 --num_users 1000000 --measured_users 4096 --width 128
 python scripts/benchmarks/memory.py blocks --gigabytes 2 --limit_gigabytes 1.9
+python scripts/benchmarks/memory.py events --num_events 100000000
 
-The last runs a language model of random weights over items under a limit of memory below the size of the weights, one
-block at a time.
+`blocks` runs a language model of random weights over items under a limit of memory below the size of the weights, one
+block at a time; `events` prepares a folder of Parquet files of random events.
 """
 
 import json
@@ -83,6 +84,25 @@ class BlocksMemory:
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "num_items", "width")
+
+
+@dataclass(frozen=True, slots=True)
+class EventsMemory:
+    """Preparing random events with times: 40 a user, a few items in most of them."""
+
+    num_events: int = 100_000_000
+    """Events."""
+    num_items: int = 1_000_000
+    """Items, of which the rarest never occur."""
+    parts: int = 10
+    """Parquet files that hold them."""
+    folder: Path | None = None
+    """Where they and the dataset go for as long as it takes; by default the system's folder for temporary files."""
+    seed: int = 0
+    """Of the events."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "num_events", "num_items", "parts")
 
 
 def measure_softmax(config: Softmax) -> str:
@@ -194,18 +214,63 @@ def measure_blocks(config: BlocksMemory) -> str:
     )
 
 
-def main(config: Softmax | RankingMemory | BlocksMemory) -> None:
+def write_events(folder: Path, config: EventsMemory) -> None:
+    """Write the parts of a table."""
+    import numpy as np
+    import polars as pl
+
+    draw, most = np.random.default_rng(config.seed), max(config.num_events // 40, 1)
+    parts = np.array_split(np.arange(config.num_events), config.parts)
+    for number, part in enumerate(progress(parts, desc="writing events", unit="file")):
+        columns = {
+            "user_id": draw.integers(0, most, len(part)),
+            "item_id": draw.zipf(1.2, len(part)) % config.num_items,
+            "time": draw.integers(1_600_000_000, 1_700_000_000, len(part)),
+        }
+        pl.DataFrame(columns).write_parquet(folder / f"part-{number:05d}.parquet")
+
+
+def measure_events(config: EventsMemory) -> str:
+    """Return what preparing them took, their card included."""
+    from seqrec.data.dataset import load_dataset
+    from seqrec.data.preparation import prepare
+    from seqrec.data.sources.table import TableFile
+    from seqrec.evaluation.signal import describe_fully
+
+    with tempfile.TemporaryDirectory(dir=config.folder) as scratch:
+        folder = Path(scratch) / "events"
+        folder.mkdir()
+        # In a process of its own: what it has held would count as this one's.
+        writer = multiprocessing.get_context("spawn").Process(target=write_events, args=(folder, config))
+        writer.start()
+        writer.join()
+        source = TableFile(input=folder, timestamp_column="time", name="prepared", data_dir=Path(scratch))
+        before, start = peak_memory(), time.perf_counter()
+        dataset = load_dataset(prepare(source))
+        describe_fully(dataset)
+        seconds = time.perf_counter() - start
+        found = f"{len(dataset.items):,} events of {dataset.num_users:,} users and {dataset.num_items:,} items"
+    return (
+        f"{found} prepared in {duration(seconds)}, {duration(seconds * 1e6 / config.num_events)} a million; "
+        f"at most {size(peak_memory())}, of which {size(before)} Python and PyTorch"
+    )
+
+
+def main(config: Softmax | RankingMemory | BlocksMemory | EventsMemory) -> None:
     """Measure and print a sentence."""
     if isinstance(config, Softmax):
         print(measure_softmax(config))
+    elif isinstance(config, RankingMemory):
+        print(measure_ranking(config))
     else:
-        print(measure_ranking(config) if isinstance(config, RankingMemory) else measure_blocks(config))
+        print(measure_blocks(config) if isinstance(config, BlocksMemory) else measure_events(config))
 
 
 Command = (
     Annotated[Softmax, tyro.conf.subcommand("softmax")]
     | Annotated[RankingMemory, tyro.conf.subcommand("ranking")]
     | Annotated[BlocksMemory, tyro.conf.subcommand("blocks")]
+    | Annotated[EventsMemory, tyro.conf.subcommand("events")]
 )
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The table of README.md: bash scripts/recipes/amazon-scientific.sh FOLDER
+# docs/results.md, "Without a score of what a user has": bash scripts/recipes/amazon-scientific.sh FOLDER
 # FOLDER holds amazon-scientific; run pretraining.sh before. † is plain-finetune, Recformer without the pretraining.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
