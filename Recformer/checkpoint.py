@@ -14,6 +14,8 @@ from seqrec.text.weights import load_checkpoint, load_strictly
 POSITIONS = re.compile(r"(^|\.)embeddings\.position_embeddings\.weight$")
 REDUNDANT = re.compile(r".*position_ids$|lm_head\.decoder\.bias$")
 """Tensors of published checkpoints that others determine: `add_published_names` writes them."""
+BESIDE = ("item_bias", "repeat_score", "user_map", "centre", "whitening")
+"""What finetuning item by item keeps beside the encoder."""
 WORDS, DECODER = "longformer.embeddings.word_embeddings.weight", "lm_head.decoder.weight"
 
 
@@ -42,7 +44,7 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
 
     Low-rank updates are added to the model's weights, which must be those before the updates. Takes
     the bare encoder (`embeddings.*`, `encoder.*`) and any model around it (`longformer.*` beside
-    `lm_head.*` or an item table, which are left out and logged).
+    `lm_head.*` or an item table, which are left out and logged); what finetuning item by item learns is left out.
 
     Args:
         model: The bare encoder.
@@ -51,7 +53,7 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
     Raises:
         UserError: If names or shapes don't fit; the message lists them.
     """
-    state = load_checkpoint(path)
+    state = {name: value for name, value in load_checkpoint(path).items() if name not in BESIDE}
     if any(".lora_" in name for name in state) and any(tensor.is_meta for tensor in model.state_dict().values()):
         raise UserError(f"{path} holds low-rank updates, not the weights of a backbone: give it as --checkpoint")
     prefix = "longformer." if any(name.startswith("longformer.") for name in state) else ""

@@ -265,6 +265,17 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     assert_a_kill_leaves_no_trace(finished, tmp_path, flags(tiny_path, backbone, tmp_path, *LEARNT))
 
 
+def test_its_encoder_starts_another_run(finished: Path, tiny_path: Path, backbone: Path, tmp_path: Path) -> None:
+    best = finished / "runs/Recformer/tiny/longformer-seed42/stage1/checkpoints/best.ckpt"
+    more = ("--pooler_type", "items", "--test_only", "--pretrain_ckpt", str(best))
+    run_script("Recformer/finetune.py", *flags(tiny_path, backbone, tmp_path, *more), output=tmp_path / "log")
+    found, expected = (
+        np.load(folder / "embedding/tiny" / name)
+        for folder, name in ((tmp_path, "pretrain.npy"), (finished, "finetune.npy"))
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_it_recommends_as_it_was_tested(finished: Path, tiny_path: Path) -> None:
     assert_recommends_as_it_was_tested(finished / "runs/Recformer/tiny/longformer-seed42", tiny_path)
 
