@@ -5,7 +5,7 @@ Models take them as any others, by their name; `--baseline vectors` ranks by the
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from Baselines.options import ENCODE, Pool
@@ -39,9 +39,11 @@ class Config:
     """With --encoder, greatest number of a text's tokens; by default the model's own."""
     batch_size: int = 64
     """With --encoder, texts per batch."""
+    beside: str | None = None
+    """Name of item vectors that stand behind these in one file, whitened; both parts have unit length."""
     init_type: str | None = None
     """Name of the vectors: they go to embedding/DATASET/INIT_TYPE.npy, and for comments to
-    embedding/DATASET-comments/INIT_TYPE.npy; by default tfidf, or the model's name and pooling."""
+    embedding/DATASET-comments/INIT_TYPE.npy; by default tfidf, or the model and its pooling, and --beside."""
     width: int = 256
     """Without --encoder, dimensions of the vectors."""
     embedding_dir: Path = ROOT / "embedding"
@@ -55,6 +57,8 @@ class Config:
             raise UserError("--pooling, --prompt, --prompt_name and --max_length are for an --encoder")
         if self.prompt is not None and self.prompt_name is not None:
             raise UserError("give one of --prompt and --prompt_name")
+        if self.beside is not None:
+            check_name("--beside", self.beside)
         check_name("--init_type", self.name)
         require_at_least(1, self, "width", "batch_size")
         if self.max_length is not None:
@@ -65,10 +69,11 @@ class Config:
         """The name of the vectors."""
         if self.init_type is not None:
             return self.init_type
-        if self.encoder is None:
-            return "tfidf"
-        model = self.encoder.strip("/").rpartition("/")[2]
-        return model if self.pooling == "card" else f"{model}-{self.pooling}"
+        name = "tfidf"
+        if self.encoder is not None:
+            name = self.encoder.strip("/").rpartition("/")[2]
+            name = name if self.pooling == "card" else f"{name}-{self.pooling}"
+        return name if self.beside is None else f"{name}-{self.beside}"
 
 
 def main(config: Config) -> None:
@@ -77,13 +82,23 @@ def main(config: Config) -> None:
 
     from seqrec.data.comments import COMMENTS, load_comments
     from seqrec.data.discovery import open_dataset
-    from seqrec.data.vectors import Producer, embedding_path, needs_saving, save_embeddings
+    from seqrec.data.vectors import (
+        Producer,
+        embedding_path,
+        load_embeddings,
+        needs_saving,
+        save_embeddings,
+        vectors_sha256,
+    )
     from seqrec.items.words import OPTIONS, count_words, project, read_texts
+    from seqrec.nn.geometry import side_by_side
 
     dataset = open_dataset(config.dataset, config.data_path)
     has_comments = (dataset.path / COMMENTS).is_dir()
     datasets = [dataset, load_comments(dataset).own] if has_comments else [dataset]
-    encoder = None
+    others, encoder = None, None
+    if config.beside is not None:
+        others = [load_embeddings(config.beside, data, config.embedding_dir) for data in datasets]
     if config.encoder is None:
         producer = Producer(ENCODE, None, OPTIONS | {"width": config.width, "with_comments": has_comments})
     else:
@@ -94,6 +109,9 @@ def main(config: Config) -> None:
         prompt = prompt_of(config.encoder, encoder, config.prompt, config.prompt_name)
         options = {"encoder": config.encoder, "pooling": config.pooling, "prompt": prompt}
         producer = Producer(ENCODE, weights_sha256(encoder), options | {"max_length": encoder.max_seq_length})
+    if others is not None:
+        hashes = {"beside_sha256": ",".join(map(vectors_sha256, others))}
+        producer = replace(producer, options=producer.options | hashes)
     paths = [embedding_path(data, config.name, config.embedding_dir) for data in datasets]
     needed = [needs_saving(path, data, producer, config.overwrite) for path, data in zip(paths, datasets, strict=True)]
     if not any(needed):
@@ -101,13 +119,16 @@ def main(config: Config) -> None:
         return
     texts = [read_texts(data) for data in datasets]
     if encoder is None:
-        tables, words = count_words(texts)
+        counts, words = count_words(texts)
         log.info("%s words and pairs of words in %s texts", f"{len(words):,}", f"{sum(map(len, texts)):,}")
-        found = project(tables, config.width)
+        found = project(counts, config.width)
     else:
         found = [encode_texts(encoder, some, prompt, config.batch_size) for some in texts]
-    for path, data, vectors in zip(paths, datasets, found, strict=True):
-        save_embeddings(path, np.pad(vectors, ((1, 0), (0, 0))), data, producer)
+    tables = [np.pad(vectors, ((1, 0), (0, 0))) for vectors in found]
+    if others is not None:
+        tables = [side_by_side(*parts) for parts in zip(tables, others, strict=True)]
+    for path, data, table in zip(paths, datasets, tables, strict=True):
+        save_embeddings(path, table, data, producer)
         log.info("item vectors of %s are in %s", data.name, path)
 
 

@@ -76,6 +76,8 @@ class TextReader:
         options = made.get("options")
         if made.get("producer") != ENCODE or not isinstance(options, dict) or "encoder" not in options:
             raise UserError(f"--user_as text: nothing says which encoder made {vectors}: {repair}")
+        if "beside_sha256" in options:
+            raise UserError(f"--user_as text: {vectors} holds two encoders' vectors side by side: {repair}")
         self.encoder = open_encoder(options["encoder"], options["pooling"], options["max_length"])
         self.prompt, self.texts = options["prompt"], texts
         if weights_sha256(self.encoder) != made.get("checkpoint_sha256"):

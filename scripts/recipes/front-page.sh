@@ -8,7 +8,7 @@ name=amazon-scientific
 prepare atomic --input "$data/$name" --name $name
 for baseline in popularity recency item-knn rules text-knn; do train Baselines --dataset $name --baseline $baseline; done
 
-# Item vectors: MiniLM's (longformer), those after pretraining and after finetuning, and TF-IDF.
+# Item vectors: MiniLM's (longformer), those after pretraining and after finetuning, TF-IDF, and it beside MiniLM's.
 vectors=(--dataset $name --embedding_dir embedding/front-page)
 by_item=("${vectors[@]}" --pooler_type items --item_decay 0.7 --max_token_num 96 --max_attr_length 32 --whiten)
 learnt=(--item_bias --repeat_score --user_map --temp 0.12 --batch_size 128)
@@ -17,6 +17,7 @@ train Recformer "${by_item[@]}" --test_only --pretrain_ckpt Recformer/pretrain_c
 train Recformer "${by_item[@]}" "${learnt[@]}" --train_items --fix_word_embedding --lr 5e-5 --head_lr 0.03 \
   --warmup_steps 20 --num_epochs 2 --second_stage_epochs 0 --seed 1 --run_name tuned-seed1
 "$PYTHON" Baselines/encode.py "${vectors[@]}"
+"$PYTHON" Baselines/encode.py "${vectors[@]}" --beside longformer
 
 for seed in 1 2 3; do
   train Recformer "${by_item[@]}" "${learnt[@]}" --freeze_encoder --warmup_steps 0 --num_epochs 16 --seed $seed \
@@ -33,6 +34,7 @@ for seed in 1 2 3; do
   done
   train "${sasrec[@]}" --init_type longformer --run_name standardised-seed$seed
   train "${sasrec[@]}" --init_type tfidf
+  train "${sasrec[@]}" --init_type tfidf-longformer
 done
 compare $name
 compare $name --seen left_out --output_dir runs/compare/$name-left-out

@@ -67,6 +67,16 @@ def transform_vectors(
     return items.astype(np.float32)
 
 
+def side_by_side(vectors: Vectors, others: Vectors) -> Vectors:
+    """Return (N+1, V+W) vectors whose first part is the (N+1, V) vectors, the second the (N+1, W) others whitened.
+
+    Both parts of an item have unit length, or are zero. Whitening is over all items, as it reads no events.
+    """
+    every = np.ones(len(vectors), dtype=bool)
+    first = transform_vectors(vectors, ("unit",), every, vectors.shape[1], 1.0)
+    return np.concatenate([first, transform_vectors(others, ("whiten", "unit"), every, others.shape[1], 1.0)], axis=1)
+
+
 def _apply(
     name: Transform, items: NDArray[np.float64], fitted: Rows, width: int, own_std: float
 ) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from Baselines.encode import Config, main
 from Baselines.options import Config as Baseline
 from seqrec.basics.errors import UserError
 from seqrec.data.dataset import Dataset
+from seqrec.nn.geometry import transform_vectors
 from seqrec.text.backbones import MINILM, find_backbone
 from seqrec.training.restore import load_run
 from tests.tiny_models import write_model
@@ -99,3 +100,24 @@ def test_flags_of_an_encoder_without_one() -> None:
         Config(encoder="minilm", prompt="a", prompt_name="b")
     assert Config(encoder="mixedbread-ai/mxbai-embed-large-v1").name == "mxbai-embed-large-v1"
     assert Config(encoder="smollm2", pooling="last").name == "smollm2-last" and Config().name == "tfidf"
+
+
+def test_vectors_side_by_side_score_by_the_sum_of_two_cosines(texts: Dataset, tmp_path: Path) -> None:
+    words, sentences = encode(texts, tmp_path, width=8), encode(texts, tmp_path, encoder=MINILM)
+    joined = encode(texts, tmp_path, width=8, beside=MINILM)
+    assert joined.shape == (41, 8 + 384) and not joined[0].any()
+    assert (tmp_path / "texts/tfidf-minilm.npy").is_file()
+    whitened = transform_vectors(sentences, ("whiten",), np.ones(41, dtype=bool), 384, 1.0)[1:]
+    expected = cosines(words[1:]) + cosines(whitened)
+    np.testing.assert_allclose(joined[1:] @ joined[1:].T, expected, atol=1e-5)
+    baseline: dict[str, Any] = {"data_path": texts.path, "embedding_dir": tmp_path, "runs_dir": tmp_path / "runs"}
+    run_baseline(Baseline(baseline="vectors", init_type="tfidf-minilm", **baseline))
+    encode(texts, tmp_path, encoder=MINILM, beside="tfidf")
+    with pytest.raises(UserError, match="holds two encoders' vectors side by side"):
+        run_baseline(Baseline(baseline="vectors", init_type="minilm-tfidf", user_as="text", **baseline))
+
+
+def cosines(vectors: Any) -> Any:
+    """Return those of all pairs of rows."""
+    units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return units @ units.T
