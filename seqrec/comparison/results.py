@@ -241,6 +241,8 @@ def read_runs(folders: Sequence[Path], seen: Seen = "own") -> list[FinishedRun]:
             users.
     """
     runs = [read_run(folder, seen) for folder in folders if can_read(folder, seen)]
+    if folders and not runs:
+        raise UserError(f"no run was tested with --seen {seen}: runs that rank all items are, of this version on")
     if len(runs) < len(folders):
         log.warning("left out: %d runs that were not tested with --seen %s", len(folders) - len(runs), seen)
     known: dict[tuple[str, ...], FinishedRun] = {}
