@@ -1,7 +1,7 @@
 """The items that a history has, for a score that is learned of them.
 
-A user vector is near to the vectors of the items that it is made of. So a dot product ranks these first, whether they are
-bought again or not. One number that is added to their scores tells it.
+A user vector is near to the vectors of the items that it is made of. So a dot product ranks these first, whether they
+are bought again or not. One number that is added to their scores tells it.
 
 Shapes: E events of B histories, T predictions, P pairs of a prediction and an item.
 """
