@@ -7,6 +7,7 @@ export OMP_NUM_THREADS=1
 name=amazon-scientific
 prepare atomic --input "$data/$name" --name $name
 for baseline in popularity recency item-knn rules text-knn; do train Baselines --dataset $name --baseline $baseline; done
+alone() { train Baselines "${vectors[@]}" --baseline vectors --init_type "$1"; }
 
 # Item vectors: MiniLM's (longformer), those after pretraining and after finetuning, TF-IDF, and it beside MiniLM's.
 vectors=(--dataset $name --embedding_dir embedding/front-page)
@@ -16,8 +17,12 @@ train Recformer "${by_item[@]}" --test_only --run_name zero-shot
 train Recformer "${by_item[@]}" --test_only --pretrain_ckpt Recformer/pretrain_ckpt/items-4000.bin --run_name zero-shot-pretrain
 train Recformer "${by_item[@]}" "${learnt[@]}" --train_items --fix_word_embedding --lr 5e-5 --head_lr 0.03 \
   --warmup_steps 20 --num_epochs 2 --second_stage_epochs 0 --seed 1 --run_name tuned-seed1
+tuned=runs/Recformer/$name/tuned-seed1/checkpoints/best.ckpt
+train Recformer "${by_item[@]}" "${learnt[@]}" --pretrain_ckpt $tuned --freeze_encoder --warmup_steps 0 --num_epochs 16 \
+  --seed 1 --embedding_dir embedding/tuned --run_name frozen-tuned-seed1
 "$PYTHON" Baselines/encode.py "${vectors[@]}"
 "$PYTHON" Baselines/encode.py "${vectors[@]}" --beside longformer
+for text in longformer pretrain finetune tfidf tfidf-longformer; do alone $text; done
 
 for seed in 1 2 3; do
   train Recformer "${by_item[@]}" "${learnt[@]}" --freeze_encoder --warmup_steps 0 --num_epochs 16 --seed $seed \
@@ -27,6 +32,7 @@ for seed in 1 2 3; do
   bert4rec=(Bert4Rec "${vectors[@]}" --repeat_score --seed $seed --hidden_units 128 --dropout_rate 0.5
     --weight_decay 0.1 --mask_prob 0.5 --lr 2e-3 --batch_size 64 --num_epochs 100 --patience 15)
   train "${sasrec[@]}" --init_type none
+  train "${sasrec[@]}" --init_type none --no_repeat_score --run_name plain-none-seed$seed
   train "${bert4rec[@]}" --init_type none
   for start in longformer pretrain finetune; do
     train "${sasrec[@]}" --init_type $start --init_transform whiten

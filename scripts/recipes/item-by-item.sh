@@ -60,6 +60,9 @@ beside amazon-scientific "${all[@]}" --num_epochs 16 --pretrain_ckpt Recformer/p
 for users in 84 422 1688; do
   beside amazon-scientific "${all[@]}" --num_epochs 16 --train_users $users --run_name beside-$users
   ids amazon-scientific --init_type none --train_users $users --run_name none-$users
+  ids amazon-scientific --init_type none --repeat_score --seed 1 --train_users $users --run_name repeat-none-$users
+  ids amazon-scientific --init_type longformer --init_transform whiten --repeat_score --seed 1 --train_users $users \
+    --run_name repeat-longformer-$users
 done
 beside amazon-games "${all[@]}" --num_epochs 4 --finetune_negative_sample_size 1000 --valid_users 5000 --run_name beside-seed1
 compare amazon-scientific --reference SASRec/none
