@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Recformer/README.md, "Item by item": bash scripts/recipes/item-by-item.sh FOLDER
-# FOLDER holds pretrain-corpus, recformer-tools, amazon-scientific and amazon-games.
+# FOLDER holds pretrain-corpus, recformer-tools, amazon-scientific, amazon-games and ml-1m.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 prepare atomic --input "$data/amazon-scientific" --name amazon-scientific
 prepare atomic --input "$data/amazon-games" --on_missing_text item_id --name amazon-games
+prepare sequences --input "$data/ml-1m/ml-1m_user_sequences.txt" --items "$data/ml-1m/movies.dat" --name ml-1m
 prepare recformer --input "$data/recformer-tools" --name recformer-tools --on_missing_text drop --resplit
 tested=(recformer-tools amazon-scientific amazon-games)
 bash Recformer/pretraining_corpus.sh "$data/pretrain-corpus" --hold_out arts "${tested[@]}"
@@ -66,3 +67,9 @@ for users in 84 422 1688; do
 done
 beside amazon-games "${all[@]}" --num_epochs 4 --finetune_negative_sample_size 1000 --valid_users 5000 --run_name beside-seed1
 compare amazon-scientific --reference SASRec/none
+prepare cold --dataset amazon-scientific --name amazon-scientific-cold
+for seed in 1 2 3; do
+  beside amazon-scientific-cold "${all[@]}" --num_epochs 16 --seed $seed --run_name cold-seed$seed
+done
+train Recformer --dataset amazon-scientific-cold --test_only --whiten "${by_item[@]}" --run_name cold-whitened
+train Recformer --dataset ml-1m --test_only --whiten "${by_item[@]}" --run_name whitened
