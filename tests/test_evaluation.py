@@ -16,7 +16,16 @@ from seqrec.data.dataset import Dataset
 from seqrec.data.splits import leave_one_out
 from seqrec.evaluation import ranking
 from seqrec.evaluation.metrics import measure
-from seqrec.evaluation.ranking import Ranking, rank_listed, rank_scores, rank_targets, seen_pairs, top_items, top_scores
+from seqrec.evaluation.ranking import (
+    Ranking,
+    leave_out,
+    rank_listed,
+    rank_scores,
+    rank_targets,
+    seen_pairs,
+    top_items,
+    top_scores,
+)
 from seqrec.evaluation.recorder import RankRecorder
 from tests import forked
 
@@ -102,6 +111,11 @@ def test_what_is_added_to_some_scores_counts(problem: Problem, chunk_elements: i
         rank_targets(users, items, targets, extra=extra, seen=seen, chunk_elements=chunk_elements),
         rank_scores(scores, targets, seen=seen),
     )
+    some = data.draw(st.lists(pair, max_size=9))  # more of them, that nothing is added to
+    more_rows, more_items = (torch.tensor([p[k] for p in some], dtype=torch.int64) for k in (0, 1))
+    seen = torch.cat([rows, more_rows]), torch.cat([columns, more_items])
+    every = rank_targets(users, items, targets, extra=extra)
+    assert_same(leave_out(every, users, items, targets, seen, extra), rank_scores(scores, targets, seen=seen))
     negatives = torch.randint(0, len(items), (len(users), 5))
     negatives[negatives == targets[:, None]] = 0
     assert_same(
@@ -120,6 +134,8 @@ def test_seen_items_are_no_candidates(problem: Problem, chunk_elements: int, dat
     ranking = rank_targets(users, items, targets, seen=(rows, seen_items), chunk_elements=chunk_elements)
     assert_same(ranking, rank_slowly(users, items, targets, candidates))
     assert_same(rank_scores(all_scores(users, items), targets, seen=(rows, seen_items)), ranking)
+    every = rank_targets(users, items, targets, chunk_elements=chunk_elements)
+    assert_same(leave_out(every, users, items, targets, (rows, seen_items)), ranking)
 
 
 @given(problems(), st.integers(1, 500), st.data())

@@ -54,6 +54,7 @@ def rank_targets(
         negatives: (B, K) int64 items to rank against, 0 for none; None ranks against all items.
         seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items; a target stays one.
         extra: What is added to the scores of some pairs, as (P,) rows, (P,) items and (P,) float32; each pair once.
+            With `seen`, they are to be among the seen ones.
         chunk_elements: B x C that are held at one time.
 
     Raises:
@@ -105,6 +106,52 @@ def _rank_extra(
     tied[rows[scores == own[rows]]] = True
     num_candidates.index_add_(0, rows, torch.ones_like(rows))
     return Ranking(ranks, num_candidates, tied)
+
+
+def leave_out(
+    ranking: Ranking,
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    targets: Tensor,
+    seen: tuple[Tensor, Tensor],
+    extra: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> Ranking:
+    """Return what `rank_targets` returns with `seen`, from what it returned without: only these pairs are scored.
+
+    The other arguments are those of `rank_targets`; pairs with something `extra` are to be among the seen ones.
+    """
+    user_vectors, item_vectors = user_vectors.detach().float(), item_vectors.detach().float()
+    items, rows = _by_item(seen, len(targets))
+    rows, items = rows[items != targets[rows]], items[items != targets[rows]]  # a target stays a candidate
+    own = _exact_scores(user_vectors, item_vectors[targets])
+    scores = _exact_scores(user_vectors[rows], item_vectors[items])
+    if extra is not None:
+        own, (extra_rows, extra_items, values) = _add_to_own(own, targets, extra)
+        scores = scores + _values_at(rows, items, extra_rows, extra_items, values, len(item_vectors))
+    ranks = ranking.ranks.index_add(0, rows, -(scores >= own[rows]).long())
+    num_candidates = ranking.num_candidates - torch.bincount(rows, minlength=len(targets))
+    tied = ranking.tied.clone()
+    doubt = torch.unique(rows[scores == own[rows]])
+    if len(doubt):  # whether another candidate has the target's score, too, only a look at all of them tells
+        inside = torch.isin(seen[0], doubt)
+        pairs = torch.searchsorted(doubt, seen[0][inside]), seen[1][inside]
+        if extra is not None:
+            inside = torch.isin(extra[0], doubt)
+            extra = torch.searchsorted(doubt, extra[0][inside]), extra[1][inside], extra[2][inside]
+        tied[doubt] = rank_targets(user_vectors[doubt], item_vectors, targets[doubt], seen=pairs, extra=extra).tied
+    return Ranking(ranks, num_candidates, tied)
+
+
+def _values_at(
+    rows: Tensor, items: Tensor, extra_rows: Tensor, extra_items: Tensor, values: Tensor, height: int
+) -> Tensor:
+    """Return what is added to the scores of some pairs, of any shape, 0 for most; each extra pair comes once."""
+    if not len(values):
+        return torch.zeros_like(items, dtype=torch.float32)
+    keys, order = (extra_rows * height + extra_items).sort()
+    asked = rows * height + items
+    place = torch.searchsorted(keys, asked).clamp(max=len(keys) - 1)
+    return values[order][place] * (keys[place] == asked)
 
 
 def rank_scores(
@@ -215,12 +262,8 @@ def _rank_sampled(
     ]
     scores = torch.cat(parts) if parts else own.new_zeros(0, negatives.shape[1])
     if extra is not None:
-        rows, items, values = extra
-        keys, order = (rows * len(item_vectors) + items).sort()
-        asked = torch.arange(len(negatives), device=own.device)[:, None] * len(item_vectors) + negatives
-        place = torch.searchsorted(keys, asked).clamp(max=max(len(keys) - 1, 0))
-        if len(keys):
-            scores = scores + values[order][place] * (keys[place] == asked)
+        every = torch.arange(len(negatives), device=own.device)[:, None]
+        scores = scores + _values_at(every, negatives, *extra, len(item_vectors))
     scores = scores.masked_fill(negatives == 0, -torch.inf)
     return Ranking(
         ranks=(scores >= own[:, None]).sum(dim=1),

@@ -18,7 +18,7 @@ from seqrec.basics.errors import UserError
 from seqrec.data.dataset import Dataset as PreparedDataset
 from seqrec.data.dataset import Histories
 from seqrec.data.protocol import KS
-from seqrec.evaluation.ranking import Ranking, rank_scores, rank_targets, top_items, top_scores
+from seqrec.evaluation.ranking import Ranking, leave_out, rank_scores, rank_targets, top_items, top_scores
 from seqrec.evaluation.recorder import RankRecorder
 from seqrec.nn.losses import Extra
 from seqrec.nn.repeats import Had
@@ -134,10 +134,11 @@ class NextItemModule(lightning.LightningModule):
     def rank(self, batch: HeldOut, catalogue: Tensor) -> list[Ranking]:
         """Return the ranks of a batch's targets in each way that it asks for, given all item vectors, (N+1, D)."""
         users, extra = self.user_vectors(batch.inputs).float(), self.extra_scores(batch.inputs)
-        return [
-            rank_targets(users, catalogue, batch.targets, negatives=batch.negatives, seen=seen, extra=extra)
-            for seen in batch.left_out
-        ]
+        targets, ways = batch.targets, batch.left_out
+        if len(ways) == 1:
+            return [rank_targets(users, catalogue, targets, negatives=batch.negatives, seen=ways[0], extra=extra)]
+        every = rank_targets(users, catalogue, targets, extra=extra)
+        return [every if seen is None else leave_out(every, users, catalogue, targets, seen, extra) for seen in ways]
 
     def best(
         self,
