@@ -9,7 +9,6 @@ them published.npy and item_published.npy, when comments and items appeared.
 Shapes: N items, C comments, U users of the dataset, V >= U users of the comments, E events with comments.
 """
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,7 +192,7 @@ def load_comments(dataset: Dataset) -> Comments:
                     f"{file} holds {array.dtype} of shape {array.shape}, expected {np.dtype(dtype)} of shape "
                     f"({rows.num_items + 1},): {REPAIR}"
                 )
-            if hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() != hashes[key]:
+            if hash_arrays(array) != hashes[key]:
                 raise UserError(f"{file} has another sha256 than manifest.json says: {REPAIR}")
     return Comments(dataset, own, arrays["under"], arrays.get("published"), arrays.get("item_published"))
 

@@ -4,7 +4,6 @@
 beside it says which items, which producer and which options. Shapes: N items, D width.
 """
 
-import hashlib
 import json
 import logging
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seqrec.basics.arrays import hash_arrays
 from seqrec.basics.errors import MissingFileError, UserError
 from seqrec.basics.files import write_atomically
 from seqrec.basics.names import check_name, list_families
@@ -234,4 +234,4 @@ def _check_manifest(manifest: dict[str, Any], vectors: NDArray[np.float32], data
 
 def vectors_sha256(vectors: NDArray[np.float32]) -> str:
     """Return the sha256 of (N+1, D) item vectors in C order, as a `.json` and a run keep it."""
-    return hashlib.sha256(vectors.data).hexdigest()
+    return hash_arrays(vectors)

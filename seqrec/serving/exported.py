@@ -116,8 +116,9 @@ class Exported(Answering):
         for start in range(0, len(rest), step):
             rows = rest[start : start + step]
             scores = self.vectors.products(users[rows])
-            for own, row in zip(scores, rows, strict=True):
-                own[np.unique(recent[row])] += self.repeat_score
+            if self.repeat_score:
+                for own, row in zip(scores, rows, strict=True):
+                    own[np.unique(recent[row])] += self.repeat_score
             answers |= {row: best_of(own, queries[row]) for row, own in zip(rows, scores, strict=True)}
         return [answers[row] for row in range(len(queries))]
 

@@ -1,5 +1,6 @@
 """BERT4Rec: the paper's equations, what an asked event may read, starting vectors, learning, resuming."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -260,6 +261,20 @@ def test_a_score_of_what_is_had(untied: bool, monkeypatch: pytest.MonkeyPatch) -
     assert_scores_what_is_had(
         module, as_histories(lists), [set(items[-(MAXLEN - 1) :]) for items in lists], monkeypatch
     )
+
+
+def test_a_batch_tells_what_is_not_asked() -> None:
+    lists = [[3, 1, 3, 4], [2, 4], [5, 5, 9], [1, 2, 3, 2, 1, 7, 8, 9, 9, 4, 5, 6]]
+    train = TrainDataset(as_histories(lists), 30, MAXLEN, 0.4, 0.0, LossOptions(), seed=0, repeats=True)
+    batch = train[BatchKey(np.arange(4), 0, 0)]
+    assert batch.had is not None
+    found = {(row, item) for row, item in zip(batch.had.rows.tolist(), batch.had.items.tolist(), strict=True)}
+    expected, asked = set(), batch.inputs.asked.tolist()
+    for start, end in pairwise(batch.inputs.layout.offsets.tolist()):
+        own = [place for place in asked if start <= place < end]
+        known = {int(batch.items[place]) for place in range(start, end) if place not in own}
+        expected |= {(asked.index(place), item) for place in own for item in known}
+    assert found == expected and 0 < len(found) == len(batch.had.rows)
 
 
 def test_a_run_learns_the_score_of_what_is_had(tmp_path: Path) -> None:
