@@ -23,7 +23,9 @@ _CACHED_ELEMENTS = 1 << 19
 """On a CPU, fewer: each logit is read five times, and 2 MiB fit the cores' caches."""
 _MIN_ROWS, _ROWS = 64, 1024
 """Fewest positions per block: with one block of columns, and with several."""
-_SAFE_EXPONENT = 60.0
+_SAFE_EXPONENT = 86.0
+_LOG2_E = 1.4426950408889634
+"""Scores are kept in base 2: on processors exp2 takes down to a third of the time that exp takes."""
 _OWN = {
     "num_negatives": ("sampled_softmax", "nce", "gbce"),
     "negatives": ("sampled_softmax",),
@@ -190,12 +192,13 @@ class _FullSoftmax(torch.autograd.Function):
         blocks = [slice(c, min(c + columns, num_items)) for c in range(0, num_items, columns)]
         extra = None
         if extra_rows is not None and extra_items is not None and extra_values is not None:
-            extra = Extra(extra_rows, extra_items - 1, extra_values.detach().float())
+            extra = Extra(extra_rows, extra_items - 1, extra_values.detach().float() * _LOG2_E)
+        base_2 = (hidden.detach() * _LOG2_E).to(dtype)
         # No shift is needed where no exponent can overflow: |h . v| <= |h| |v|.
-        most = (h.norm(dim=1).max() * classes.norm(dim=1).max()).float()
+        most = (base_2.norm(dim=1).max() * classes.norm(dim=1).max()).float()
         if extra is not None and len(extra.values):
             most = most + most.new_zeros(count).index_add_(0, extra.rows, extra.values.abs()).max()
-        scores = _Scores(h, classes, extra, bool(most > _SAFE_EXPONENT))
+        scores = _Scores(base_2, classes, extra, bool(most > _SAFE_EXPONENT))
         log_mass = torch.empty(count, dtype=torch.float32, device=h.device)
         own_scores = (hidden.detach().float() * own).sum(dim=1)
         hidden_grad = torch.empty_like(h, dtype=torch.float32) if with_gradient else None
@@ -203,11 +206,11 @@ class _FullSoftmax(torch.autograd.Function):
         extra_grad = None
         if extra is not None:
             is_own = extra.items + 1 == targets[extra.rows]
-            own_scores.index_add_(0, extra.rows, extra.values * is_own)
+            own_scores.index_add_(0, extra_rows, extra_values.detach() * is_own)
             extra_grad = is_own / -count
         for part in (slice(start, min(start + rows, count)) for start in range(0, count, rows)):
             shift, mass, weights = scores.normaliser(part, blocks)
-            log_mass[part] = mass.log() if shift is None else mass.log().add_(shift)
+            log_mass[part] = mass.log() if shift is None else mass.log().add_(shift, alpha=1 / _LOG2_E)
             if hidden_grad is None or item_grad is None:
                 continue
             share = (mass * count).reciprocal_()[:, None]
@@ -248,7 +251,7 @@ class _FullSoftmax(torch.autograd.Function):
 
 
 class _Scores(NamedTuple):
-    """The scores of positions and classes, and their exponentials, some rows and columns at a time."""
+    """The scores of positions and classes in base 2, and their powers, some rows and columns at a time."""
 
     h: Tensor
     classes: Tensor
@@ -274,9 +277,9 @@ class _Scores(NamedTuple):
         return logits
 
     def exponentials(self, part: slice, block: slice, shift: Tensor | None) -> Tensor:
-        """Return exp(score - shift), (rows, columns) float32."""
+        """Return 2^(score - shift), (rows, columns) float32."""
         logits = self.logits(part, block)
-        return (logits if shift is None else logits.sub_(shift[:, None])).exp_()
+        return (logits if shift is None else logits.sub_(shift[:, None])).exp2_()
 
     def normaliser(self, part: slice, blocks: list[slice]) -> tuple[Tensor | None, Tensor, Tensor]:
         """Return each row's shift, its sum of shifted exponentials, and the exponentials of the last block."""
@@ -289,15 +292,15 @@ class _Scores(NamedTuple):
         if len(blocks) == 1:
             logits = self.logits(part, blocks[0])
             shift = logits.amax(dim=1)
-            weights = logits.sub_(shift[:, None]).exp_()
+            weights = logits.sub_(shift[:, None]).exp2_()
             return shift, weights.sum(dim=1), weights
         shift = torch.full((part.stop - part.start,), -torch.inf, device=self.h.device)
         mass = torch.zeros_like(shift)
         for block in blocks:
             logits = self.logits(part, block)
             higher = torch.maximum(shift, logits.amax(dim=1))
-            weights = logits.sub_(higher[:, None]).exp_()
-            mass = mass * (shift - higher).exp() + weights.sum(dim=1)
+            weights = logits.sub_(higher[:, None]).exp2_()
+            mass = mass * (shift - higher).exp2() + weights.sum(dim=1)
             shift = higher
         return shift, mass, weights
 
