@@ -230,8 +230,8 @@ def write_events(folder: Path, config: EventsMemory) -> None:
         pl.DataFrame(columns).write_parquet(folder / f"part-{number:05d}.parquet")
 
 
-def measure_events(config: EventsMemory) -> str:
-    """Return what preparing them took, their card included."""
+def prepare_events(config: EventsMemory) -> tuple[str, float]:
+    """Prepare them; return what they are, and the seconds that this took, their card included."""
     from seqrec.data.dataset import load_dataset
     from seqrec.data.preparation import prepare
     from seqrec.data.sources.table import TableFile
@@ -245,11 +245,18 @@ def measure_events(config: EventsMemory) -> str:
         writer.start()
         writer.join()
         source = TableFile(input=folder, timestamp_column="time", name="prepared", data_dir=Path(scratch))
-        before, start = peak_memory(), time.perf_counter()
+        start = time.perf_counter()
         dataset = load_dataset(prepare(source))
         describe_fully(dataset)
         seconds = time.perf_counter() - start
         found = f"{len(dataset.items):,} events of {dataset.num_users:,} users and {dataset.num_items:,} items"
+    return found, seconds
+
+
+def measure_events(config: EventsMemory) -> str:
+    """Return what preparing them took."""
+    before = peak_memory()
+    found, seconds = prepare_events(config)
     return (
         f"{found} prepared in {duration(seconds)}, {duration(seconds * 1e6 / config.num_events)} a million; "
         f"at most {size(peak_memory())}, of which {size(before)} Python and PyTorch"
