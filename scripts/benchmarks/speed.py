@@ -54,7 +54,7 @@ from seqrec.data.dataset import Dataset, find_dataset
 from seqrec.data.splits import leave_one_out
 from seqrec.nn.blocks import check_sizes
 
-Peer = Literal["rectools", "recbole"]
+Peer = Literal["rectools", "rectools-lean", "recbole"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,8 @@ class IdBenchmark(Common):
     """Preparing the dataset, a training epoch with the full softmax, and ranking all users."""
 
     peers: tuple[Peer, ...] = ("rectools",)
-    """Libraries to stand beside; each needs `bash scripts/benchmarks/setup_peer.sh PEER` once."""
+    """Libraries to stand beside; each needs `bash scripts/benchmarks/setup_peer.sh PEER` once. rectools-lean is the
+    FlatSASRecNet of rectools."""
     maxlen: int = 50
     """Events of a history that the model reads."""
     hidden_units: int = 64
@@ -110,6 +111,8 @@ class IdBenchmark(Common):
         Common.__post_init__(self)
         check_sizes(self, least_length=1)
         require_above(0, self, "lr")
+        if self.family != "SASRec" and "rectools-lean" in self.peers:
+            raise UserError("--peers rectools-lean has SASRec alone: leave it out")
 
     family: ClassVar[str]
     """Folder of ours."""
@@ -267,7 +270,8 @@ def run_peer(
     validate: int | None = None,
 ) -> dict[str, Any]:
     """Return what the same measurement gives for a peer, on the same training histories and targets."""
-    python = find_peer(peer)
+    library, _, lean = peer.partition("-")
+    python = find_peer(library)
     tuned = config.peer_allocator == "tuned"
     environment = (tuned_environment if tuned else plain_environment)(config.threads)
     split = leave_one_out(dataset)
@@ -279,15 +283,15 @@ def run_peer(
         np.savez(interactions, valid_targets=split.valid.targets, **arrays)
         write_events(dataset, Path(folder) / "events")
         values = config.shared | {"model": config.family, "epochs": validate or config.epochs, "folder": folder}
-        values["validate"] = bool(validate)
+        values |= {"validate": bool(validate), "lean": bool(lean)}
         write_json(settings, values | {"interactions": str(interactions)})
-        return launch([python, ROOT / "scripts" / "benchmarks" / f"peer_{peer}.py", settings], environment, on_line)
+        return launch([python, ROOT / "scripts" / "benchmarks" / f"peer_{library}.py", settings], environment, on_line)
 
 
 def benchmark_id_model(config: IdBenchmark, dataset: Dataset) -> dict[str, Any]:
     """Print the tables and return everything measured."""
     for peer in config.peers:
-        find_peer(peer)
+        find_peer(peer.partition("-")[0])
     sides: dict[str, list[dict[str, Any]]] = {name: [] for name in ("ours", *config.peers)}
     epochs_per_round = config.epochs * len(sides) + 1
     further = (config.quality_epochs or 0) * len(sides)
