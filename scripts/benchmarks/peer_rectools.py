@@ -105,8 +105,9 @@ class LeanSASRec(FlatSASRecNet):  # type: ignore[misc, unused-ignore]
 class Validation(EpochTimer):
     """Validates the lean SASRec after every epoch, too."""
 
-    def __init__(self, histories: Tensor, targets: Tensor, known: Tensor, batch_size: int) -> None:
+    def __init__(self, net: LeanSASRec, histories: Tensor, targets: Tensor, known: Tensor, batch_size: int) -> None:
         super().__init__()
+        self.net = net
         self.scores: list[float] = []
         self.validation_seconds: list[float] = []
         self._given = histories, targets, known, batch_size
@@ -115,7 +116,7 @@ class Validation(EpochTimer):
         """Note the epoch, and its NDCG@10."""
         super().on_train_epoch_end(trainer, pl_module)
         histories, targets, known, batch_size = self._given
-        best = known[pl_module.net.top_10(histories, batch_size) - 1]
+        best = known[self.net.top_10(histories, batch_size) - 1]
         places = (best == targets[:, None]).nonzero()[:, 1]
         self.scores.append(float((1 / torch.log2(places + 2.0)).sum()) / len(targets))
         now = time.perf_counter()
@@ -157,7 +158,7 @@ def run_lean(settings: dict[str, Any]) -> dict[str, Any]:
     )
     module = UniSRecLightning(net, [{"params": net.parameters(), "lr": settings["lr"]}], optimizer="adam")
     batches = DataLoader(SequenceBatchDataset(x, y), batch_size=batch_size, shuffle=True)
-    timer = Validation(valid_histories, valid_targets, known, batch_size) if settings["validate"] else EpochTimer()
+    timer = Validation(net, valid_histories, valid_targets, known, batch_size) if settings["validate"] else EpochTimer()
     make_trainer(settings["epochs"], timer).fit(module, batches)
     start = time.perf_counter()
     net.top_10(histories, batch_size)

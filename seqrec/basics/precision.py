@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 
 def allow_tensor_cores() -> None:
@@ -24,6 +25,25 @@ def full_precision(device: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(setting)
 
 
+@contextmanager
+def halves_if_worth_it(weights: Tensor, rows: int) -> Iterator[None]:
+    """On a processor, keep products of few rows in float32, regardless of autocast outside.
+
+    Their kernels in half precision are compiled anew for every number of rows, and batches of events have many.
+
+    Args:
+        weights: Of the width of the products; in half precision itself, it asks for such products.
+        rows: Of the other matrix.
+    """
+    few = weights.device.type == "cpu" and rows * weights.shape[1] < _WORTH_IT
+    if few and weights.dtype == torch.float32:
+        with torch.autocast("cpu", enabled=False):
+            yield
+    else:
+        yield
+
+
+_WORTH_IT = 1 << 17
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 """Precision of matrix products; sums, norms and ranking stay float32."""
 HALVES: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}

@@ -23,6 +23,7 @@ _CACHED_ELEMENTS = 1 << 19
 """On a CPU, fewer: each logit is read five times, and 2 MiB fit the cores' caches."""
 _MIN_ROWS, _ROWS = 64, 1024
 """Fewest positions per block: with one block of columns, and with several."""
+_ROWS_TOGETHER = 16
 _SAFE_EXPONENT = 86.0
 _LOG2_E = 1.4426950408889634
 """Scores are kept in base 2: on processors exp2 takes down to a third of the time that exp takes."""
@@ -182,8 +183,11 @@ class _FullSoftmax(torch.autograd.Function):
     ) -> Tensor:
         with_gradient = any(ctx.needs_input_grad)
         own = items.detach()[targets].float()
-        h, classes = hidden.detach().to(dtype), items.detach()[1:].to(dtype)
-        count, num_items = len(targets), len(classes)
+        count, classes = len(targets), items.detach()[1:].to(dtype)
+        num_items = len(classes)
+        # A processor's products in half precision are compiled anew for every number of rows: let there be few.
+        padded = count if dtype == torch.float32 else count + -count % _ROWS_TOGETHER
+        h = F.pad(hidden.detach().to(dtype), (0, 0, 0, padded - count))
         in_cache = _CACHED_ELEMENTS if h.device.type == "cpu" else block_elements
         rows, columns = max(_MIN_ROWS, min(in_cache, block_elements) // num_items), num_items
         if rows * num_items > block_elements:
@@ -193,22 +197,22 @@ class _FullSoftmax(torch.autograd.Function):
         extra = None
         if extra_rows is not None and extra_items is not None and extra_values is not None:
             extra = Extra(extra_rows, extra_items - 1, extra_values.detach().float() * _LOG2_E)
-        base_2 = (hidden.detach() * _LOG2_E).to(dtype)
+        base_2 = F.pad((hidden.detach() * _LOG2_E).to(dtype), (0, 0, 0, padded - count))
         # No shift is needed where no exponent can overflow: |h . v| <= |h| |v|.
         most = (base_2.norm(dim=1).max() * classes.norm(dim=1).max()).float()
         if extra is not None and len(extra.values):
             most = most + most.new_zeros(count).index_add_(0, extra.rows, extra.values.abs()).max()
         scores = _Scores(base_2, classes, extra, bool(most > _SAFE_EXPONENT))
-        log_mass = torch.empty(count, dtype=torch.float32, device=h.device)
+        log_mass = torch.empty(padded, dtype=torch.float32, device=h.device)
         own_scores = (hidden.detach().float() * own).sum(dim=1)
         hidden_grad = torch.empty_like(h, dtype=torch.float32) if with_gradient else None
         item_grad = torch.zeros_like(items, dtype=torch.float32) if with_gradient else None
         extra_grad = None
         if extra is not None:
             is_own = extra.items + 1 == targets[extra.rows]
-            own_scores.index_add_(0, extra_rows, extra_values.detach() * is_own)
+            own_scores.index_add_(0, extra.rows, extra.values * is_own, alpha=1 / _LOG2_E)
             extra_grad = is_own / -count
-        for part in (slice(start, min(start + rows, count)) for start in range(0, count, rows)):
+        for part in (slice(start, min(start + rows, padded)) for start in range(0, padded, rows)):
             shift, mass, weights = scores.normaliser(part, blocks)
             log_mass[part] = mass.log() if shift is None else mass.log().add_(shift, alpha=1 / _LOG2_E)
             if hidden_grad is None or item_grad is None:
@@ -232,10 +236,10 @@ class _FullSoftmax(torch.autograd.Function):
                     inside += w.T @ scaled
             hidden_grad[part] *= share
         if hidden_grad is not None and item_grad is not None:
-            hidden_grad.sub_(own, alpha=1 / count)
+            hidden_grad = hidden_grad[:count].sub_(own, alpha=1 / count)
             item_grad.index_add_(0, targets, hidden.detach().float(), alpha=-1 / count)
             ctx.save_for_backward(hidden_grad.to(hidden.dtype), item_grad.to(items.dtype), extra_grad)
-        return (log_mass - own_scores).double().mean().float()
+        return (log_mass[:count] - own_scores).double().mean().float()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:

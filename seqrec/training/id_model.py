@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import write_atomically
+from seqrec.basics.precision import halves_if_worth_it
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
 from seqrec.data.vectors import NONE, load_embeddings, name_of, vectors_sha256
@@ -122,7 +123,8 @@ class IdModule(NextItemModule, ABC):
             rows, places = torch.cat([items, targets, negatives]).unique(return_inverse=True)
             items, targets, negatives = places.split(sizes)
             table = embedding(rows)
-        hidden = self._scaled(self.predict(batch, items, table))
+        with halves_if_worth_it(table, len(items)):
+            hidden = self._scaled(self.predict(batch, items, table))
         classes, targets = self.choose_classes(batch, self._classes(table, rows), targets)
         extra = None if self.repeat_score is None else batch.had.score(self.repeat_score)
         loss = catalogue_loss(objective, hidden, classes, targets, negatives, log_chance, embedding.num_items, extra)
