@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks.memory import Common, EventsMemory, measure_events
+from scripts.benchmarks.memory import Common, EventsMemory, measure_events, peaks_of
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}
@@ -61,3 +61,15 @@ def test_events_are_prepared_from_parts(tmp_path: Path) -> None:
     said = measure_events(config)
     assert re.match(r"4,000 events of 100 users and \d+ items prepared in", said)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_peaks_of_all_processes_of_a_command_are_read() -> None:
+    child = "x = bytearray(b'1') * ({} << 20); import time; time.sleep(0.5)"
+    parent = (
+        f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child.format(200)!r}]); {child.format(20)}"
+    )
+    few, many = peaks_of([sys.executable, "-c", parent])
+    assert 20 << 20 < few < 150 << 20
+    assert 200 << 20 < many < 350 << 20
+    with pytest.raises(ChildProcessError, match="ended with 3"):
+        peaks_of([sys.executable, "-c", "raise SystemExit(3)"])

@@ -4,19 +4,23 @@ python scripts/benchmarks/memory.py softmax --num_items 1000000 --positions 8192
 python scripts/benchmarks/memory.py ranking --num_items 1500000 --num_users 1000000 --measured_users 4096 --width 128
 python scripts/benchmarks/memory.py blocks --gigabytes 2 --limit_gigabytes 1.9
 python scripts/benchmarks/memory.py events --num_events 100000000
+python scripts/benchmarks/memory.py sharded --num_items 1000000 --width 128 --strategy fsdp
 
 `blocks` runs a language model of random weights over items under a limit of memory below the size of the weights, one
-block at a time; `events` prepares a folder of Parquet files of random events.
+block at a time; `events` prepares a folder of Parquet files of random events; `sharded` trains SASRec on 128 users of a
+large catalogue in one process, and in several that share its weights and the optimiser's state.
 """
 
 import json
 import multiprocessing
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -24,6 +28,7 @@ import tyro
 from seqrec.basics.checks import list_flags, require_at_least
 from seqrec.basics.command import run_command
 from seqrec.basics.formatting import duration, size
+from seqrec.basics.paths import ROOT
 from seqrec.basics.progress import progress
 from seqrec.evaluation.ranking import rank_targets
 from seqrec.nn.losses import full_softmax
@@ -42,7 +47,7 @@ class Common:
     """Of vectors and targets."""
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, *(name for name, _ in list_flags(self) if name != "seed"))
+        require_at_least(1, self, *(name for name, value in list_flags(self) if type(value) is int and name != "seed"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,16 @@ class EventsMemory:
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "num_events", "num_items", "parts")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardedMemory(Common):
+    """An epoch of SASRec, the validation and the test of a few users, in one process and in several."""
+
+    strategy: Literal["fsdp", "deepspeed_stage_3"] = "fsdp"
+    """How weights and the optimiser's state are shared out."""
+    processes: int = 2
+    """Processes that share them."""
 
 
 def measure_softmax(config: Softmax) -> str:
@@ -263,12 +278,83 @@ def measure_events(config: EventsMemory) -> str:
     )
 
 
-def main(config: Softmax | RankingMemory | BlocksMemory | EventsMemory) -> None:
+def prepare_catalogue(folder: Path, num_items: int) -> None:
+    """Prepare a dataset of random histories of 40 events, in which every item occurs once."""
+    import numpy as np
+    import polars as pl
+
+    from seqrec.data.preparation import prepare
+    from seqrec.data.sources.table import TableFile
+
+    items = np.random.default_rng(0).permutation(num_items)
+    events = folder / "events.parquet"
+    pl.DataFrame({"user_id": np.arange(num_items) // 40, "item_id": items}).write_parquet(events)
+    prepare(TableFile(input=events, name="prepared", data_dir=folder))
+
+
+def peaks_of(command: list[str]) -> list[int]:
+    """Run a command; return what each Python process of it held at the most, in bytes, in ascending order.
+
+    Raises:
+        ChildProcessError: If it fails; the message ends with its last lines.
+    """
+    peaks: dict[int, int] = {}
+    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
+        while process.poll() is None:
+            peaks |= _peaks_of_family(process.pid)
+            time.sleep(0.1)
+        if process.returncode:
+            said.seek(0)
+            raise ChildProcessError(f"{' '.join(command)} ended with {process.returncode}:\n{said.read()[-2000:]}")
+    return sorted(peaks.values())
+
+
+def _peaks_of_family(first: int) -> dict[int, int]:
+    parents, peaks = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            lines = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
+        except OSError:  # it has ended
+            continue
+        parents[int(folder.name)] = int(lines["PPid"])
+        if lines["Name"].strip().startswith(("python", "pt_")) and "VmHWM" in lines:
+            peaks[int(folder.name)] = int(lines["VmHWM"].split()[0]) * 1024
+    family = {first}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    return {process: peaks[process] for process in family & peaks.keys()}
+
+
+def measure_sharded(config: ShardedMemory) -> str:
+    """Return what the processes of both held."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        # In a process of its own: what it has held would count as this one's.
+        writer = multiprocessing.get_context("spawn").Process(target=prepare_catalogue, args=(folder, config.num_items))
+        writer.start()
+        writer.join()
+        flags = ["--data_path", folder / "prepared", "--runs_dir", folder / "runs", "--hidden_units", config.width]
+        flags += ["--num_epochs", 1, "--train_users", 128, "--valid_users", 128, "--batch_size", 64]
+        flags += ["--split", "users", "--accelerator", "cpu", "--seed", config.seed, "--no-progress_bar"]
+        command = [sys.executable, ROOT / "SASRec" / "finetune.py", *flags]
+        alone = peaks_of([*map(str, command), "--run_name", "alone"])
+        shared = ["--devices", config.processes, "--strategy", config.strategy, "--run_name", "shared"]
+        several = peaks_of([*map(str, command), *map(str, shared)])[-config.processes :]
+    table = (config.num_items + 1) * config.width * 4
+    return (
+        f"SASRec over {config.num_items:,} items of width {config.width}, a table of {size(table)}: one process holds "
+        f"{size(alone[-1])} at most, of {config.processes} under {config.strategy} each at most {size(several[-1])}"
+    )
+
+
+def main(config: Softmax | RankingMemory | BlocksMemory | EventsMemory | ShardedMemory) -> None:
     """Measure and print a sentence."""
     if isinstance(config, Softmax):
         print(measure_softmax(config))
     elif isinstance(config, RankingMemory):
         print(measure_ranking(config))
+    elif isinstance(config, ShardedMemory):
+        print(measure_sharded(config))
     else:
         print(measure_blocks(config) if isinstance(config, BlocksMemory) else measure_events(config))
 
@@ -278,6 +364,7 @@ Command = (
     | Annotated[RankingMemory, tyro.conf.subcommand("ranking")]
     | Annotated[BlocksMemory, tyro.conf.subcommand("blocks")]
     | Annotated[EventsMemory, tyro.conf.subcommand("events")]
+    | Annotated[ShardedMemory, tyro.conf.subcommand("sharded")]
 )
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 python scripts/benchmarks/roofline.py --dataset amazon-scientific
 python scripts/benchmarks/roofline.py --dataset ml-1m --maxlen 200 --threads 1
 
-The floor is what `torch.mm` needs for the step's products, three for the softmax over all items and three for each
-linear layer, in the blocks of rows in which it is fastest. Attention, exponentials, dropout and the optimiser come on
-top. A step that reaches 70 % leaves no implementation of these equations more than 1.4 times as fast.
+The floor is what `torch.mm` and `torch.bmm` need for the step's products: three for the softmax over all items, in the
+blocks of rows in which they are fastest, three for each linear layer and six for each attention. Exponentials, norms,
+dropout and the optimiser come on top. A step that reaches 70 % leaves no implementation of these equations, in this
+precision and with these products, more than 1.4 times as fast.
 """
 
 import os
@@ -13,11 +14,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from SASRec.data import TrainBatch
 from SASRec.model import SASRecConfig
 from SASRec.module import SASRecModule
 from SASRec.options import Config as FamilyConfig
@@ -30,6 +32,10 @@ from seqrec.data.splits import leave_one_out
 
 ROWS = (64, 128, 256, 512, 1024)
 """Rows of a block of the softmax that are tried."""
+WARM_UP = 5
+"""Steps before the clock."""
+SHAPES = 3
+"""Batches whose attention is measured, all shapes of which differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +53,7 @@ class Config:
     batch_size: int = 128
     """Users per step."""
     steps: int = 20
-    """Steps that are timed, after three that are not."""
+    """Steps that are timed, after five that are not."""
     repeats: int = 20
     """Turns of each product, of which the fastest counts."""
     threads: int = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
@@ -80,42 +86,56 @@ def products(rows: int, width: int, columns: int, dtype: torch.dtype, repeats: i
     )
 
 
-def floor(module: SASRecModule, events: int, targets: int, dtype: torch.dtype, repeats: int) -> dict[str, float]:
-    """Return the seconds of a step's products, of the softmax and of the linear layers."""
-    vectors = module.item_vectors()
+def attention_products(batch: TrainBatch, model: SASRecConfig, dtype: torch.dtype, repeats: int) -> float:
+    """Return the seconds of one block's products of queries, keys and values, and of their gradients."""
+    seconds = 0.0
+    for histories, length in (rectangle.shape for rectangle in batch.layout.rectangles):
+        heads, width = histories * model.num_heads, model.hidden_units // model.num_heads
+        states = torch.randn(heads, length, width, dtype=dtype)
+        weights = torch.randn(heads, length, length, dtype=dtype)
+        # Forward scores and means; backward, from two gradients each: these products have the same sizes.
+        seconds += 2 * fastest(lambda a=states: torch.bmm(a, a.transpose(1, 2)), repeats)  # type: ignore[misc]
+        seconds += 2 * fastest(lambda w=weights, a=states: torch.bmm(w, a), repeats)  # type: ignore[misc]
+        seconds += 2 * fastest(lambda w=weights, a=states: torch.bmm(w.transpose(1, 2), a), repeats)  # type: ignore[misc]
+    return seconds
+
+
+def floor(module: SASRecModule, batches: list[TrainBatch], dtype: torch.dtype, repeats: int) -> dict[str, float]:
+    """Return the mean seconds of a batch's products, of the softmax, of the linear layers and of attention."""
+    events, targets = (round(fmean(len(getattr(batch, name)) for batch in batches)) for name in ("items", "targets"))
+    vectors, model = module.item_vectors(), module.config.model
     num_items, width = len(vectors) - 1, vectors.shape[1]
     softmax = min(targets / rows * products(rows, width, num_items, dtype, repeats) for rows in ROWS)
     layers = [part for part in module.modules() if isinstance(part, nn.Linear)]
     linear = sum(products(events, part.in_features, part.out_features, dtype, repeats) for part in layers)
-    return {"softmax": softmax, "linear layers": linear}
+    some = batches[:SHAPES]
+    attention = fmean(attention_products(batch, model, dtype, repeats) for batch in some) * model.num_blocks
+    return {"softmax": softmax, "linear layers": linear, "attention": attention}
 
 
 def measure(config: Config, precision: torch.dtype) -> tuple[float, dict[str, float]]:
-    """Return the median seconds of a step, and those of its products."""
+    """Return the mean seconds of a step, and those of its products."""
     dataset = find_dataset(config.dataset, config.data_path)
-    model = SASRecConfig(hidden_units=config.hidden_units, maxlen=config.maxlen)
-    family = FamilyConfig(model=model)
+    family = FamilyConfig(model=SASRecConfig(hidden_units=config.hidden_units, maxlen=config.maxlen))
     torch.manual_seed(config.seed)
     module = SASRecModule(family, dataset.num_items, None)
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     data = SASRecModule.training_data(family, leave_one_out(dataset).train, dataset.num_items)
     keys = list(RowSampler(data.lengths, batch_size=config.batch_size, shuffle=True, seed=config.seed))
     optimizer = torch.optim.AdamW(module.parameters(), 1e-3, fused=True)
-    seconds: list[float] = []
-    events, targets = 0, 0
-    for number in progress(range(config.steps + 3), desc=str(precision).removeprefix("torch."), unit="step"):
-        batch = data[keys[number % len(keys)]]
+    batches, seconds = [], []
+    for number in progress(range(config.steps + WARM_UP), desc=str(precision).removeprefix("torch."), unit="step"):
         start = time.perf_counter()
+        batch = data[keys[number % len(keys)]]
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-            loss: Tensor = module.training_step(batch)
+            loss = module.training_step(batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        if number >= 3:
+        if number >= WARM_UP:
             seconds.append(time.perf_counter() - start)
-            events, targets = events + len(batch.items), targets + len(batch.targets)
-    mean = config.steps
-    return median(seconds), floor(module, events // mean, targets // mean, precision, config.repeats)
+            batches.append(batch)
+    return fmean(seconds), floor(module, batches, precision, config.repeats)
 
 
 def main(config: Config) -> None:
