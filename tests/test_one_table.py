@@ -1,0 +1,138 @@
+"""One table of every way of using a language model: its rows, its plan, and a short run of each family."""
+
+import importlib
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scripts import one_table
+from scripts.one_table import Config, Plan, Row, choose_rows, fit_budget, read_rows, show_plan
+from scripts.search_space import draw, read_search
+from seqrec.basics.command import run_command
+from seqrec.basics.paths import ROOT
+from seqrec.comparison.frontier import Point, frontier
+from tests import forked
+
+ROWS, SEARCHES, _ = read_rows()
+
+
+def row(name: str, minutes: float, **options: Any) -> Row:
+    return Row(name=name, family="SASRec", flags="", why="", minutes={"demo": minutes}, **options)
+
+
+PLAN = Plan(
+    "demo",
+    (row("cheap", 1, search="id"), row("dear", 10), row("reader", 1, needs=("dear",)), row("drawn once", 2, seeds=1)),
+    (),
+    trials=5,
+    seeds=3,
+    pace=2.0,
+)
+
+
+def test_what_a_plan_takes() -> None:
+    assert [PLAN.minutes(each) for each in PLAN.rows] == [16, 60, 6, 4]
+    assert PLAN.hours == pytest.approx(86 / 60)
+    assert replace(PLAN, measured={"cheap": 0.5}).minutes(PLAN.rows[0]) == 4
+    assert replace(PLAN, dataset="other").minutes(PLAN.rows[0]) is None
+    assert "not measured" in show_plan(replace(PLAN, dataset="other"))
+
+
+@pytest.mark.parametrize(
+    ("hours", "trials", "seeds", "names"),
+    [
+        (None, 5, 3, ["cheap", "dear", "reader", "drawn once"]),
+        (80 / 60, 2, 3, ["cheap", "dear", "reader", "drawn once"]),
+        (60 / 60, 1, 2, ["cheap", "dear", "reader", "drawn once"]),
+        (10 / 60, 1, 1, ["cheap", "drawn once"]),  # what reads a row goes with it
+        (1 / 60, 1, 1, []),
+    ],
+)
+def test_a_budget_buys_fewer_trials_then_fewer_seeds_then_fewer_rows(
+    hours: float | None, trials: int, seeds: int, names: list[str]
+) -> None:
+    plan = fit_budget(PLAN, hours)
+    assert (plan.trials, plan.seeds, [each.name for each in plan.rows]) == (trials, seeds, names)
+    assert {each.name for each in plan.rows + plan.left_out} == {each.name for each in PLAN.rows}
+    assert all(f"left out, too dear: {each.name}" in show_plan(plan) for each in plan.left_out)
+
+
+def test_rows_come_after_what_they_need_and_beside_the_reference() -> None:
+    names = [each.name for each in choose_rows(ROWS, ("sasrec-finetune",))]
+    assert names == ["sasrec-none", "recformer-tuned", "sasrec-finetune"]
+    assert [each.name for each in choose_rows(ROWS, ())][:1] == ["popularity"]
+    with pytest.raises(ValueError, match="--rows sasrec: there is no such row; there are popularity, "):
+        choose_rows(ROWS, ("sasrec",))
+
+
+def test_an_unknown_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--datasets nowhere is not prepared"):
+        one_table.main(Config(datasets=("nowhere",), data_dir=tmp_path))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_has_flags_that_exist(name: str) -> None:
+    this = ROWS[name]
+    script = this.script or f"{this.family}/finetune.py"
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    space = read_search(tuple(SEARCHES[this.search])) if this.search else {}
+    generator = np.random.default_rng(0)
+    drawn = [part for flag, values in space.items() for part in (f"--{flag}", str(draw(values, generator)))]
+    for extra in ("", this.short, *this.on.values()):
+        found: list[Any] = []
+        run_command(found.append, module.Config, [*f"{this.flags} {extra}".split(), *drawn])
+        assert found
+    assert this.why and (this.script or this.new)
+    assert not {flag.removeprefix("--") for flag in this.flags.split()} & space.keys()  # what is searched is not given
+
+
+POINTS = st.tuples(st.integers(1, 9), st.integers(0, 9)).map(lambda both: Point("", "", *map(float, both)))
+
+
+@given(st.lists(POINTS, min_size=1))
+def test_the_frontier_is_what_no_point_beats(points: list[Point]) -> None:
+    def is_beaten(point: Point) -> bool:
+        return any(
+            other.cost <= point.cost
+            and other.quality >= point.quality
+            and (other.cost, other.quality) != (point.cost, point.quality)
+            for other in points
+        )
+
+    found = [(point.cost, point.quality) for point in frontier(points)]
+    assert found == sorted({(point.cost, point.quality) for point in points if not is_beaten(point)})
+
+
+def test_a_row_of_each_family_is_made_in_short(
+    tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(command: list[str], stdout: Any, **_: Any) -> subprocess.CompletedProcess[bytes]:
+        script = Path(command[1]).relative_to(ROOT)
+        if script.suffix == ".sh":
+            command = [command[0], str(script.with_name("finetune.py")), *command[2:]]
+        forked.run_script(str(script.with_suffix(".py")), *command[2:], output=Path(stdout.name))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(one_table.subprocess, "run", run)  # in processes that have loaded the libraries
+    rows = ("text-knn", "sasrec-tfidf", "bert4rec-none", "recformer-frozen", "plm-frozen", "hstu")
+    data_dir, dataset = tiny_path.parent, tiny_path.name
+    config = Config(datasets=(dataset,), rows=rows, short=True, output_dir=tmp_path, data_dir=data_dir)
+    one_table.main(config)
+    table = pl.read_csv(tmp_path / dataset / "one-table.csv")
+    assert table["row"].to_list() == ["sasrec-none", *rows]
+    assert table["left out"].is_between(0, 1).all()
+    assert table["training seconds"].to_list()[2] > 0 and table["milliseconds"].min() > 0
+    assert table["language model's seconds"].to_list()[2] > 0  # of TF-IDF's vectors
+    for picture in ("training", "serving"):
+        assert (tmp_path / dataset / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+    assert all((tmp_path / dataset / seen / "comparison.html").is_file() for seen in ("kept", "left_out"))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")}
+    one_table.main(replace(config, rows=("sasrec-tfidf",)))  # goes on where it ended
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")}
