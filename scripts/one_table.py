@@ -251,7 +251,7 @@ class Maker:
         return [part for flag, value in pairs if flag.removeprefix("--") in named for part in (flag, value)]
 
     def call(self, name: str, command: list[str]) -> None:
-        """Run a command, its output going to a file, and note its seconds; what was done before is passed over by it.
+        """Run a command, its output going to a file, and note how many seconds its first run took.
 
         Raises:
             UserError: If it fails.
