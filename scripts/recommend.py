@@ -53,6 +53,10 @@ class Config:
     """A .parquet or .csv file instead of the screen; needed for many users. With --shard_users, a folder."""
     shard_users: int = 0
     """Write a .parquet file for so many users at a time; after a kill, the same command goes on. 0 writes one file."""
+    machines: int = 1
+    """With --shard_users, machines that write into one folder at a time, each its share of the files."""
+    machine: int = 0
+    """Number of this machine, from 0."""
     data_path: Path | None = None
     """Folder of the prepared dataset, if it has moved since the run."""
     catalogue: Path | None = None
@@ -71,14 +75,18 @@ class Config:
             raise UserError("give one of --users, --history and --input, not several")
         if self.under is not None and (self.history or self.input is not None):
             raise UserError("--under is for --users: a history of items says nothing of comments")
-        require_at_least(1, self, "top_k", "max_tokens")
-        require_at_least(0, self, "shard_users")
+        require_at_least(1, self, "top_k", "max_tokens", "machines")
+        require_at_least(0, self, "shard_users", "machine")
+        if self.machine >= self.machines:
+            raise UserError(f"--machine {self.machine} must be below --machines {self.machines}: numbers begin with 0")
         find_device(self.device)
         if self.shard_users:
             if self.output is None or self.output.suffix:
                 raise UserError(
                     f"--shard_users writes a folder: give it as --output, without a suffix, got {self.output}"
                 )
+        elif self.machines > 1:
+            raise UserError(f"--machines {self.machines} share the files of --shard_users: give that, too")
         elif self.output is not None and self.output.suffix not in (".parquet", ".csv"):
             raise UserError(f"--output must end in .parquet or .csv, got {self.output}")
 
@@ -121,8 +129,10 @@ def main(config: Config) -> None:
         same = {"memory": config.memory, "top_k": config.top_k, "include_seen": config.include_seen}
         items = {"items": dataset.item_ids_sha256, "histories": dataset.sequences_sha256}
         settings = describe_files(paths) | same | items | {"under": config.under}
-        done = write_shards(config.output, dataset, names, histories, config.shard_users, settings, ask)
-        print(f"recommendations for {len(names)} users: {config.output} ({done} shards were there already)")
+        share = config.machine, config.machines
+        done = write_shards(config.output, dataset, names, histories, config.shard_users, settings, ask, share)
+        whose = "" if config.machines == 1 else f", the share of machine {config.machine} of {config.machines}"
+        print(f"recommendations for {len(names)} users: {config.output}{whose} ({done} shards were there already)")
         return
     table = tabulate(dataset, names, ask(histories))
     if config.output is not None:

@@ -204,6 +204,21 @@ def test_histories_of_a_file(tiny: Dataset, tmp_path: Path, caplog: pytest.LogCa
         read_histories(tmp_path / "asked.parquet", tiny)
 
 
+def test_machines_share_the_shards_of_a_folder(tiny: Dataset, tmp_path: Path) -> None:
+    whole, folder = tmp_path / "whole.parquet", tmp_path / "shards"
+    main(Config(Path("run"), output=whole, device="cpu"))
+    config = Config(Path("run"), output=folder, shard_users=20, machines=2, device="cpu")
+    main(replace(config, machine=1))
+    assert sorted(path.stem for path in folder.glob("*.parquet")) == ["part-00001", "part-00003"]
+    main(config)
+    parts = [pl.read_parquet(path) for path in sorted(folder.glob("*.parquet"))]
+    assert pl.concat(parts).equals(pl.read_parquet(whole))
+    with pytest.raises(UserError, match="--machine 2 must be below --machines 2"):
+        replace(config, machine=2)
+    with pytest.raises(UserError, match="--machines 2 share the files of --shard_users"):
+        replace(config, shard_users=0)
+
+
 def test_shards_go_on_after_a_kill(tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, folder = tmp_path / "whole.parquet", tmp_path / "shards"
     main(Config(Path("run"), top_k=5, output=whole, device="cpu"))

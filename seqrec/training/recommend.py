@@ -104,6 +104,7 @@ def write_shards(
     shard_users: int,
     settings: dict[str, Any],
     ask: Callable[[Histories], Found],
+    share: tuple[int, int] = (0, 1),
 ) -> int:
     """Write the recommendations of so many users at a time, and return how many shards were there already.
 
@@ -117,6 +118,7 @@ def write_shards(
         shard_users: Users of a shard.
         settings: What decides the recommendations; a folder of other ones is refused.
         ask: Recommends to histories.
+        share: Number of this process, and of all that share the shards of this folder.
 
     Raises:
         UserError: If the folder holds something else.
@@ -127,8 +129,8 @@ def write_shards(
         if there != settings:
             raise UserError(f"--output {folder} holds something else than a part of this: give another folder")
     write_json(manifest, settings)
-    starts, done = range(0, len(names), shard_users), 0
-    for number, start in enumerate(progress(starts, desc="writing shards", unit="shard")):
+    starts, done = list(enumerate(range(0, len(names), shard_users)))[share[0] :: share[1]], 0
+    for number, start in progress(starts, desc="writing shards", unit="shard"):
         path = folder / f"part-{number:05d}.parquet"
         if path.is_file():
             done += 1
