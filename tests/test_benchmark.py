@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import torch
 
-from scripts.benchmarks import quality, sides, speed
+from scripts.benchmarks import encoding, quality, sides, speed
 from scripts.benchmarks.sides import SideTimes, flatten
 from scripts.benchmarks.speed import Bert4RecBenchmark, HSTUBenchmark, IdBenchmark, RecformerBenchmark, SASRecBenchmark
 from seqrec.basics.paths import ROOT
@@ -273,3 +273,13 @@ def test_the_padded_language_model_has_the_vectors_and_the_loss_of_plmsasrec(dat
 
     batch = make_batches(module, dataset, leave_one_out(dataset)).train[BatchKey(np.arange(16), 0, 0)]
     torch.testing.assert_close(padded_step(module, padded, batch, 20), module.training_step(batch))
+
+
+@pytest.mark.parametrize(("precision", "least"), [("32", 0.99999), ("bf16", 0.99)])
+def test_encoding_gives_sentence_transformers_vectors(
+    precision: Any, least: float, dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoding.main(encoding.Config(data_path=dataset.path, num_items=8, repeats=1, threads=1, precision=precision))
+    said = capsys.readouterr().out
+    assert "encoding, items" in said
+    assert float(said.split()[-1]) > least
