@@ -195,9 +195,17 @@ def show_plan(plan: Plan) -> str:
     table = align(["row", "why", "trials", "seeds", "takes"], [cells(row) for row in plan.rows], names=2)
     pace = f"{plan.pace:.2f} times what the reference takes"
     text = f"{plan.dataset}: {plan.hours:.1f} h on one thread of this machine, {pace}\n{table}"
+    return "\n".join([text, *too_dear(plan)])
+
+
+def too_dear(plan: Plan) -> list[str]:
+    """Return a line for each row that the budget does not afford."""
+    lines = []
     for row in plan.left_out:
-        text += f"\nleft out, too dear: {row.name}, {duration(60 * (plan.minutes(row) or 0))}"
-    return text
+        seconds = 60 * (plan.minutes(row) or 0.0)
+        runs = plan.seeds_of(row) + (plan.trials if row.search else 0)
+        lines.append(f"left out, too dear: {row.name}, {duration(seconds)}, or {duration(seconds / runs)} a run")
+    return lines
 
 
 class Maker:
@@ -293,7 +301,8 @@ def main(config: Config) -> None:
             for row in bar:
                 bar.set_postfix_str(row.name)
                 maker.make(row)
-        print(report(plan, maker.folder, config.data_dir, read(maker.folder / "seconds.json"), REFERENCE))
+        seconds = read(maker.folder / "seconds.json")
+        print(report(plan, maker.folder, config.data_dir, seconds, REFERENCE, too_dear(plan)))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ REQUESTS = 30
 """Requests of one user each that are timed."""
 
 
-def report(plan: "Plan", folder: Path, data_dir: Path, seconds: dict[str, float], reference: str) -> str:
+def report(
+    plan: "Plan", folder: Path, data_dir: Path, seconds: dict[str, float], reference: str, notes: list[str]
+) -> str:
     """Write the comparison's pages, the table and the pictures; return the table and where all lies.
 
     Args:
@@ -34,6 +36,7 @@ def report(plan: "Plan", folder: Path, data_dir: Path, seconds: dict[str, float]
         data_dir: Of the datasets.
         seconds: Of each command.
         reference: The row that others are compared with, family/name.
+        notes: What stands below the table.
     """
     both = {
         seen: compare_runs(folder / "runs", data_dir, plan.dataset, METRIC, reference=reference, seen=seen)
@@ -51,7 +54,7 @@ def report(plan: "Plan", folder: Path, data_dir: Path, seconds: dict[str, float]
     header, cells = shown(records)
     markdown = "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *cells])
     with write_atomically(folder / "one-table.md") as file:
-        file.write(f"{markdown}\n".encode())
+        file.write("\n\n".join([markdown, *notes, ""]).encode())
     for name, cost, label in (
         ("training", "all seconds", "seconds of training, at least 1, the language model's among them, one seed"),
         ("serving", "milliseconds", "milliseconds to answer one user"),
