@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 import torch
 from torch import nn
@@ -114,7 +114,7 @@ def floor(module: SASRecModule, batches: list[TrainBatch], dtype: torch.dtype, r
 
 
 def measure(config: Config, precision: torch.dtype) -> tuple[float, dict[str, float]]:
-    """Return the mean seconds of a step, and those of its products."""
+    """Return the median seconds of a step, and the mean ones of its products."""
     dataset = find_dataset(config.dataset, config.data_path)
     family = FamilyConfig(model=SASRecConfig(hidden_units=config.hidden_units, maxlen=config.maxlen))
     torch.manual_seed(config.seed)
@@ -135,7 +135,7 @@ def measure(config: Config, precision: torch.dtype) -> tuple[float, dict[str, fl
         if number >= WARM_UP:
             seconds.append(time.perf_counter() - start)
             batches.append(batch)
-    return fmean(seconds), floor(module, batches, precision, config.repeats)
+    return median(seconds), floor(module, batches, precision, config.repeats)
 
 
 def main(config: Config) -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # docs/results.md, "Two larger catalogues": bash scripts/recipes/larger-catalogues.sh FOLDER
-# FOLDER holds amazon-games and microlens-50k; run pretraining.sh before.
+# FOLDER holds amazon-games and microlens-50k; run pretraining.sh and item-by-item.sh before.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 export OMP_NUM_THREADS=1
 
@@ -32,3 +32,22 @@ prepare_both microlens-50k sequences --input "$data/microlens-50k/MicroLens-50k_
   --items "$data/microlens-50k/MicroLens-50k_titles.csv"
 compare_starts amazon-games 64
 compare_starts microlens-50k 96
+
+# With a score of what a user has, three seeds; vectors as in front-page.sh.
+games=(--dataset amazon-games --embedding_dir embedding/front-page)
+by_item=("${games[@]}" --pooler_type items --item_decay 0.7 --max_token_num 96 --max_attr_length 32 --whiten)
+train Recformer "${by_item[@]}" --test_only --run_name zero-shot
+train Recformer "${by_item[@]}" --test_only --pretrain_ckpt Recformer/pretrain_ckpt/items-4000.bin --run_name zero-shot-pretrain
+train Recformer "${by_item[@]}" --item_bias --repeat_score --user_map --temp 0.12 --batch_size 128 --train_items \
+  --fix_word_embedding --lr 5e-5 --head_lr 0.03 --warmup_steps 20 --num_epochs 2 --second_stage_epochs 0 --train_users 6000 \
+  --finetune_negative_sample_size 1000 --valid_users 2000 --seed 1 --run_name tuned-seed1
+for seed in 1 2 3; do
+  for start in none longformer pretrain finetune; do
+    whiten=(--init_transform whiten)
+    if [ $start = none ]; then whiten=(); fi
+    train SASRec "${games[@]}" --init_type $start ${whiten[@]+"${whiten[@]}"} --repeat_score --hidden_units 128 --batch_size 256 \
+      --weight_decay 0.1 --lr 2e-3 --schedule linear --warmup_steps 200 --patience 4 --valid_users 10000 --dropout_rate 0.5 \
+      --num_epochs 12 --precision bf16-mixed --seed $seed --run_name score-$start-seed$seed
+  done
+done
+compare amazon-games --reference SASRec/score-none --groups score-none score-longformer score-pretrain score-finetune
