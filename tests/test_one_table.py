@@ -120,7 +120,7 @@ def test_a_row_of_each_family_is_made_in_short(
         forked.run_script(str(script.with_suffix(".py")), *command[2:], output=Path(stdout.name))
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(one_table.subprocess, "run", run)  # in processes that have loaded the libraries
+    monkeypatch.setattr(subprocess, "run", run)  # in processes that have loaded the libraries
     rows = ("text-knn", "sasrec-tfidf", "bert4rec-none", "recformer-frozen", "plm-frozen", "hstu")
     data_dir, dataset = tiny_path.parent, tiny_path.name
     config = Config(datasets=(dataset,), rows=rows, short=True, output_dir=tmp_path, data_dir=data_dir)
