@@ -15,24 +15,31 @@ import shlex
 import subprocess
 import sys
 import time
-import tomllib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from scripts.one_table_plan import (
+    REFERENCE,
+    Plan,
+    Row,
+    choose_rows,
+    fit_budget,
+    measure_speed,
+    measured_minutes,
+    read,
+    read_rows,
+    show_plan,
+    too_dear,
+)
 from seqrec.basics.checks import require_above, require_at_least
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import write_json
-from seqrec.basics.formatting import align, duration
 from seqrec.basics.opening import read_json_object
 from seqrec.basics.paths import ROOT
 from seqrec.basics.progress import progress
 
 log = logging.getLogger(__name__)
-ROWS = Path(__file__).with_suffix(".toml")
-REFERENCE = "SASRec/sasrec-none"
-"""The row that all others are compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,151 +68,6 @@ class Config:
     def __post_init__(self) -> None:
         require_at_least(1, self, "trials", "seeds")
         require_above(0, self, "budget")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A way of recommending; scripts/one_table.toml says what each field is."""
-
-    name: str
-    family: str
-    flags: str
-    why: str
-    script: str | None = None
-    search: str | None = None
-    seeds: int | None = None
-    needs: tuple[str, ...] = ()
-    new: str = ""
-    on: dict[str, str] = field(default_factory=dict)
-    minutes: dict[str, float] = field(default_factory=dict)
-    short: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is run on one dataset."""
-
-    dataset: str
-    rows: tuple[Row, ...]
-    left_out: tuple[Row, ...]
-    """Rows that the budget does not afford."""
-    trials: int
-    seeds: int
-    pace: float
-    """How many times as long this machine takes as the reference."""
-    measured: dict[str, float] = field(default_factory=dict)
-    """Minutes of a run of each row that has run here."""
-
-    def seeds_of(self, row: Row) -> int:
-        """Return the number of a row's seeds."""
-        return min(row.seeds or self.seeds, self.seeds)
-
-    def minutes(self, row: Row) -> float | None:
-        """Return what a row takes here, or None where nobody has measured it."""
-        there = row.minutes.get(self.dataset)
-        one = self.measured.get(row.name, None if there is None else there * self.pace)
-        return None if one is None else one * (self.seeds_of(row) + (self.trials if row.search else 0))
-
-    @property
-    def hours(self) -> float:
-        """What all rows take here, those that were not measured left out."""
-        return sum(self.minutes(row) or 0.0 for row in self.rows) / 60
-
-
-def read_rows() -> tuple[dict[str, Row], dict[str, list[str]], float]:
-    """Return the rows by name, the searches, and the speed of the reference in 10^9 operations a second."""
-    given = tomllib.loads(ROWS.read_text(encoding="utf-8"))
-    rows = [Row(**row | {"needs": tuple(row.get("needs", ()))}) for row in given["rows"]]
-    return {row.name: row for row in rows}, given["searches"], float(given["reference"]["gflops"])
-
-
-def choose_rows(rows: dict[str, Row], names: tuple[str, ...]) -> list[Row]:
-    """Return the named rows and what they need, each after what it needs.
-
-    Raises:
-        UserError: If there is no row of a name.
-    """
-    chosen: dict[str, Row] = {}
-
-    def choose(name: str) -> None:
-        if name not in rows:
-            raise UserError(f"--rows {name}: there is no such row; there are {', '.join(rows)}")
-        for needed in rows[name].needs:
-            choose(needed)
-        chosen.setdefault(name, rows[name])
-
-    for name in (REFERENCE.partition("/")[2], *names) if names else rows:
-        choose(name)
-    return list(chosen.values())
-
-
-def measure_speed() -> float:
-    """Return the 10^9 operations a second of a float32 product of matrices on one thread."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    left, best = torch.randn(512, 512), float("inf")
-    for _ in range(20):
-        start = time.perf_counter()
-        left @ left
-        best = min(best, time.perf_counter() - start)
-    torch.set_num_threads(threads)
-    return 2 * 512**3 / best / 1e9
-
-
-def measured_minutes(folder: Path, rows: list[Row]) -> dict[str, float]:
-    """Return the minutes that a run of each row took here, of those that have run."""
-    spent = read(folder / "seconds.json")
-    return {row.name: spent[name] / 60 for row in rows for name in (row.name, f"{row.name}-seed1") if name in spent}
-
-
-def read(file: Path) -> dict[str, Any]:
-    """Return what a JSON file holds, nothing if there is none."""
-    return read_json_object(file, "delete it") if file.is_file() else {}
-
-
-def fit_budget(plan: Plan, budget: float | None) -> Plan:
-    """Return the plan with as many trials, seeds and rows as so many hours afford."""
-    if budget is None:
-        return plan
-    while plan.hours > budget and plan.trials > 1:
-        plan = replace(plan, trials=plan.trials - 1)
-    while plan.hours > budget and plan.seeds > 1:
-        plan = replace(plan, seeds=plan.seeds - 1)
-    while plan.hours > budget and plan.rows:
-        dearest = max(plan.rows, key=lambda row: plan.minutes(row) or 0.0)
-        out = {dearest.name}
-        while more := {row.name for row in plan.rows if out & {*row.needs}} - out:
-            out |= more
-        kept = tuple(row for row in plan.rows if row.name not in out)
-        plan = replace(plan, rows=kept, left_out=plan.left_out + tuple(row for row in plan.rows if row.name in out))
-    return plan
-
-
-def show_plan(plan: Plan) -> str:
-    """Return what is run, and what it takes."""
-
-    def cells(row: Row) -> list[str]:
-        minutes = plan.minutes(row)
-        trials = str(plan.trials if row.search else 0)
-        told = "not measured" if minutes is None else duration(60 * minutes)
-        return [row.name, row.why, trials, str(plan.seeds_of(row)), told]
-
-    table = align(["row", "why", "trials", "seeds", "takes"], [cells(row) for row in plan.rows], names=2)
-    pace = f"{plan.pace:.2f} times what the reference takes"
-    text = f"{plan.dataset}: {plan.hours:.1f} h on one thread of this machine, {pace}\n{table}"
-    return "\n".join([text, *too_dear(plan)])
-
-
-def too_dear(plan: Plan) -> list[str]:
-    """Return a line for each row that the budget does not afford."""
-    lines = []
-    for row in plan.left_out:
-        seconds = 60 * (plan.minutes(row) or 0.0)
-        runs = plan.seeds_of(row) + (plan.trials if row.search else 0)
-        lines.append(f"left out, too dear: {row.name}, {duration(seconds)}, or {duration(seconds / runs)} a run")
-    return lines
 
 
 class Maker:

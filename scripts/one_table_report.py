@@ -3,11 +3,12 @@
 import time
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from scripts.one_table_plan import Plan, Row
 from seqrec.basics.files import write_atomically, write_json
 from seqrec.basics.formatting import DASH, align, amount, duration, number, size
 from seqrec.basics.opening import read_json_object
@@ -16,9 +17,6 @@ from seqrec.comparison.frontier import Point, draw_frontier
 from seqrec.comparison.report import write_report
 from seqrec.comparison.tables import Comparison, GroupResult, ResultTable, compare_runs
 
-if TYPE_CHECKING:
-    from scripts.one_table import Plan, Row
-
 METRIC = "NDCG@10"
 LEAST = {"all seconds": 1.0, "milliseconds": 0.1}
 REQUESTS = 30
@@ -26,7 +24,7 @@ REQUESTS = 30
 
 
 def report(
-    plan: "Plan", folder: Path, data_dir: Path, seconds: dict[str, float], reference: str, notes: list[str]
+    plan: Plan, folder: Path, data_dir: Path, seconds: dict[str, float], reference: str, notes: list[str]
 ) -> str:
     """Write the comparison's pages, the table and the pictures; return the table and where all lies.
 
@@ -70,7 +68,7 @@ def report(
     return f"{align(header, cells, names=2)}\n{folder}: {made}"
 
 
-def find_row(comparison: Comparison, row: "Row") -> tuple[ResultTable, GroupResult] | None:
+def find_row(comparison: Comparison, row: Row) -> tuple[ResultTable, GroupResult] | None:
     """Return a row's group and the table that it stands in."""
     for table in comparison.tables:
         for group in table.groups:
@@ -80,8 +78,8 @@ def find_row(comparison: Comparison, row: "Row") -> tuple[ResultTable, GroupResu
 
 
 def describe(
-    row: "Row",
-    plan: "Plan",
+    row: Row,
+    plan: Plan,
     both: dict[str, Comparison],
     seconds: dict[str, float],
     milliseconds: dict[str, float],
@@ -105,7 +103,7 @@ def describe(
     return record | {"new item": row.new}
 
 
-def needed_by(row: "Row", plan: "Plan") -> set[str]:
+def needed_by(row: Row, plan: Plan) -> set[str]:
     """Return the names of all rows that one rests on."""
     rows = {other.name: other for other in plan.rows}
     found = set(row.needs)
@@ -123,7 +121,7 @@ def rare(table: ResultTable, group: GroupResult) -> dict[str, float | None]:
     return {}
 
 
-def time_requests(plan: "Plan", folder: Path) -> dict[str, float]:
+def time_requests(plan: Plan, folder: Path) -> dict[str, float]:
     """Return the milliseconds in which each row's first run answers one user, the median; kept in serving.json."""
     from seqrec.serving.answers import Query
     from seqrec.serving.run_model import Run

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks import growth
-from scripts.benchmarks.growth import Config, Cost, Curve, main
+from scripts.benchmarks import growth_sasrec as growth
+from scripts.benchmarks.growth_sasrec import Config, Cost, Curve, main
 
 
 def test_a_slope_is_the_power_at_the_end() -> None:

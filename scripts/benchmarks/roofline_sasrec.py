@@ -1,7 +1,7 @@
 """Compare a training step of SASRec with the time that its products of matrices take alone: how far is the processor?
 
-python scripts/benchmarks/roofline.py --dataset amazon-scientific
-python scripts/benchmarks/roofline.py --dataset ml-1m --maxlen 200 --threads 1
+python scripts/benchmarks/roofline_sasrec.py --dataset amazon-scientific
+python scripts/benchmarks/roofline_sasrec.py --dataset ml-1m --maxlen 200 --threads 1
 
 The floor is what `torch.mm` and `torch.bmm` need for the step's products: three for the softmax over all items, in the
 blocks of rows in which they are fastest, three for each linear layer and six for each attention. Exponentials, norms,

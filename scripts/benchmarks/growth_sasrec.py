@@ -1,7 +1,7 @@
 """Measure how time and memory grow with the catalogue, with the width and with the events, and draw it.
 
-python scripts/benchmarks/growth.py
-python scripts/benchmarks/growth.py --items 1000 10000 --widths 32 64 --events 100000
+python scripts/benchmarks/growth_sasrec.py
+python scripts/benchmarks/growth_sasrec.py --items 1000 10000 --widths 32 64 --events 100000
 
 A training step is SASRec's with the softmax over all items: 2 blocks, 128 histories of 20 random events, forward,
 backward and AdamW; ranking is of 128 users. Preparing reads a Parquet file of random events and counts the card. Each
@@ -162,7 +162,7 @@ def draw(panels: dict[str, list[Curve]]) -> bytes:
         for row, (what, unit) in enumerate((("seconds", 1.0), ("memory", 2.0**30))):
             axes = grid[row, column]
             for curve, colour in zip(curves, colours, strict=False):
-                values = [getattr(cost, what) / unit or np.nan for cost in curve.costs]
+                values = [max(getattr(cost, what) / unit, 1e-6) for cost in curve.costs]
                 axes.plot(curve.sizes, values, "o-", color=colour, ms=4, label=f"{curve.work}: {curve.slope(what):.2f}")
             axes.set(xscale="log", yscale="log", xticks=curves[0].sizes)
             axes.minorticks_off()
