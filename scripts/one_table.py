@@ -10,7 +10,6 @@ a kill, and adds what a larger budget affords.
 """
 
 import itertools
-import logging
 import shlex
 import subprocess
 import sys
@@ -39,8 +38,6 @@ from seqrec.basics.opening import read_json_object
 from seqrec.basics.paths import ROOT
 from seqrec.basics.progress import progress
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -59,7 +56,7 @@ class Config:
     plan: bool = False
     """Print what is to be done and what it takes, and stop."""
     short: bool = False
-    """Try it out: a trial, a seed and an epoch each."""
+    """Try it out: a trial, a seed and an epoch each, in a folder of their own."""
     output_dir: Path = ROOT / "runs" / "one-table"
     """Folder of everything that is made."""
     data_dir: Path = ROOT / "data"
@@ -69,6 +66,10 @@ class Config:
         require_at_least(1, self, "trials", "seeds")
         require_above(0, self, "budget")
 
+    def folder(self, dataset: str) -> Path:
+        """Return where everything of a dataset lies."""
+        return (self.output_dir / "short" if self.short else self.output_dir) / dataset
+
 
 class Maker:
     """Runs the rows of one dataset."""
@@ -76,7 +77,7 @@ class Maker:
     def __init__(self, config: Config, plan: Plan, searches: dict[str, list[str]]) -> None:
         """Take what is to be run."""
         self.config, self.plan, self.searches = config, plan, searches
-        self.folder = config.output_dir / plan.dataset
+        self.folder = config.folder(plan.dataset)
 
     def flags(self, row: Row) -> list[str]:
         """Return the flags of all runs of a row."""
@@ -151,7 +152,7 @@ def main(config: Config) -> None:
     for name in config.datasets:
         if not (config.data_dir / name).is_dir():
             raise UserError(f"--datasets {name} is not prepared: `python scripts/prepare.py --help` says how")
-        measured = measured_minutes(config.output_dir / name, chosen)
+        measured = measured_minutes(config.folder(name), chosen)
         plans.append(fit_budget(Plan(name, tuple(chosen), (), trials, seeds, pace, measured), share))
     for plan in plans:
         print(show_plan(plan), end="\n\n", flush=True)

@@ -95,6 +95,7 @@ def describe(
     record |= {METRIC: group.mean[METRIC], "sd": group.sd[METRIC], "Recall@10": group.mean["Recall@10"]}
     for name in ("mean", "low", "high", "p_holm"):
         record[f"difference {name}"] = None if difference is None else getattr(difference, name)
+    record["clear"] = difference is not None and difference.is_clear
     record["left out"] = None if left_out is None else left_out[1].mean[METRIC]
     record |= rare(table, group)
     record |= {"training seconds": trained, "language model's seconds": language, "all seconds": trained + language}
@@ -154,7 +155,7 @@ def shown(records: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     for record in records:
         deviation = "" if record["sd"] is None else f" ± {number(record['sd'])}"
         low, middle, high = (record[f"difference {name}"] for name in ("low", "mean", "high"))
-        star = "*" if (record["difference p_holm"] or 1.0) < 0.05 else ""
+        star = "*" if record["clear"] else ""
         change = "" if middle is None else f"{number(middle, True)}{star} [{number(low)}, {number(high)}]"
         line = [record["row"], record["family"], f"{number(record[METRIC])}{deviation}", number(record["Recall@10"])]
         line += [change, number(record["left out"]), *(number(record[name]) for name in slices)]

@@ -9,12 +9,11 @@ point is a process of its own, whose memory counts from what it held before.
 """
 
 import io
-import json
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import log
 from pathlib import Path
 from typing import Any
@@ -203,17 +202,13 @@ def main(config: Config) -> None:
             )
             print(f"{curve.work} by {title}: {points}; at the end the power {curve.slope('seconds'):.2f} in time")
     figures: dict[str, Any] = {
-        title: {curve.work: dict(zip(curve.sizes, map(_plain, curve.costs), strict=True)) for curve in curves}
+        title: {curve.work: dict(zip(map(str, curve.sizes), map(asdict, curve.costs), strict=True)) for curve in curves}
         for title, curves in panels.items()
     }
-    write_json(config.output_dir / "growth.json", json.loads(json.dumps(figures)))
+    write_json(config.output_dir / "growth.json", figures)
     with write_atomically(config.output_dir / "growth.png") as file:
         file.write(draw(panels))
     print(f"picture  {config.output_dir / 'growth.png'}")
-
-
-def _plain(cost: Cost) -> dict[str, float]:
-    return {"seconds": cost.seconds, "bytes": cost.memory}
 
 
 if __name__ == "__main__":

@@ -317,6 +317,7 @@ def _peaks_of_family(first: int) -> dict[int, int]:
         except OSError:  # it has ended
             continue
         parents[int(folder.name)] = int(lines["PPid"])
+        # PyTorch renames its processes.
         if lines["Name"].strip().startswith(("python", "pt_")) and "VmHWM" in lines:
             peaks[int(folder.name)] = int(lines["VmHWM"].split()[0]) * 1024
     family = {first}

@@ -44,6 +44,7 @@ def halves_if_worth_it(weights: Tensor, rows: int) -> Iterator[None]:
 
 
 _WORTH_IT = 1 << 17
+"""Rows times width at which half precision begins to pay on a processor."""
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 """Precision of matrix products; sums, norms and ranking stay float32."""
 HALVES: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}

@@ -162,6 +162,16 @@ def full_softmax(
     return loss
 
 
+def _cut(count: int, num_items: int, block_elements: int, device: str) -> tuple[int, list[slice]]:
+    """Return the rows of a block of logits, and its columns: one slice of all items, if that leaves enough rows."""
+    in_cache = _CACHED_ELEMENTS if device == "cpu" else block_elements
+    rows, columns = max(_MIN_ROWS, min(in_cache, block_elements) // num_items), num_items
+    if rows * num_items > block_elements:
+        rows = min(count, _ROWS)
+        columns = max(1, block_elements // rows)
+    return rows, [slice(c, min(c + columns, num_items)) for c in range(0, num_items, columns)]
+
+
 class _FullSoftmax(torch.autograd.Function):
     """Softmax cross-entropy block by block; gradients are computed while a block's probabilities are in memory.
 
@@ -184,16 +194,10 @@ class _FullSoftmax(torch.autograd.Function):
         with_gradient = any(ctx.needs_input_grad)
         own = items.detach()[targets].float()
         count, classes = len(targets), items.detach()[1:].to(dtype)
-        num_items = len(classes)
         # A processor's products in half precision are compiled anew for every number of rows: let there be few.
         padded = count if dtype == torch.float32 else count + -count % _ROWS_TOGETHER
         h = F.pad(hidden.detach().to(dtype), (0, 0, 0, padded - count))
-        in_cache = _CACHED_ELEMENTS if h.device.type == "cpu" else block_elements
-        rows, columns = max(_MIN_ROWS, min(in_cache, block_elements) // num_items), num_items
-        if rows * num_items > block_elements:
-            rows = min(count, _ROWS)
-            columns = max(1, block_elements // rows)
-        blocks = [slice(c, min(c + columns, num_items)) for c in range(0, num_items, columns)]
+        rows, blocks = _cut(count, len(classes), block_elements, h.device.type)
         extra = None
         if extra_rows is not None and extra_items is not None and extra_values is not None:
             extra = Extra(extra_rows, extra_items - 1, extra_values.detach().float() * _LOG2_E)
