@@ -146,7 +146,9 @@ def show_plan(plan: Plan) -> str:
 
     table = align(["row", "why", "trials", "seeds", "takes"], [cells(row) for row in plan.rows], names=2)
     pace = f"{plan.pace:.2f} times what the reference takes"
-    text = f"{plan.dataset}: {plan.hours:.1f} h on one thread of this machine, {pace}\n{table}"
+    unknown = [row for row in plan.rows if plan.minutes(row) is None]
+    more = f"; {len(unknown)} rows that nobody has measured come on top, whatever the budget" if unknown else ""
+    text = f"{plan.dataset}: {plan.hours:.1f} h on one thread of this machine, {pace}{more}\n{table}"
     return "\n".join([text, *too_dear(plan)])
 
 

@@ -43,7 +43,8 @@ def test_what_a_plan_takes() -> None:
     assert PLAN.hours == pytest.approx(86 / 60)
     assert replace(PLAN, measured={"cheap": 0.5}).minutes(PLAN.rows[0]) == 4
     assert replace(PLAN, dataset="other").minutes(PLAN.rows[0]) is None
-    assert "not measured" in show_plan(replace(PLAN, dataset="other"))
+    assert "; 4 rows that nobody has measured come on top" in show_plan(replace(PLAN, dataset="other"))
+    assert "nobody has measured" not in show_plan(PLAN)
 
 
 @pytest.mark.parametrize(
