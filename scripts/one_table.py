@@ -5,22 +5,27 @@ python scripts/one_table.py --datasets amazon-scientific --budget 6
 python scripts/one_table.py --datasets demo --short
 
 The rows are those of scripts/one_table.toml. A row's flags are searched by scripts/sweep.py, every arm with the same
-number of trials; the best ones on validation are trained with several seeds and tested. The same command goes on after
-a kill, and adds what a larger budget affords.
+number of trials; the best ones on validation are trained with several seeds and tested, and some rows on a few of the
+users, too. The same command goes on after a kill, and adds what a larger budget affords.
 """
 
 import itertools
+import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scripts.one_table_plan import (
-    REFERENCE,
+    SHARES,
     Plan,
     Row,
+    Search,
     choose_rows,
     fit_budget,
     measure_speed,
@@ -37,6 +42,7 @@ from seqrec.basics.files import write_json
 from seqrec.basics.opening import read_json_object
 from seqrec.basics.paths import ROOT
 from seqrec.basics.progress import progress
+from seqrec.data.dataset import load_dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +59,19 @@ class Config:
     """Seeds of every row that draws anything."""
     budget: float | None = None
     """Hours to spend here: fewer trials, then fewer seeds, then without the dearest rows, never by other rules."""
+    jobs: int = 1
+    """Rows that are made at a time; with OMP_NUM_THREADS=1 one for each core, and seconds are of so many at once."""
     plan: bool = False
     """Print what is to be done and what it takes, and stop."""
     short: bool = False
-    """Try it out: a trial, a seed and an epoch each, in a folder of their own."""
+    """Try it out: a trial, a seed, an epoch and one share of the users each, in a folder of their own."""
     output_dir: Path = ROOT / "runs" / "one-table"
     """Folder of everything that is made."""
     data_dir: Path = ROOT / "data"
     """Folder of the datasets."""
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "trials", "seeds")
+        require_at_least(1, self, "trials", "seeds", "jobs")
         require_above(0, self, "budget")
 
     def folder(self, dataset: str) -> Path:
@@ -74,15 +82,43 @@ class Config:
 class Maker:
     """Runs the rows of one dataset."""
 
-    def __init__(self, config: Config, plan: Plan, searches: dict[str, list[str]]) -> None:
+    def __init__(self, config: Config, plan: Plan, searches: dict[str, Search]) -> None:
         """Take what is to be run."""
         self.config, self.plan, self.searches = config, plan, searches
         self.folder = config.folder(plan.dataset)
+        self.lock = threading.Lock()
+        users = load_dataset(config.data_dir / plan.dataset).num_users
+        self.few = [max(round(share * users), 1) for share in SHARES][: 1 if config.short else None]
+
+    def make_all(self, jobs: int) -> None:
+        """Make all rows, so many at a time, each after what it needs.
+
+        Raises:
+            UserError: If a command fails; what has begun ends first.
+        """
+        made: dict[str, Future[None]] = {}
+
+        def make(row: Row) -> None:
+            for name in row.needs:
+                made[name].result()  # begun before this one, which comes later
+            self.make(row)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            for row in self.plan.rows:
+                made[row.name] = pool.submit(make, row)
+            try:
+                for future in progress(
+                    as_completed(made.values()), desc=self.plan.dataset, total=len(made), unit="row"
+                ):
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def flags(self, row: Row) -> list[str]:
         """Return the flags of all runs of a row."""
         where = ["--data_path", str(self.config.data_dir / self.plan.dataset)]
-        if row.family in ("SASRec", "Bert4Rec", "Recformer") or row.script:
+        if row.family in ("SASRec", "Bert4Rec", "Recformer", "PLMSASRec") or row.script:
             where += ["--embedding_dir", str(self.folder / "embedding")]
         own = [*shlex.split(row.flags), *shlex.split(row.on.get(self.plan.dataset, ""))]
         return [*where, *own, *(shlex.split(row.short) if self.config.short else [])]
@@ -97,27 +133,37 @@ class Maker:
             self.call(row.name, [sys.executable, str(ROOT / row.script), *self.flags(row)])
             return
         flags = [*self.flags(row), *(self.search(row) if row.search else [])]
-        earlier = read(self.folder / "flags.json")
+        earlier = read(self.folder / "flags.json").get(row.name, flags)
         # More trials may have found other flags: then earlier runs are made again.
-        again = "--overwrite" if earlier.get(row.name, flags) != flags else "--resume"
+        again = "--overwrite" if earlier != flags else "--resume"
         for seed in range(1, self.plan.seeds_of(row) + 1):
-            drawn = row.family != "Baselines"
-            name = f"{row.name}-seed{seed}" if drawn else row.name
-            own = ["--runs_dir", str(self.folder / "runs"), "--run_name", name, again]
-            own += ["--seed", str(seed), "--no_progress_bar"] if drawn else []
-            self.call(name, ["bash", str(ROOT / row.family / "finetune.sh"), *flags, *own])
-        write_json(self.folder / "flags.json", earlier | {row.name: flags})
+            more = shlex.split(row.first) if seed == 1 else []
+            self.train(row, row.name, seed, [*flags, *more, "--runs_dir", str(self.folder / "runs"), again])
+            for users in self.few if row.few else []:
+                folder = self.folder / "few" / str(users)
+                own = ["--train_users", str(users), "--runs_dir", str(folder), again]
+                self.train(row, f"{row.name}-of{users}", seed, [*flags, *own], row.name)
+        self.note("flags.json", {row.name: flags})
+
+    def train(self, row: Row, name: str, seed: int, flags: list[str], run: str | None = None) -> None:
+        """Train a row with a seed; its run is called as the row, unless another name is given."""
+        drawn = row.family != "Baselines"
+        own = ["--run_name", f"{run or name}-seed{seed}" if drawn else run or name]
+        own += ["--seed", str(seed), "--no_progress_bar"] if drawn else []
+        command = ["bash", str(ROOT / row.family / "finetune.sh"), *flags, *own]
+        self.call(f"{name}-seed{seed}" if drawn else name, command)
 
     def search(self, row: Row) -> list[str]:
         """Return the best flags of a row's trials, chosen on validation."""
         assert row.search is not None
+        search = self.searches[row.search]
         sweep = [sys.executable, str(ROOT / "scripts" / "sweep.py"), row.family, "--name", row.name]
         sweep += ["--trials", str(self.plan.trials), "--runs_dir", str(self.folder)]
-        sweep += ["--flags", shlex.join(self.flags(row)), "--search", *self.searches[row.search]]
+        sweep += ["--flags", shlex.join(self.flags(row)), "--search", *search.space, "--start", *search.start]
         self.call(f"{row.name}-search", sweep)
         (best,) = read_json_object(self.folder / "sweeps" / row.name / "best.json", "run the search again")["arms"]
         words = shlex.split(best["command"])
-        named = {entry.partition("=")[0] for entry in self.searches[row.search]}
+        named = {entry.partition("=")[0] for entry in search.space}
         pairs = itertools.pairwise(words)
         return [part for flag, value in pairs if flag.removeprefix("--") in named for part in (flag, value)]
 
@@ -135,13 +181,30 @@ class Maker:
         if status:
             last = said.read_text(errors="replace").strip().splitlines()[-1:]
             raise UserError(f"{name} ended with {status}, {said} tells how: {' '.join(last)}")
-        seconds = {name: round(time.perf_counter() - start, 1)} | read(self.folder / "seconds.json")
-        write_json(self.folder / "seconds.json", seconds)
+        self.note("seconds.json", {name: round(time.perf_counter() - start, 1)}, keep=True)
+
+    def note(self, file: str, entries: dict[str, Any], keep: bool = False) -> None:
+        """Write entries to a JSON file of the folder, or `keep` those of their names that are there."""
+        with self.lock:
+            there = read(self.folder / file)
+            write_json(self.folder / file, entries | there if keep else there | entries)
+
+    def spent(self) -> str:
+        """Return what all that was made took, on what."""
+        from scripts.benchmarks.sides import processor
+
+        hours = sum(read(self.folder / "seconds.json").values()) / 3600
+        plan, jobs = self.plan, self.config.jobs
+        at_once = "one row at a time" if jobs == 1 else f"{jobs} rows at a time"
+        return (
+            f"{plan.trials} trials of every row that is searched, {plan.seeds} seeds; {hours:.1f} h in all, {at_once}, "
+            f"threads each: {os.environ.get('OMP_NUM_THREADS', 'all')}; {processor()}, {time.strftime('%Y-%m-%d')}"
+        )
 
 
 def main(config: Config) -> None:
     """Print the plan; run it; write the tables, the pictures and the page of each dataset."""
-    from scripts.one_table_report import report
+    from scripts.one_table_report import report, write_page
 
     rows, searches, reference = read_rows()
     chosen = choose_rows(rows, config.rows)
@@ -160,12 +223,10 @@ def main(config: Config) -> None:
         return
     for plan in plans:
         maker = Maker(config, plan, searches)
-        with progress(plan.rows, desc=plan.dataset, unit="row") as bar:
-            for row in bar:
-                bar.set_postfix_str(row.name)
-                maker.make(row)
-        seconds = read(maker.folder / "seconds.json")
-        print(report(plan, maker.folder, config.data_dir, seconds, REFERENCE, too_dear(plan)))
+        maker.make_all(config.jobs)
+        notes = [maker.spent(), *too_dear(plan)]
+        print(report(plan, maker.folder, config.data_dir, maker.few, notes), end="\n\n", flush=True)
+    print(f"all datasets: {write_page(maker.folder.parent)}")
 
 
 if __name__ == "__main__":

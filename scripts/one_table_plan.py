@@ -13,6 +13,8 @@ from seqrec.basics.opening import read_json_object
 ROWS = Path(__file__).with_name("one_table.toml")
 REFERENCE = "SASRec/sasrec-none"
 """The row that all others are compared with."""
+SHARES = (0.01, 0.05, 0.2)
+"""Of the users that rows marked `few` are trained on, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +29,22 @@ class Row:
     search: str | None = None
     seeds: int | None = None
     needs: tuple[str, ...] = ()
+    first: str = ""
+    few: bool = False
     new: str = ""
     on: dict[str, str] = field(default_factory=dict)
     minutes: dict[str, float] = field(default_factory=dict)
     short: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What scripts/sweep.py is given."""
+
+    space: list[str]
+    """Of --search."""
+    start: list[str]
+    """Of --start: the first trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +70,9 @@ class Plan:
         """Return what a row takes here, or None where nobody has measured it."""
         there = row.minutes.get(self.dataset)
         one = self.measured.get(row.name, None if there is None else there * self.pace)
-        return None if one is None else one * (self.seeds_of(row) + (self.trials if row.search else 0))
+        if one is None:
+            return None
+        return one * (self.seeds_of(row) * (1 + row.few * sum(SHARES)) + (self.trials if row.search else 0))
 
     @property
     def hours(self) -> float:
@@ -64,11 +80,12 @@ class Plan:
         return sum(self.minutes(row) or 0.0 for row in self.rows) / 60
 
 
-def read_rows() -> tuple[dict[str, Row], dict[str, list[str]], float]:
-    """Return the rows by name, the searches, and the speed of the reference in 10^9 operations a second."""
+def read_rows() -> tuple[dict[str, Row], dict[str, Search], float]:
+    """Return the rows by name, the searches by name, and the reference's 10^9 operations a second."""
     given = tomllib.loads(ROWS.read_text(encoding="utf-8"))
     rows = [Row(**row | {"needs": tuple(row.get("needs", ()))}) for row in given["rows"]]
-    return {row.name: row for row in rows}, given["searches"], float(given["reference"]["gflops"])
+    searches = {name: Search(space, given["starts"][name]) for name, space in given["searches"].items()}
+    return {row.name: row for row in rows}, searches, float(given["reference"]["gflops"])
 
 
 def choose_rows(rows: dict[str, Row], names: tuple[str, ...]) -> list[Row]:
@@ -157,6 +174,6 @@ def too_dear(plan: Plan) -> list[str]:
     lines = []
     for row in plan.left_out:
         seconds = 60 * (plan.minutes(row) or 0.0)
-        runs = plan.seeds_of(row) + (plan.trials if row.search else 0)
-        lines.append(f"left out, too dear: {row.name}, {duration(seconds)}, or {duration(seconds / runs)} a run")
+        one = 60 * (replace(plan, trials=0, seeds=1).minutes(row) or 0.0) / (1 + row.few * sum(SHARES))
+        lines.append(f"left out, too dear: {row.name}, {duration(seconds)}, or {duration(one)} a run")
     return lines

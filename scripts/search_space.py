@@ -40,6 +40,38 @@ def read_search(entries: tuple[str, ...]) -> dict[str, BaseDistribution]:
     return space
 
 
+def read_start(entries: tuple[str, ...], space: dict[str, BaseDistribution]) -> dict[str, Any]:
+    """Return the values of a first trial, of each searched flag one; nothing if none are given.
+
+    Raises:
+        UserError: If an entry is no `flag=value` of the space, or a flag is missing.
+    """
+    given = dict(entry.partition("=")[::2] for entry in entries)
+    if given and given.keys() != space.keys():
+        raise UserError(f"--start has {', '.join(given)}: expected one value of each of {', '.join(space)}")
+    return {flag: read_value(flag, value, space[flag]) for flag, value in given.items()}
+
+
+def read_value(flag: str, text: str, distribution: BaseDistribution) -> Any:
+    """Return a value of a flag's space.
+
+    Raises:
+        UserError: If it is not in it.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        if text in distribution.choices:
+            return text
+        raise UserError(f"--start {flag}={text}: expected one of {', '.join(map(str, distribution.choices))}")
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    try:
+        value = (int if isinstance(distribution, IntDistribution) else float)(text)
+        if distribution.low <= value <= distribution.high:
+            return value
+    except ValueError:
+        pass
+    raise UserError(f"--start {flag}={text}: expected a number from {distribution.low} to {distribution.high}")
+
+
 def draw(distribution: BaseDistribution, generator: np.random.Generator) -> Any:
     """Return a value at random."""
     if isinstance(distribution, CategoricalDistribution):

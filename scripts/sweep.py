@@ -27,7 +27,7 @@ import tyro
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from scripts.search_space import draw, read_search, suggest
+from scripts.search_space import draw, read_search, read_start, suggest
 from scripts.trainings import Trainings
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
@@ -55,6 +55,9 @@ class Config:
     """Name of the sweep: everything goes to runs/sweeps/NAME/."""
     search: tuple[str, ...]
     """Flags and their values: lr=1e-4..1e-2:log, num_blocks=1..4, hidden_units=64,128."""
+    start: tuple[str, ...] = ()
+    """A value of each of these flags for every arm's first trial, flag=value, so that few trials begin at what is
+    known; drawn like the others' if not given."""
     trials: int = 20
     """Number of finished trials per arm."""
     arms: tuple[str, ...] = ("",)
@@ -163,7 +166,7 @@ def open_study(config: Config, arm: str) -> optuna.Study:
         "search": list(config.search),
         "metric": config.metric,
         "seed": config.seed,
-    }
+    } | ({"start": list(config.start)} if config.start else {})
     with exclusive(config.folder / ".lock"):
         study = optuna.create_study(
             storage=f"sqlite:///{config.folder / 'study.db'}",
@@ -176,7 +179,8 @@ def open_study(config: Config, arm: str) -> optuna.Study:
         if earlier is None:
             study.set_user_attr("settings", settings)
         elif earlier != settings:
-            changed = ", ".join(f"{key} was {earlier[key]}" for key in settings if earlier.get(key) != settings[key])
+            before, now = ({"start": []} | each for each in (earlier, settings))
+            changed = ", ".join(f"{key} was {before[key]}" for key in now if before.get(key) != now[key])
             raise UserError(f"{config.folder} was begun with other flags ({changed}): use those, or another --name")
     return study
 
@@ -195,6 +199,7 @@ class ArmSearch:
         """
         self.config, self.arm, self.worker, self.trainings = config, arm, worker, trainings
         self.space, self.study = read_search(config.search), open_study(config, arm)
+        self.start = read_start(config.start, self.space)
         self.failures = list[str]()
 
     def finished(self) -> list[FrozenTrial]:
@@ -231,7 +236,9 @@ class ArmSearch:
                 return None
             trials = [trial for trial in self.study.trials if trial.state.is_finished() or self.is_running(trial)]
             number = min(set(range(len(trials) + 1)) - {trial.user_attrs["draw"] for trial in trials})
-            if number < FIRST_TRIALS:
+            if number == 0 and self.start:
+                self.study.enqueue_trial(self.start)
+            elif number < FIRST_TRIALS:
                 generator = np.random.default_rng((self.config.seed, number))
                 drawn = {flag: draw(distribution, generator) for flag, distribution in self.space.items()}
                 self.study.enqueue_trial(drawn)
@@ -292,7 +299,7 @@ def work_at(searches: Sequence[ArmSearch], workers: int, trainings: Trainings) -
 
 def main(config: Config) -> None:
     """Search every arm, and print each one's best flags as a command."""
-    read_search(config.search)
+    read_start(config.start, read_search(config.search))
     config.folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rows, columns = ([arm.strip() for arm in given] for given in (config.arms, config.columns))

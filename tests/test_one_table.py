@@ -1,6 +1,7 @@
 """One table of every way of using a language model: its rows, its plan, and a short run of each family."""
 
 import importlib
+import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from scripts import one_table
 from scripts.one_table import Config
 from scripts.one_table_plan import Plan, Row, choose_rows, fit_budget, read_rows, show_plan
-from scripts.search_space import draw, read_search
+from scripts.search_space import draw, read_search, read_start
 from seqrec.basics.command import run_command
 from seqrec.basics.paths import ROOT
 from seqrec.comparison.frontier import Point, frontier
@@ -42,6 +43,7 @@ def test_what_a_plan_takes() -> None:
     assert [PLAN.minutes(each) for each in PLAN.rows] == [16, 60, 6, 4]
     assert PLAN.hours == pytest.approx(86 / 60)
     assert replace(PLAN, measured={"cheap": 0.5}).minutes(PLAN.rows[0]) == 4
+    assert PLAN.minutes(replace(PLAN.rows[1], few=True)) == pytest.approx(60 * 1.26)
     assert replace(PLAN, dataset="other").minutes(PLAN.rows[0]) is None
     assert "; 4 rows that nobody has measured come on top" in show_plan(replace(PLAN, dataset="other"))
     assert "nobody has measured" not in show_plan(PLAN)
@@ -86,10 +88,11 @@ def test_every_row_has_flags_that_exist(name: str) -> None:
         pytest.skip(f"needs {this.family}/")
     script = this.script or f"{this.family}/finetune.py"
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
-    space = read_search(tuple(SEARCHES[this.search])) if this.search else {}
+    space = read_search(tuple(SEARCHES[this.search].space)) if this.search else {}
+    assert not this.search or read_start(tuple(SEARCHES[this.search].start), space)
     generator = np.random.default_rng(0)
     drawn = [part for flag, values in space.items() for part in (f"--{flag}", str(draw(values, generator)))]
-    for extra in ("", this.short, *this.on.values()):
+    for extra in ("", this.short, this.first, "--train_users 9" * this.few, *this.on.values()):
         found: list[Any] = []
         run_command(found.append, module.Config, [*f"{this.flags} {extra}".split(), *drawn])
         assert found
@@ -135,12 +138,18 @@ def test_a_row_of_each_family_is_made_in_short(
     assert folder == tmp_path / "short" / dataset  # what is measured later is not taken from here
     table = pl.read_csv(folder / "one-table.csv")
     assert table["row"].to_list() == ["sasrec-none", *rows]
-    assert table["left out"].is_between(0, 1).all()
+    assert all(table[f"{seen} NDCG@10"].is_between(0, 1).all() for seen in ("kept", "left_out"))
     assert table["training seconds"].to_list()[2] > 0 and (table["milliseconds"] > 0).all()
     assert table["language model's seconds"].to_list()[2] > 0  # of TF-IDF's vectors
-    for picture in ("training", "serving"):
+    few = [name for name in ("text-knn", "sasrec-tfidf", "recformer-frozen") if ROWS[name].few]
+    assert few == table.filter(pl.col("left_out users 1 NDCG@10").is_not_null())["row"].to_list()[1:]
+    for picture in ("training", "serving", "seen", "users"):
         assert (folder / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
     assert all((folder / seen / "comparison.html").is_file() for seen in ("kept", "left_out"))
+    page = (folder.parent / "one-table.html").read_text()
+    (shown,) = json.loads(page.partition("const results = ")[2].partition(";\n")[0])
+    assert [each["row"] for each in shown["rows"]] == ["sasrec-none", *rows]
+    assert "--num_epochs 1" in shown["rows"][2]["command"] and "--lr 0.001" in shown["rows"][2]["command"]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")}
     one_table.main(replace(config, rows=("sasrec-tfidf",)))  # goes on where it ended
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")}

@@ -13,7 +13,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from scripts import sweep, sweep_table
-from scripts.search_space import draw, read_search
+from scripts.search_space import draw, read_search, read_start
 from scripts.sweep import ArmSearch, Config, main, own_words
 from scripts.trainings import Trainings
 from seqrec.basics.command import run_command
@@ -65,6 +65,31 @@ def test_what_is_drawn() -> None:
     for entry in ("lr", "lr=2..1.5", "=1..2", "lr=a..b", "lr="):
         with pytest.raises(ValueError, match=r"expected flag=low\.\.high"):
             read_search((entry,))
+
+
+def test_the_first_trial_may_be_given(toy: Path) -> None:
+    main(config(toy, start=("lr=0.01",), trials=2))
+    best = json.loads((toy / "runs/sweeps/one/best.json").read_text())["arms"]
+    assert ["--lr 0.01 " in f"{arm['command']} " for arm in best] == [True, True]  # the best there is
+    with pytest.raises(ValueError, match=r"begun with other flags \(start was \['lr=0.01'\]\)"):
+        main(config(toy))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("n=1", "--start has n: expected one value of each of lr, n, kind"),
+        ("lr=2 n=1 kind=a", "--start lr=2: expected a number from 0.001 to 0.1"),
+        ("lr=x n=1 kind=a", "--start lr=x: expected a number"),
+        ("lr=0.01 n=1.5 kind=a", "--start n=1.5: expected a number from 1 to 4"),
+        ("lr=0.01 n=1 kind=c", "--start kind=c: expected one of a, b"),
+    ],
+)
+def test_a_first_trial_outside_the_search_is_refused(given: str, message: str) -> None:
+    space = read_search(("lr=1e-3..1e-1:log", "n=1..4", "kind=a,b"))
+    assert read_start(("lr=0.01", "n=4", "kind=b"), space) == {"lr": 0.01, "n": 4, "kind": "b"}
+    with pytest.raises(ValueError, match=message):
+        read_start(tuple(given.split()), space)
 
 
 def test_all_arms_get_the_same_and_the_best_is_chosen_on_validation(
