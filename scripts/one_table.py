@@ -58,7 +58,8 @@ class Config:
     seeds: int = 3
     """Seeds of every row that draws anything."""
     budget: float | None = None
-    """Hours to spend here: fewer trials, then fewer seeds, then without the dearest rows, never by other rules."""
+    """Hours to spend here, --jobs rows at a time: fewer trials, then fewer seeds, then without the dearest rows, never
+    by other rules."""
     jobs: int = 1
     """Rows that are made at a time; with OMP_NUM_THREADS=1 one for each core, and seconds are of so many at once."""
     plan: bool = False
@@ -210,7 +211,7 @@ def main(config: Config) -> None:
     chosen = choose_rows(rows, config.rows)
     pace = reference / measure_speed()
     trials, seeds = (1, 1) if config.short else (config.trials, config.seeds)
-    share = None if config.budget is None else config.budget / len(config.datasets)
+    share = None if config.budget is None else config.budget * config.jobs / len(config.datasets)
     plans = []
     for name in config.datasets:
         if not (config.data_dir / name).is_dir():

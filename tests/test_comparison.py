@@ -167,8 +167,11 @@ def test_one_seed_counts_once(tmp_path: Path) -> None:
 
 
 def test_seeds_of_a_group_share_their_flags(tmp_path: Path) -> None:
-    given = {"lr": 0.1, "embedding_dir": "/here/embedding", "seed": 1, "devices": 1}
-    for seed, changes in ((1, {}), (2, {"embedding_dir": "/there/embedding", "seed": 2, "devices": 4, "new": 1})):
+    given = {"lr": 0.1, "start": "/here/file", "embedding_dir": "/here/embedding", "seed": 1, "devices": 1}
+    for seed, changes in (
+        (1, {}),
+        (2, {"start": "/there/file", "embedding_dir": "/there/other", "seed": 2, "devices": 4, "new": 1}),
+    ):
         folder = write_run(tmp_path, "SASRec", "none", seed, draw_ranks(0, 1.0))
         start = {"start_from": f"/runs/first-seed{seed}"}  # each seed may go on from a run of its own
         (folder / "config.json").write_text(json.dumps(given | changes | start))
@@ -178,10 +181,10 @@ def test_seeds_of_a_group_share_their_flags(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(given | {"start_from": "/runs/second-seed2", "seed": 2}))
     with pytest.raises(ValueError, match=r"differ in more than the seed \(start_from first-seed1 and second-seed2\)"):
         compare_runs(tmp_path, tmp_path / "data", "toy")
-    (folder / "config.json").write_text(json.dumps(given | {"lr": 0.2, "embedding_dir": "plain"}))
+    (folder / "config.json").write_text(json.dumps(given | {"lr": 0.2, "start": "plain"}))
     with pytest.raises(
         ValueError,
-        match=r"none-seed2 differ in more than the seed \(embedding_dir embedding and plain, lr 0.1 and 0.2\)",
+        match=r"none-seed2 differ in more than the seed \(lr 0.1 and 0.2, start file and plain\)",
     ):
         compare_runs(tmp_path, tmp_path / "data", "toy")
 

@@ -58,6 +58,7 @@ TOLERANCE = 1e-6
 NO_SETTINGS = (
     *("seed", "run_name", "runs_dir", "resume", "overwrite", "progress_bar", *sorted(NO_FLAGS)),
     *("dataset", "data_path"),
+    *("embedding_dir", "export_name"),  # of vectors that are read, the hashes are compared
     *("accelerator", "devices", "num_nodes", "strategy", "dataloader_num_workers"),
 )
 """Keys of config.json in which two seeds of one group may differ."""
