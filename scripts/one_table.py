@@ -98,11 +98,18 @@ class Maker:
             UserError: If a command fails; what has begun ends first.
         """
         made: dict[str, Future[None]] = {}
+        ended = threading.Event()
 
         def make(row: Row) -> None:
             for name in row.needs:
                 made[name].result()  # begun before this one, which comes later
-            self.make(row)
+            if ended.is_set():
+                return
+            try:
+                self.make(row)
+            except BaseException:
+                ended.set()
+                raise
 
         with ThreadPoolExecutor(jobs) as pool:
             for row in self.plan.rows:
@@ -112,9 +119,8 @@ class Maker:
                     as_completed(made.values()), desc=self.plan.dataset, total=len(made), unit="row"
                 ):
                     future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            finally:
+                ended.set()
 
     def flags(self, row: Row) -> list[str]:
         """Return the flags of all runs of a row."""

@@ -3,6 +3,7 @@
 import importlib
 import json
 import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts import one_table
-from scripts.one_table import Config
+from scripts.one_table import Config, Maker
 from scripts.one_table_plan import Plan, Row, choose_rows, fit_budget, read_rows, show_plan
 from scripts.search_space import draw, read_search, read_start
 from seqrec.basics.command import run_command
+from seqrec.basics.errors import UserError
 from seqrec.basics.paths import ROOT
 from seqrec.comparison.frontier import Point, frontier
 from tests import forked
@@ -98,6 +100,39 @@ def test_every_row_has_flags_that_exist(name: str) -> None:
         assert found
     assert this.why and (this.script or this.new)
     assert not {flag.removeprefix("--") for flag in this.flags.split()} & space.keys()  # what is searched is not given
+
+
+def test_rows_side_by_side_wait_for_what_they_need(
+    tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = (
+        row("dear", 9),
+        row("reader", 1, needs=("dear",)),
+        row("other", 1),
+        row("broken", 1, needs=("reader",)),
+        row("last", 1),
+    )
+    config = Config(datasets=(tiny_path.name,), output_dir=tmp_path, data_dir=tiny_path.parent)
+    maker = Maker(config, replace(PLAN, dataset=tiny_path.name, rows=rows), SEARCHES)
+    begun, other = [], threading.Event()
+
+    def make(each: Row) -> None:
+        begun.append(each.name)
+        if each.name == "dear":
+            assert other.wait(60)  # which is made beside it
+        if each.name == "other":
+            other.set()
+        if each.name == "broken":
+            raise UserError("broken ended with 1")
+
+    monkeypatch.setattr(maker, "make", make)
+    with pytest.raises(UserError, match="broken ended with 1"):
+        maker.make_all(3)
+    assert begun.index("other") < begun.index("reader")
+    begun.clear()
+    with pytest.raises(UserError, match="broken ended with 1"):
+        maker.make_all(1)
+    assert begun == ["dear", "reader", "other", "broken"]
 
 
 POINTS = st.tuples(st.integers(1, 9), st.integers(0, 9)).map(lambda both: Point("", "", *map(float, both)))
