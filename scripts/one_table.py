@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,30 +97,16 @@ class Maker:
         Raises:
             UserError: If a command fails; what has begun ends first.
         """
-        made: dict[str, Future[None]] = {}
-        ended = threading.Event()
-
-        def make(row: Row) -> None:
-            for name in row.needs:
-                made[name].result()  # begun before this one, which comes later
-            if ended.is_set():
-                return
-            try:
-                self.make(row)
-            except BaseException:
-                ended.set()
-                raise
-
-        with ThreadPoolExecutor(jobs) as pool:
-            for row in self.plan.rows:
-                made[row.name] = pool.submit(make, row)
-            try:
-                for future in progress(
-                    as_completed(made.values()), desc=self.plan.dataset, total=len(made), unit="row"
-                ):
+        waiting, running, made = list(self.plan.rows), dict[Future[None], Row](), set[str]()
+        with ThreadPoolExecutor(jobs) as pool, progress(desc=self.plan.dataset, total=len(waiting), unit="row") as bar:
+            while waiting or running:
+                ready = [row for row in waiting if made.issuperset(row.needs)][: jobs - len(running)]
+                running |= {pool.submit(self.make, row): row for row in ready}
+                waiting = [row for row in waiting if row not in ready]
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
                     future.result()
-            finally:
-                ended.set()
+                    made.add(running.pop(future).name)
+                    bar.update()
 
     def flags(self, row: Row) -> list[str]:
         """Return the flags of all runs of a row."""
