@@ -179,8 +179,9 @@ def open_study(config: Config, arm: str) -> optuna.Study:
         if earlier is None:
             study.set_user_attr("settings", settings)
         elif earlier != settings:
-            before, now = ({"start": []} | each for each in (earlier, settings))
-            changed = ", ".join(f"{key} was {before[key]}" for key in now if before.get(key) != now[key])
+            before = {"start": []} | earlier
+            told = {"start": []} | settings
+            changed = ", ".join(f"{key} was {before[key]}" for key in told if before.get(key) != told[key])
             raise UserError(f"{config.folder} was begun with other flags ({changed}): use those, or another --name")
     return study
 

@@ -45,7 +45,7 @@ def test_what_a_plan_takes() -> None:
     assert [PLAN.minutes(each) for each in PLAN.rows] == [16, 60, 6, 4]
     assert PLAN.hours == pytest.approx(86 / 60)
     assert replace(PLAN, measured={"cheap": 0.5}).minutes(PLAN.rows[0]) == 4
-    assert PLAN.minutes(replace(PLAN.rows[1], few=True)) == pytest.approx(60 * 1.26)
+    assert PLAN.minutes(replace(PLAN.rows[1], few=True)) == pytest.approx(60 * 1.7)
     assert replace(PLAN, dataset="other").minutes(PLAN.rows[0]) is None
     assert "; 4 rows that nobody has measured come on top" in show_plan(replace(PLAN, dataset="other"))
     assert "nobody has measured" not in show_plan(PLAN)
