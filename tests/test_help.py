@@ -47,7 +47,7 @@ def test_a_run_does_not_load_the_models_of_transformers_for_metrics_of_texts() -
     lines = [
         "import sys",
         "from seqrec.basics.imports import leave_out_text_metrics",
-        "leave_out_text_metrics()",
+        "for _ in range(2 * sys.getrecursionlimit()): leave_out_text_metrics()",  # as many commands of one process do
         "import pytorch_lightning",
         "assert 'torchmetrics' in sys.modules and 'transformers' not in sys.modules",
     ]
