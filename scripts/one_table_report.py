@@ -146,6 +146,7 @@ def read_costs(plan: Plan, folder: Path) -> dict[str, Record]:
         command = [] if row.script else ["bash", f"{row.family}/finetune.sh", "--dataset", plan.dataset]
         own = flags.get(row.name, [])[2:]  # without where the data lie
         own = own[2:] if own[:1] == ["--embedding_dir"] else own
+        own = [*own, *([] if row.family == "Baselines" else ["--seed", "1"])]
         costs[row.name] = {"language model's seconds": sum(language), "milliseconds": answers.get(row.name)}
         costs[row.name]["command"] = shlex.join([*command, *own])
     return costs

@@ -184,7 +184,8 @@ def test_a_row_of_each_family_is_made_in_short(
     page = (folder.parent / "one-table.html").read_text()
     (shown,) = json.loads(page.partition("const results = ")[2].partition(";\n")[0])
     assert [each["row"] for each in shown["rows"]] == ["sasrec-none", *rows]
-    assert "--num_epochs 1" in shown["rows"][2]["command"] and "--lr 0.001" in shown["rows"][2]["command"]
+    command = shown["rows"][2]["command"]
+    assert "--num_epochs 1" in command and "--lr 0.001" in command and command.endswith("--seed 1")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")}
     one_table.main(replace(config, rows=("sasrec-tfidf",)))  # goes on where it ended
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")}
