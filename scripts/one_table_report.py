@@ -18,10 +18,11 @@ from seqrec.basics.progress import progress
 from seqrec.comparison.frontier import Gain, Point, draw_frontier, draw_profiles
 from seqrec.comparison.page import render_page
 from seqrec.comparison.report import write_report
+from seqrec.comparison.results import Seen
 from seqrec.comparison.tables import Comparison, Difference, GroupResult, ResultTable, compare_runs
 
 METRIC = "NDCG@10"
-PROTOCOLS = {"kept": "what a user has among the candidates", "left_out": "without what a user has"}
+PROTOCOLS: dict[Seen, str] = {"kept": "what a user has among the candidates", "left_out": "without what a user has"}
 LEAST = {"all seconds": 1.0, "milliseconds": 0.1}
 """What is drawn of a cost that is less: the axis is logarithmic."""
 REQUESTS = 30
@@ -40,9 +41,9 @@ def report(plan: Plan, folder: Path, data_dir: Path, few: Sequence[int], notes: 
         few: Numbers of users that some rows are trained on, too.
         notes: What stands below the table.
     """
-    both = {}
+    both: dict[str, Comparison] = {}
     for seen in PROTOCOLS:
-        both[seen] = compare_runs(folder / "runs", data_dir, plan.dataset, METRIC, reference=REFERENCE, seen=seen)  # type: ignore[arg-type]
+        both[seen] = compare_runs(folder / "runs", data_dir, plan.dataset, METRIC, reference=REFERENCE, seen=seen)
         write_report(both[seen], folder / seen)
     fewer = compare_few(plan, folder, data_dir, few)
     costs = read_costs(plan, folder)
@@ -74,12 +75,12 @@ def write_page(folder: Path) -> Path:
 
 def compare_few(plan: Plan, folder: Path, data_dir: Path, few: Sequence[int]) -> dict[str, dict[str, Comparison]]:
     """Return the comparisons of what was trained on few users, by their number and by protocol."""
-    found = {}
+    found: dict[str, dict[str, Comparison]] = {}
     for users in few:
         if any((folder / "few" / str(users)).glob(f"*/{plan.dataset}/*/metrics.json")):
             runs = folder / "few" / str(users)
             found[str(users)] = {
-                seen: compare_runs(runs, data_dir, plan.dataset, METRIC, reference=REFERENCE, seen=seen)  # type: ignore[arg-type]
+                seen: compare_runs(runs, data_dir, plan.dataset, METRIC, reference=REFERENCE, seen=seen)
                 for seen in PROTOCOLS
             }
     return found
