@@ -159,7 +159,7 @@ def run_lean(settings: dict[str, Any]) -> dict[str, Any]:
     module = UniSRecLightning(net, [{"params": net.parameters(), "lr": settings["lr"]}], optimizer="adam")
     batches = DataLoader(SequenceBatchDataset(x, y), batch_size=batch_size, shuffle=True)
     timer = Validation(net, valid_histories, valid_targets, known, batch_size) if settings["validate"] else EpochTimer()
-    make_trainer(settings["epochs"], timer).fit(module, batches)
+    make_trainer(settings, timer).fit(module, batches)
     start = time.perf_counter()
     net.top_10(histories, batch_size)
     rank_seconds = time.perf_counter() - start
@@ -184,11 +184,12 @@ def report(
     }
 
 
-def make_trainer(epochs: int, timer: EpochTimer) -> lightning.Trainer:
+def make_trainer(settings: dict[str, Any], timer: EpochTimer) -> lightning.Trainer:
     """Return a trainer that writes nothing."""
     return lightning.Trainer(
-        max_epochs=epochs,
-        min_epochs=epochs,
+        max_epochs=settings["epochs"],
+        min_epochs=settings["epochs"],
+        precision=settings["precision"],
         enable_progress_bar=False,
         enable_model_summary=False,
         logger=False,
@@ -224,7 +225,7 @@ def make_model(settings: dict[str, Any]) -> BERT4RecModel | HSTUModel | SASRecMo
         loss="softmax",
         use_pos_emb=True,
         recommend_torch_device="cpu",
-        get_trainer_func=lambda: make_trainer(settings["epochs"], EpochTimer()),
+        get_trainer_func=lambda: make_trainer(settings, EpochTimer()),
         **own,
     )
     return model

@@ -104,6 +104,8 @@ class IdBenchmark(Common):
     """Turns of each side."""
     quality_epochs: int | None = None
     """Then train every side for `epochs` epochs, validating after each, and draw NDCG@10 over time."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Of the training on both sides."""
     peer_allocator: Literal["system", "tuned"] = "system"
     """C allocator of the peer: as it comes, or with the settings of scripts/env.sh, which our launcher always uses."""
 
@@ -111,6 +113,8 @@ class IdBenchmark(Common):
         Common.__post_init__(self)
         check_sizes(self, least_length=1)
         require_above(0, self, "lr")
+        if self.precision != "32-true" and "recbole" in self.peers:
+            raise UserError(f"--peers recbole trains in float32: leave it or --precision {self.precision} out")
         if self.family != "SASRec" and "rectools-lean" in self.peers:
             raise UserError("--peers rectools-lean has SASRec alone: leave it out")
 
@@ -118,7 +122,7 @@ class IdBenchmark(Common):
     """Folder of ours."""
 
     names: ClassVar[tuple[str, ...]] = (
-        *("maxlen", "hidden_units", "num_blocks", "num_heads", "dropout_rate", "batch_size", "lr", "seed"),
+        *("maxlen", "hidden_units", "num_blocks", "num_heads", "dropout_rate", "batch_size", "lr", "seed", "precision"),
     )
     """Settings that every side takes."""
 
