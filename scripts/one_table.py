@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from scripts.one_table_plan import (
-    SHARES,
     Plan,
     Row,
     Search,
@@ -54,9 +53,11 @@ class Config:
     rows: tuple[str, ...] = ()
     """Rows by name; what they need is made, too. All if not given."""
     trials: int = 10
-    """Trials of every row that has a search."""
+    """Trials of every row that has a search; with 0 it gets the flags that its first trial would have."""
     seeds: int = 3
     """Seeds of every row that draws anything."""
+    shares: tuple[float, ...] = (0.01, 0.05, 0.2)
+    """Shares of the users that rows marked `few` are trained on, too; none if empty."""
     budget: float | None = None
     """Hours to spend here, --jobs rows at a time: fewer trials, then fewer seeds, then without the dearest rows, never
     by other rules."""
@@ -72,8 +73,11 @@ class Config:
     """Folder of the datasets."""
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "trials", "seeds", "jobs")
+        require_at_least(0, self, "trials")
+        require_at_least(1, self, "seeds", "jobs")
         require_above(0, self, "budget")
+        if bad := [share for share in self.shares if not 0 < share < 1]:
+            raise UserError(f"--shares must lie between 0 and 1, got {bad[0]}")
 
     def folder(self, dataset: str) -> Path:
         """Return where everything of a dataset lies."""
@@ -89,7 +93,7 @@ class Maker:
         self.folder = config.folder(plan.dataset)
         self.lock = threading.Lock()
         users = load_dataset(config.data_dir / plan.dataset).num_users
-        self.few = [max(round(share * users), 1) for share in SHARES][: 1 if config.short else None]
+        self.few = [max(round(share * users), 1) for share in config.shares][: 1 if config.short else None]
 
     def make_all(self, jobs: int) -> None:
         """Make all rows, so many at a time, each after what it needs.
@@ -150,6 +154,8 @@ class Maker:
         """Return the best flags of a row's trials, chosen on validation."""
         assert row.search is not None
         search = self.searches[row.search]
+        if self.plan.trials == 0:
+            return [part for entry in search.start for part in f"--{entry}".split("=")]
         sweep = [sys.executable, str(ROOT / "scripts" / "sweep.py"), row.family, "--name", row.name]
         sweep += ["--trials", str(self.plan.trials), "--runs_dir", str(self.folder)]
         sweep += ["--flags", shlex.join(self.flags(row)), "--search", *search.space, "--start", *search.start]
@@ -189,8 +195,9 @@ class Maker:
         hours = sum(read(self.folder / "seconds.json").values()) / 3600
         plan, jobs = self.plan, self.config.jobs
         at_once = "one row at a time" if jobs == 1 else f"{jobs} rows at a time"
+        trials = f"{plan.trials} trials of every row that is searched" if plan.trials else "no trials"
         return (
-            f"{plan.trials} trials of every row that is searched, {plan.seeds} seeds; {hours:.1f} h in all, {at_once}, "
+            f"{trials}, {plan.seeds} seeds; {hours:.1f} h in all, {at_once}, "
             f"threads each: {os.environ.get('OMP_NUM_THREADS', 'all')}; {processor()}, {time.strftime('%Y-%m-%d')}"
         )
 
@@ -209,7 +216,9 @@ def main(config: Config) -> None:
         if not (config.data_dir / name).is_dir():
             raise UserError(f"--datasets {name} is not prepared: `python scripts/prepare.py --help` says how")
         measured = measured_minutes(config.folder(name), chosen)
-        plans.append(fit_budget(Plan(name, tuple(chosen), (), trials, seeds, pace, measured), share))
+        plans.append(
+            fit_budget(Plan(name, tuple(chosen), (), trials, seeds, pace, measured, len(config.shares)), share)
+        )
     for plan in plans:
         print(show_plan(plan), end="\n\n", flush=True)
     if config.plan:

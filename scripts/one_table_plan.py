@@ -13,10 +13,8 @@ from seqrec.basics.opening import read_json_object
 ROWS = Path(__file__).with_name("one_table.toml")
 REFERENCE = "SASRec/sasrec-none"
 """The row that all others are compared with."""
-SHARES = (0.01, 0.05, 0.2)
-"""Of the users that rows marked `few` are trained on, too."""
-COST_OF_FEW = 0.7
-"""What these trainings take together, in runs on all users: each validates all of them."""
+COST_OF_FEW = 0.25
+"""What a training on few users takes, in runs on all: it validates all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +61,8 @@ class Plan:
     """How many times as long this machine takes as the reference."""
     measured: dict[str, float] = field(default_factory=dict)
     """Minutes of a run of each row that has run here."""
+    shares: int = 3
+    """Shares of the users that rows marked `few` are trained on, too."""
 
     def seeds_of(self, row: Row) -> int:
         """Return the number of a row's seeds."""
@@ -74,7 +74,11 @@ class Plan:
         one = self.measured.get(row.name, None if there is None else there * self.pace)
         if one is None:
             return None
-        return one * (self.seeds_of(row) * (1 + row.few * COST_OF_FEW) + (self.trials if row.search else 0))
+        return one * (self.seeds_of(row) * self.runs(row) + (self.trials if row.search else 0))
+
+    def runs(self, row: Row) -> float:
+        """Return what a row's trainings with one seed take, in runs on all users."""
+        return 1 + row.few * self.shares * COST_OF_FEW
 
     @property
     def hours(self) -> float:
@@ -140,7 +144,7 @@ def fit_budget(plan: Plan, budget: float | None) -> Plan:
     """Return the plan with as many trials, seeds and rows as so many hours afford."""
     if budget is None:
         return plan
-    while plan.hours > budget and plan.trials > 1:
+    while plan.hours > budget and plan.trials > 0:
         plan = replace(plan, trials=plan.trials - 1)
     while plan.hours > budget and plan.seeds > 1:
         plan = replace(plan, seeds=plan.seeds - 1)
@@ -176,6 +180,6 @@ def too_dear(plan: Plan) -> list[str]:
     lines = []
     for row in plan.left_out:
         seconds = 60 * (plan.minutes(row) or 0.0)
-        one = 60 * (replace(plan, trials=0, seeds=1).minutes(row) or 0.0) / (1 + row.few * COST_OF_FEW)
+        one = 60 * (replace(plan, trials=0, seeds=1).minutes(row) or 0.0) / plan.runs(row)
         lines.append(f"left out, too dear: {row.name}, {duration(seconds)}, or {duration(one)} a run")
     return lines

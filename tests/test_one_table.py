@@ -45,7 +45,7 @@ def test_what_a_plan_takes() -> None:
     assert [PLAN.minutes(each) for each in PLAN.rows] == [16, 60, 6, 4]
     assert PLAN.hours == pytest.approx(86 / 60)
     assert replace(PLAN, measured={"cheap": 0.5}).minutes(PLAN.rows[0]) == 4
-    assert PLAN.minutes(replace(PLAN.rows[1], few=True)) == pytest.approx(60 * 1.7)
+    assert PLAN.minutes(replace(PLAN.rows[1], few=True)) == 60 * 1.75
     assert replace(PLAN, dataset="other").minutes(PLAN.rows[0]) is None
     assert "; 4 rows that nobody has measured come on top" in show_plan(replace(PLAN, dataset="other"))
     assert "nobody has measured" not in show_plan(PLAN)
@@ -56,9 +56,9 @@ def test_what_a_plan_takes() -> None:
     [
         (None, 5, 3, ["cheap", "dear", "reader", "drawn once"]),
         (80 / 60, 2, 3, ["cheap", "dear", "reader", "drawn once"]),
-        (60 / 60, 1, 2, ["cheap", "dear", "reader", "drawn once"]),
-        (10 / 60, 1, 1, ["cheap", "drawn once"]),  # what reads a row goes with it
-        (1 / 60, 1, 1, []),
+        (60 / 60, 0, 2, ["cheap", "dear", "reader", "drawn once"]),
+        (10 / 60, 0, 1, ["cheap", "drawn once"]),  # what reads a row goes with it
+        (1 / 60, 0, 1, []),
     ],
 )
 def test_a_budget_buys_fewer_trials_then_fewer_seeds_then_fewer_rows(
@@ -133,6 +133,20 @@ def test_rows_side_by_side_wait_for_what_they_need(
     with pytest.raises(UserError, match="broken ended with 1"):
         maker.make_all(1)
     assert begun == ["dear", "reader", "other", "broken"]
+
+
+def test_without_trials_a_row_gets_the_flags_of_its_first_one(tiny_path: Path, tmp_path: Path) -> None:
+    config = Config(datasets=(tiny_path.name,), trials=0, output_dir=tmp_path, data_dir=tiny_path.parent)
+    maker = Maker(config, replace(PLAN, dataset=tiny_path.name, trials=0), SEARCHES)
+    found = maker.search(ROWS["recformer-frozen"])
+    assert found == ["--head_lr", "0.01", "--temp", "0.12", "--item_decay", "0.7"]
+    assert not any(tmp_path.iterdir())  # and no search is run
+
+
+@pytest.mark.parametrize("shares", [(0.0,), (0.2, 1.0)])
+def test_shares_are_parts_of_the_users(shares: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="--shares must lie between 0 and 1"):
+        Config(datasets=("demo",), shares=shares)
 
 
 POINTS = st.tuples(st.integers(1, 9), st.integers(0, 9)).map(lambda both: Point("", "", *map(float, both)))

@@ -19,8 +19,9 @@ Loss = Literal["ce", "sampled_softmax", "nce", "gbce", "bce"]
 NegativeSource = Literal["uniform", "popularity", "in_batch", "mixed"]
 BLOCK_ELEMENTS = 1 << 23
 """Logits in memory at one time: 32 MiB of float32."""
-_CACHED_ELEMENTS = 1 << 19
-"""On a CPU, fewer: each logit is read five times, and 2 MiB fit the cores' caches."""
+_CPU_ELEMENTS = {torch.float32: 1 << 19, torch.bfloat16: 1 << 22}
+"""On a CPU, fewer: each logit is read five times, and 2 MiB fit the cores' caches. In bfloat16 every product first puts
+the item vectors in another order, which pays with many rows."""
 _MIN_ROWS, _ROWS = 64, 1024
 """Fewest positions per block: with one block of columns, and with several."""
 _ROWS_TOGETHER = 16
@@ -140,7 +141,8 @@ def full_softmax(
         block_elements: Logits held at one time; memory is this plus the gradients of both arguments.
         extra: Added to some scores; its values get a gradient, too.
 
-    Under autocast to bfloat16 the three products of matrices are in bfloat16, all sums and exponentials in float32.
+    Under autocast to bfloat16 the three products of matrices are in bfloat16, and logits and their exponentials are kept
+    in it; all sums over them are float32.
 
     Returns:
         Scalar float32: mean over t of logsumexp_i(s_ti) - s_t,target, where s_ti = h_t . v_i + extra.
@@ -162,12 +164,12 @@ def full_softmax(
     return loss
 
 
-def _cut(count: int, num_items: int, block_elements: int, device: str) -> tuple[int, list[slice]]:
+def _cut(h: Tensor, num_items: int, block_elements: int) -> tuple[int, list[slice]]:
     """Return the rows of a block of logits, and its columns: one slice of all items, if that leaves enough rows."""
-    in_cache = _CACHED_ELEMENTS if device == "cpu" else block_elements
-    rows, columns = max(_MIN_ROWS, min(in_cache, block_elements) // num_items), num_items
+    elements = min(_CPU_ELEMENTS[h.dtype], block_elements) if h.device.type == "cpu" else block_elements
+    rows, columns = max(_MIN_ROWS, elements // num_items), num_items
     if rows * num_items > block_elements:
-        rows = min(count, _ROWS)
+        rows = min(len(h), _ROWS)
         columns = max(1, block_elements // rows)
     return rows, [slice(c, min(c + columns, num_items)) for c in range(0, num_items, columns)]
 
@@ -197,7 +199,7 @@ class _FullSoftmax(torch.autograd.Function):
         # A processor's products in half precision are compiled anew for every number of rows: let there be few.
         padded = count if dtype == torch.float32 else count + -count % _ROWS_TOGETHER
         h = F.pad(hidden.detach().to(dtype), (0, 0, 0, padded - count))
-        rows, blocks = _cut(count, len(classes), block_elements, h.device.type)
+        rows, blocks = _cut(h, len(classes), block_elements)
         extra = None
         if extra_rows is not None and extra_items is not None and extra_values is not None:
             extra = Extra(extra_rows, extra_items - 1, extra_values.detach().float() * _LOG2_E)
@@ -228,7 +230,6 @@ class _FullSoftmax(torch.autograd.Function):
                 if extra_grad is not None:
                     pairs, row, column = scores.pairs(part, block)
                     extra_grad[pairs] += w[row, column] * share[row, 0]
-                w = w.to(h.dtype)
                 if number:
                     hidden_grad[part] += w @ classes[block]
                 else:
@@ -277,15 +278,15 @@ class _Scores(NamedTuple):
         return inside, self.extra.rows[inside] - part.start, self.extra.items[inside] - block.start
 
     def logits(self, part: slice, block: slice) -> Tensor:
-        """Return (rows, columns) float32 scores."""
-        logits = (self.h[part] @ self.classes[block].T).float()
+        """Return (rows, columns) scores."""
+        logits = self.h[part] @ self.classes[block].T
         if self.extra is not None:
             pairs, row, column = self.pairs(part, block)
-            logits.index_put_((row, column), self.extra.values[pairs], accumulate=True)
+            logits.index_put_((row, column), self.extra.values[pairs].to(logits.dtype), accumulate=True)
         return logits
 
     def exponentials(self, part: slice, block: slice, shift: Tensor | None) -> Tensor:
-        """Return 2^(score - shift), (rows, columns) float32."""
+        """Return 2^(score - shift), (rows, columns)."""
         logits = self.logits(part, block)
         return (logits if shift is None else logits.sub_(shift[:, None])).exp2_()
 
@@ -295,22 +296,36 @@ class _Scores(NamedTuple):
             mass = torch.zeros(part.stop - part.start, device=self.h.device)
             for block in blocks:
                 weights = self.exponentials(part, block, None)
-                mass += weights.sum(dim=1)
+                mass += _sum_rows(weights)
             return None, mass, weights
         if len(blocks) == 1:
             logits = self.logits(part, blocks[0])
             shift = logits.amax(dim=1)
             weights = logits.sub_(shift[:, None]).exp2_()
-            return shift, weights.sum(dim=1), weights
+            return shift.float(), _sum_rows(weights), weights
         shift = torch.full((part.stop - part.start,), -torch.inf, device=self.h.device)
         mass = torch.zeros_like(shift)
         for block in blocks:
             logits = self.logits(part, block)
-            higher = torch.maximum(shift, logits.amax(dim=1))
+            higher = torch.maximum(shift, logits.amax(dim=1).float())
             weights = logits.sub_(higher[:, None]).exp2_()
-            mass = mass * (shift - higher).exp2() + weights.sum(dim=1)
+            mass = mass * (shift - higher).exp2() + _sum_rows(weights)
             shift = higher
         return shift, mass, weights
+
+
+def _sum_rows(weights: Tensor) -> Tensor:
+    """Return (rows,) float32 sums of (rows, columns) weights.
+
+    A processor that is asked for a float32 sum of bfloat16 copies all first, so these are summed in 64 parts, which are
+    rounded to bfloat16 one by one.
+    """
+    if weights.dtype == torch.float32:
+        return weights.sum(dim=1)
+    length = weights.shape[1] // 64
+    even, rest = weights.tensor_split([64 * length], dim=1)
+    parts = torch.cat([even.unflatten(1, (64, length)).sum(dim=2), rest], dim=1)
+    return parts.sum(dim=1, dtype=torch.float32)
 
 
 def sampled_softmax(
