@@ -154,11 +154,12 @@ class Maker:
         """Return the best flags of a row's trials, chosen on validation."""
         assert row.search is not None
         search = self.searches[row.search]
+        start = search.start_on.get(self.plan.dataset, search.start)
         if self.plan.trials == 0:
-            return [part for entry in search.start for part in f"--{entry}".split("=")]
+            return [part for entry in start for part in f"--{entry}".split("=")]
         sweep = [sys.executable, str(ROOT / "scripts" / "sweep.py"), row.family, "--name", row.name]
         sweep += ["--trials", str(self.plan.trials), "--runs_dir", str(self.folder)]
-        sweep += ["--flags", shlex.join(self.flags(row)), "--search", *search.space, "--start", *search.start]
+        sweep += ["--flags", shlex.join(self.flags(row)), "--search", *search.space, "--start", *start]
         self.call(f"{row.name}-search", sweep)
         (best,) = read_json_object(self.folder / "sweeps" / row.name / "best.json", "run the search again")["arms"]
         words = shlex.split(best["command"])

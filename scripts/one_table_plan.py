@@ -45,6 +45,8 @@ class Search:
     """Of --search."""
     start: list[str]
     """Of --start: the first trial."""
+    start_on: dict[str, list[str]] = field(default_factory=dict)
+    """The same for datasets that have their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,20 @@ class Plan:
 def read_rows() -> tuple[dict[str, Row], dict[str, Search], float]:
     """Return the rows by name, the searches by name, and the reference's 10^9 operations a second."""
     given = tomllib.loads(ROWS.read_text(encoding="utf-8"))
-    rows = [Row(**row | {"needs": tuple(row.get("needs", ()))}) for row in given["rows"]]
-    searches = {name: Search(space, given["starts"][name]) for name, space in given["searches"].items()}
+    rows = []
+    for row in given["rows"]:
+        of_families = {dataset: families.get(row["family"], "") for dataset, families in given["on"].items()}
+        own = row.get("on", {})
+        on = {
+            name: f"{of_families.get(name, '')} {own.get(name, '')}".strip() for name in of_families.keys() | own.keys()
+        }
+        rows.append(Row(**row | {"needs": tuple(row.get("needs", ())), "on": {} if row.get("script") else on}))
+    searches = {
+        name: Search(
+            space, given["starts"][name], {on: own[name] for on, own in given["starts_on"].items() if name in own}
+        )
+        for name, space in given["searches"].items()
+    }
     return {row.name: row for row in rows}, searches, float(given["reference"]["gflops"])
 
 

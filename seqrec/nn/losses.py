@@ -141,8 +141,8 @@ def full_softmax(
         block_elements: Logits held at one time; memory is this plus the gradients of both arguments.
         extra: Added to some scores; its values get a gradient, too.
 
-    Under autocast to bfloat16 the three products of matrices are in bfloat16, and logits and their exponentials are kept
-    in it; all sums over them are float32.
+    Under autocast to bfloat16 the three products of matrices are in bfloat16, logits and their exponentials are kept in
+    it, and sums are float32.
 
     Returns:
         Scalar float32: mean over t of logsumexp_i(s_ti) - s_t,target, where s_ti = h_t . v_i + extra.
