@@ -97,7 +97,13 @@ def find_row(comparison: Comparison, row: Row) -> tuple[ResultTable, GroupResult
 
 def describe(row: Row, costs: Record, both: dict[str, Comparison], fewer: dict[str, dict[str, Comparison]]) -> Record:
     """Return what is known of a row, numbers in full."""
-    record: Record = {"row": row.name, "family": row.family, "why": row.why, "new item": row.new} | costs
+    record: Record = {
+        "row": row.name,
+        "family": row.family,
+        "why": row.why,
+        "new item": row.new,
+        "few": row.few,
+    } | costs
     for seen, comparison in both.items():
         found = find_row(comparison, row)
         assert found is not None
@@ -250,12 +256,13 @@ def draw(dataset: str, records: list[Record], users: dict[str, str]) -> dict[str
         points = [Point(r["row"], r["family"], max(r[cost], LEAST[cost]), r["left_out"][METRIC]) for r in known]
         if points:
             made[f"{name}.png"] = draw_frontier(points, f"{METRIC} on {dataset}", axis, label)
-    drawn = {r["row"]: r["left_out"] for r in records if r["left_out"]["users"] and r["left_out"]["difference"]}
+    drawn = {r["row"]: r["left_out"] for r in records if r["few"] and r["left_out"]["difference"]}
     gain = f"gain over {REFERENCE.partition('/')[2]} in {METRIC}, {PROTOCOLS['left_out']}"
     seen = {name: list(found["seen"].values()) for name, found in drawn.items()}
     few = {
         name: [*(found["users"].get(count, {}).get("difference") for count in users), found["difference"]]
         for name, found in drawn.items()
+        if found["users"]
     }
     for name, across, labels, lines in (
         ("seen", "how often the target was seen in training", list(records[0]["left_out"]["seen"]), seen),
