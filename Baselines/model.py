@@ -10,10 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqrec.data.activity import Activity
+from seqrec.evaluation.ranking import Ranking, rank_few
+from seqrec.training.batches import HeldOut
 from seqrec.training.module import NextItemModule, ScoringModule
 
 ReadTexts = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
 """Gives the (B, D) vectors of histories of items, each as one text."""
+
+
+_PAYS = 8
+"""Scores that are counted in the time in which one is sorted."""
 
 
 class SameForAll(NextItemModule):
@@ -71,6 +77,8 @@ class OwnHistory(ScoringModule):
 
     popularity: Tensor
     half_life: Tensor
+    once = 0.0
+    """Added to the score of each item that events speak for, besides what they say."""
 
     def __init__(self, num_items: int, metric_ks: tuple[int, ...]) -> None:
         """Start with N items that are equally popular, and with events that count alike."""
@@ -83,25 +91,50 @@ class OwnHistory(ScoringModule):
         self.popularity.copy_(torch.from_numpy(counts / (counts.max() + 1)))
         self.half_life.fill_(half_life)
 
-    def add_events(self, found: Tensor, inputs: Events, weights: Tensor) -> None:
-        """Add to the (B, N+1) scores what the (E,) events say, each by its weight."""
+    @property
+    def items_per_event(self) -> int:
+        """Number of items that an event speaks for."""
+        return 1
+
+    def say(self, inputs: Events, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what (E,) events of some weight say: users, items and numbers, which are added up."""
         raise NotImplementedError
 
     def scores(self, inputs: Events) -> Tensor:
         """Return the score of each item for each user, (B, N+1) float64."""
         found = torch.zeros(inputs.num_users, self.num_items + 1, dtype=torch.float64, device=inputs.rows.device)
-        self.add_events(found, inputs, 0.5 ** (inputs.ages / self.half_life))
-        return found.add_(self.popularity, alpha=1e-6)
+        keys, values = self._say(inputs)
+        found.view(-1).index_add_(0, keys, values)
+        if self.once:
+            found.view(-1)[keys] += self.once
+        return found + 1e-6 * self.popularity
+
+    def rank(self, batch: HeldOut, catalogue: Tensor) -> list[Ranking]:
+        """Return the ranks of a batch's targets; where events speak for few items, the others are only counted."""
+        said, cells = len(batch.inputs.items) * self.items_per_event, len(batch.targets) * self.num_items
+        if batch.negatives is not None or said * _PAYS > cells:
+            return super().rank(batch, catalogue)
+        every, values = self._say(batch.inputs)
+        keys, place = torch.unique(every, return_inverse=True)
+        sums = values.new_zeros(len(keys)).index_add_(0, place, values) + self.once
+        rows, items, others = keys // (self.num_items + 1), keys % (self.num_items + 1), 1e-6 * self.popularity
+        pairs = rows, items, sums + others[items]
+        return [rank_few(pairs, others, batch.targets, seen=seen) for seen in batch.left_out]
+
+    def _say(self, inputs: Events) -> tuple[Tensor, Tensor]:
+        """Return the cells of a (B, N+1) matrix that the events speak for, some several times, and the numbers."""
+        rows, items, values = self.say(inputs, 0.5 ** (inputs.ages / self.half_life))
+        return rows * (self.num_items + 1) + items, values
 
 
 class Favourites(OwnHistory):
     """Scores items by how often they occur in the user's own history."""
 
-    def add_events(self, found: Tensor, inputs: Events, weights: Tensor) -> None:
-        """Add each event to the score of its item."""
-        own = inputs.rows, inputs.items
-        found.index_put_(own, weights, accumulate=True)
-        found[own] += 1  # once for each item: however old, it stands before those that the user never had
+    once = 1.0  # however old, they stand before those that the user never had
+
+    def say(self, inputs: Events, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return each event's weight for its item."""
+        return inputs.rows, inputs.items, weights
 
 
 class Neighbours(OwnHistory):
@@ -122,11 +155,16 @@ class Neighbours(OwnHistory):
         self.nearest.copy_(nearest)
         self.similarity.copy_(similarity)
 
-    def add_events(self, found: Tensor, inputs: Events, weights: Tensor) -> None:
-        """Add each event to the scores of its item's neighbours."""
-        places = inputs.rows[:, None] * found.shape[1] + self.nearest[inputs.items]
-        values = weights[:, None] * self.similarity[inputs.items]
-        found.view(-1).index_add_(0, places.flatten(), values.flatten())
+    @property
+    def items_per_event(self) -> int:
+        """Number of items that an event speaks for: its item's neighbours."""
+        return self.nearest.shape[1]
+
+    def say(self, inputs: Events, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return each event's weight for its item's neighbours, by how near they are."""
+        nearest = self.nearest[inputs.items]
+        rows = inputs.rows[:, None].expand_as(nearest)
+        return rows.flatten(), nearest.flatten(), (weights[:, None] * self.similarity[inputs.items]).flatten()
 
 
 class GivenVectors(NextItemModule):

@@ -19,6 +19,7 @@ from seqrec.evaluation.metrics import measure
 from seqrec.evaluation.ranking import (
     Ranking,
     leave_out,
+    rank_few,
     rank_listed,
     rank_scores,
     rank_targets,
@@ -122,6 +123,20 @@ def test_what_is_added_to_some_scores_counts(problem: Problem, chunk_elements: i
         rank_targets(users, items, targets, extra=extra, negatives=negatives, chunk_elements=chunk_elements),
         rank_scores(scores, targets, negatives=negatives),
     )
+
+
+@given(problems(), st.data())
+def test_few_scores_of_a_users_own_rank_as_all_of_them_do(problem: Problem, data: st.DataObject) -> None:
+    users, items, targets = problem
+    others = data.draw(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=len(items), max_size=len(items)))
+    pair = st.tuples(st.integers(0, len(users) - 1), st.integers(0, len(items) - 1))
+    pairs = torch.tensor(sorted(data.draw(st.sets(pair, max_size=30))), dtype=torch.int64).view(-1, 2)
+    values = data.draw(st.lists(st.sampled_from([-1.0, 0.5, 2.0]), min_size=len(pairs), max_size=len(pairs)))
+    base, (rows, columns), own = torch.tensor(others), pairs.T, torch.tensor(values)
+    scores = base.repeat(len(users), 1).index_put((rows, columns), own)
+    seen_pairs = torch.tensor(data.draw(st.lists(pair, max_size=9)), dtype=torch.int64).view(-1, 2)
+    for seen in (None, tuple(seen_pairs.T)):
+        assert_same(rank_few((rows, columns, own), base, targets, seen=seen), rank_scores(scores, targets, seen=seen))
 
 
 @given(problems(), st.integers(1, 120), st.data())

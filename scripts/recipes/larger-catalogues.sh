@@ -33,8 +33,8 @@ prepare_both microlens-50k sequences --input "$data/microlens-50k/MicroLens-50k_
 compare_starts amazon-games 64
 compare_starts microlens-50k 96
 
-# With a score of what a user has, three seeds; vectors as in front-page.sh.
-games=(--dataset amazon-games --embedding_dir embedding/front-page)
+# With a score of what a user has, three seeds; vectors as in repeat-score.sh.
+games=(--dataset amazon-games --embedding_dir embedding/repeat-score)
 by_item=("${games[@]}" --pooler_type items --item_decay 0.7 --max_token_num 96 --max_attr_length 32 --whiten)
 train Recformer "${by_item[@]}" --test_only --run_name zero-shot
 train Recformer "${by_item[@]}" --test_only --pretrain_ckpt Recformer/pretrain_ckpt/items-4000.bin --run_name zero-shot-pretrain

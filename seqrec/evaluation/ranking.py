@@ -181,6 +181,64 @@ def rank_scores(
     )
 
 
+def rank_few(
+    pairs: tuple[Tensor, Tensor, Tensor],
+    others: Tensor,
+    targets: Tensor,
+    *,
+    seen: tuple[Tensor, Tensor] | None = None,
+) -> Ranking:
+    """Rank each user's target by scores of which few are the user's own, as `rank_scores` does of all of them.
+
+    It takes time in proportion to the pairs, not to users times items: where an item's score is the same for all users,
+    a lookup among these counts it.
+
+    Args:
+        pairs: (P,) int64 rows of the batch, (P,) int64 items and (P,) their scores; each pair once, row after row and
+            item after item.
+        others: (N+1,) the score of each item where no pair says otherwise.
+        targets: (B,) int64 in 1..N.
+        seen: Items that are no candidates, as (S,) int64 rows of the batch and (S,) int64 items; a target stays one.
+
+    Raises:
+        UserError: If a score is not finite.
+    """
+    rows, items, scores = pairs
+    _check_finite(scores, others)
+    height = len(others)
+    keys = rows * height + items
+    own_keys = torch.arange(len(targets), device=targets.device) * height + targets
+    place, is_pair = _find(own_keys, keys)
+    own = others[targets]
+    own[is_pair] = scores[place[is_pair]]
+    # All items as if no pair said anything; less those of which one does, the target and the seen ones; then the pairs.
+    ascending = others[1:].sort().values
+    as_good = len(ascending) - torch.searchsorted(ascending, own)
+    equal = torch.searchsorted(ascending, own, right=True) - torch.searchsorted(ascending, own)
+    out = own_keys if seen is None else torch.unique(torch.cat([own_keys, seen[0] * height + seen[1]]))
+    out = out[out % height > 0]
+    place, is_pair = _find(out, keys)
+    real = items > 0
+    kept = real.index_fill(0, place[is_pair], False)
+    alone = out[~is_pair]
+    for sign, found, whose in (
+        (-1, others[items[real]], rows[real]),
+        (-1, others[alone % height], alone // height),
+        (1, scores[kept], rows[kept]),
+    ):
+        as_good.index_add_(0, whose, sign * (found >= own[whose]).long())
+        equal.index_add_(0, whose, sign * (found == own[whose]).long())
+    return Ranking(as_good, height - torch.bincount(out // height, minlength=len(targets)), equal > 0)
+
+
+def _find(asked: Tensor, ascending: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where numbers stand among ascending ones, and whether they do."""
+    place = torch.searchsorted(ascending, asked)
+    is_there = place < len(ascending)
+    is_there[is_there.clone()] = ascending[place[is_there]] == asked[is_there]
+    return place, is_there
+
+
 def rank_listed(scores: Tensor, lengths: Tensor, relevant: Tensor) -> Ranking:
     """Rank the relevant candidates of users who have candidates of their own, several of which may be relevant.
 

@@ -1,6 +1,7 @@
 """Popularity, recency and favourites: counts from a pencil, and whole runs."""
 
 import json
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,10 @@ from seqrec.data.sources.comments_demo import CommentsDemo
 from seqrec.data.splits import leave_one_out
 from seqrec.data.vectors import load_embeddings
 from seqrec.evaluation.candidates import sample_negatives
+from seqrec.evaluation.ranking import rank_scores
 from seqrec.items.similar import find_nearest
 from seqrec.items.words import count_words, project, read_texts
+from seqrec.training.batches import HeldOut
 from seqrec.training.recommend import recommend
 from seqrec.training.restore import load_run
 from tests import forked
@@ -142,6 +145,29 @@ def test_the_half_life_is_chosen_on_validation(tmp_path: Path) -> None:
     folders = [tmp_path / "runs/Baselines/shop" / name for name in ("recency", "popularity")]
     recent, counted = (np.load(folder / "ranks-test.npy") for folder in folders)
     assert recent.sum() == 0 < counted.sum()
+
+
+@pytest.mark.parametrize("kind", ["favourites", "neighbours"])
+@pytest.mark.parametrize("seed", range(3))
+def test_counting_what_no_event_speaks_for_ranks_as_scoring_it(
+    kind: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(seed)
+    module = Favourites(30, (10,)) if kind == "favourites" else Neighbours(30, (10,), 4)
+    module.take(draw.integers(0, 4, 31), half_life=2)
+    if isinstance(module, Neighbours):
+        nearest = torch.from_numpy(draw.integers(0, 31, (31, 4)))
+        module.know(nearest, torch.from_numpy(draw.choice([0.0, 0.5, 0.7], (31, 4))))
+    histories = as_histories([draw.integers(1, 31, draw.integers(1, 9)).tolist() for _ in range(20)])
+    inputs = all_events(histories, np.arange(20))
+    targets = torch.from_numpy(draw.integers(1, 31, 20))
+    left_out = (None, (inputs.rows, inputs.items))
+    batch = HeldOut(inputs, torch.arange(20), targets, None, left_out)
+    monkeypatch.setattr("Baselines.model._PAYS", 0)
+    scores = module.scores(inputs)
+    for ranking, seen in zip(module.rank(batch, torch.zeros(0)), left_out, strict=True):
+        expected = rank_scores(scores, targets, seen=seen)
+        assert all(torch.equal(*both) for both in zip(astuple(ranking), astuple(expected), strict=True))
 
 
 # Neighbours

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The table of README.md, docs/results.md: bash scripts/recipes/front-page.sh FOLDER
+# docs/results.md, Amazon Industrial & Scientific: bash scripts/recipes/repeat-score.sh FOLDER
 # FOLDER holds amazon-scientific; run item-by-item.sh before, which pretrains on 4,000 users.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 export OMP_NUM_THREADS=1
@@ -10,7 +10,7 @@ for baseline in popularity recency item-knn rules text-knn; do train Baselines -
 alone() { train Baselines "${vectors[@]}" --baseline vectors --init_type "$1"; }
 
 # Item vectors: MiniLM's (longformer), those after pretraining and after finetuning, TF-IDF, and it beside MiniLM's.
-vectors=(--dataset $name --embedding_dir embedding/front-page)
+vectors=(--dataset $name --embedding_dir embedding/repeat-score)
 by_item=("${vectors[@]}" --pooler_type items --item_decay 0.7 --max_token_num 96 --max_attr_length 32 --whiten)
 learnt=(--item_bias --repeat_score --user_map --temp 0.12 --batch_size 128)
 train Recformer "${by_item[@]}" --test_only --run_name zero-shot
