@@ -26,6 +26,8 @@ _MIN_ROWS, _ROWS = 64, 1024
 """Fewest positions per block: with one block of columns, and with several."""
 _ROWS_TOGETHER = 64
 _SAFE_EXPONENT = 86.0
+_LEAST_EXPONENT = -64.0
+"""Of a score less the largest: lower ones change no sum, and near 2^-126 a processor takes up to 50 times as long."""
 _LOG2_E = 1.4426950408889634
 """Scores are kept in base 2: on processors exp2 takes down to a third of the time that exp takes."""
 _OWN = {
@@ -294,7 +296,7 @@ class _Scores(NamedTuple):
     def exponentials(self, part: slice, block: slice, shift: Tensor | None) -> Tensor:
         """Return 2^(score - shift), (rows, columns)."""
         logits = self.logits(part, block)
-        return (logits if shift is None else logits.sub_(shift[:, None])).exp2_()
+        return (logits if shift is None else _lower(logits, shift)).exp2_()
 
     def normaliser(self, part: slice, blocks: list[slice]) -> tuple[Tensor | None, Tensor, Tensor]:
         """Return each row's shift, its sum of shifted exponentials, and the exponentials of the last block."""
@@ -307,17 +309,22 @@ class _Scores(NamedTuple):
         if len(blocks) == 1:
             logits = self.logits(part, blocks[0])
             shift = logits.amax(dim=1)
-            weights = logits.sub_(shift[:, None]).exp2_()
+            weights = _lower(logits, shift).exp2_()
             return shift.float(), _sum_rows(weights), weights
         shift = torch.full((part.stop - part.start,), -torch.inf, device=self.h.device)
         mass = torch.zeros_like(shift)
         for block in blocks:
             logits = self.logits(part, block)
             higher = torch.maximum(shift, logits.amax(dim=1).float())
-            weights = logits.sub_(higher[:, None]).exp2_()
+            weights = _lower(logits, higher).exp2_()
             mass = mass * (shift - higher).exp2() + _sum_rows(weights)
             shift = higher
         return shift, mass, weights
+
+
+def _lower(logits: Tensor, shift: Tensor) -> Tensor:
+    """Return (rows, columns) logits less the (rows,) shift, in place, and none so low that it is slow."""
+    return logits.sub_(shift[:, None]).clamp_min_(_LEAST_EXPONENT)
 
 
 def _sum_rows(weights: Tensor) -> Tensor:
