@@ -92,6 +92,11 @@ class OwnHistory(ScoringModule):
         self.half_life.fill_(half_life)
 
     @property
+    def tie_breaks(self) -> Tensor:
+        """What popularity adds to the (N+1,) scores of all users."""
+        return 1e-6 * self.popularity
+
+    @property
     def items_per_event(self) -> int:
         """Number of items that an event speaks for."""
         return 1
@@ -107,7 +112,7 @@ class OwnHistory(ScoringModule):
         found.view(-1).index_add_(0, keys, values)
         if self.once:
             found.view(-1)[keys] += self.once
-        return found + 1e-6 * self.popularity
+        return found + self.tie_breaks
 
     def rank(self, batch: HeldOut, catalogue: Tensor) -> list[Ranking]:
         """Return the ranks of a batch's targets; where events speak for few items, the others are only counted."""
@@ -117,7 +122,7 @@ class OwnHistory(ScoringModule):
         every, values = self._say(batch.inputs)
         keys, place = torch.unique(every, return_inverse=True)
         sums = values.new_zeros(len(keys)).index_add_(0, place, values) + self.once
-        rows, items, others = keys // (self.num_items + 1), keys % (self.num_items + 1), 1e-6 * self.popularity
+        rows, items, others = keys // (self.num_items + 1), keys % (self.num_items + 1), self.tie_breaks
         pairs = rows, items, sums + others[items]
         return [rank_few(pairs, others, batch.targets, seen=seen) for seen in batch.left_out]
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from scripts import one_table
 from scripts.one_table import Config, Maker
-from scripts.one_table_plan import Plan, Row, Search, choose_rows, fit_budget, read_rows, show_plan
+from scripts.one_table_plan import Plan, Row, choose_rows, fit_budget, read_rows, show_plan
 from scripts.search_space import draw, read_search, read_start
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
@@ -29,10 +29,6 @@ ROWS, SEARCHES, _ = read_rows()
 
 def row(name: str, minutes: float, **options: Any) -> Row:
     return Row(name=name, family="SASRec", flags="", why="", minutes={"demo": minutes}, **options)
-
-
-def starts_of(search: Search) -> list[list[str]]:
-    return [search.start, *search.start_on.values()]
 
 
 PLAN = Plan(
@@ -96,7 +92,8 @@ def test_every_row_has_flags_that_exist(name: str) -> None:
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     space = read_search(tuple(SEARCHES[this.search].space)) if this.search else {}
     if this.search:
-        assert all(read_start(tuple(start), space) for start in starts_of(SEARCHES[this.search]))
+        search = SEARCHES[this.search]
+        assert all(read_start(tuple(start), space) for start in (search.start, *search.start_on.values()))
     generator = np.random.default_rng(0)
     drawn = [part for flag, values in space.items() for part in (f"--{flag}", str(draw(values, generator)))]
     for extra in ("", this.short, this.first, "--train_users 9" * this.few, *this.on.values()):
