@@ -115,7 +115,7 @@ class Maker:
     def flags(self, row: Row) -> list[str]:
         """Return the flags of all runs of a row."""
         where = ["--data_path", str(self.config.data_dir / self.plan.dataset)]
-        if row.family in ("SASRec", "Bert4Rec", "Recformer", "PLMSASRec") or row.script:
+        if row.family != "Baselines" or row.script:
             where += ["--embedding_dir", str(self.folder / "embedding")]
         own = [*shlex.split(row.flags), *shlex.split(row.on.get(self.plan.dataset, ""))]
         return [*where, *own, *(shlex.split(row.short) if self.config.short else [])]
