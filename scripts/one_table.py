@@ -43,6 +43,9 @@ from seqrec.basics.paths import ROOT
 from seqrec.basics.progress import progress
 from seqrec.data.dataset import load_dataset
 
+NO_VECTORS = ("Baselines", "PLMSASRec/preinference.py")
+"""Commands that neither read nor write item vectors."""
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -115,7 +118,7 @@ class Maker:
     def flags(self, row: Row) -> list[str]:
         """Return the flags of all runs of a row."""
         where = ["--data_path", str(self.config.data_dir / self.plan.dataset)]
-        if row.family != "Baselines" or row.script:
+        if (row.script or row.family) not in NO_VECTORS:
             where += ["--embedding_dir", str(self.folder / "embedding")]
         own = [*shlex.split(row.flags), *shlex.split(row.on.get(self.plan.dataset, ""))]
         return [*where, *own, *(shlex.split(row.short) if self.config.short else [])]

@@ -98,7 +98,7 @@ def read_rows() -> tuple[dict[str, Row], dict[str, Search], float]:
         on = {
             name: f"{of_families.get(name, '')} {own.get(name, '')}".strip() for name in of_families.keys() | own.keys()
         }
-        rows.append(Row(**row | {"needs": tuple(row.get("needs", ())), "on": {} if row.get("script") else on}))
+        rows.append(Row(**row | {"needs": tuple(row.get("needs", ())), "on": own if row.get("script") else on}))
     searches = {
         name: Search(
             space, given["starts"][name], {on: own[name] for on, own in given["starts_on"].items() if name in own}

@@ -116,7 +116,7 @@ def describe(row: Row, costs: Record, both: dict[str, Comparison], fewer: dict[s
     trained = cost.get("train_seconds") or 0.0
     record |= {"training seconds": trained, "all seconds": trained + costs["language model's seconds"]}
     record |= {"vector bytes": cost.get("item_vector_bytes"), "peak bytes": cost.get("peak_memory_bytes")}
-    return record | {"trained": cost.get("trainable_parameters")}
+    return record | {"trained": cost.get("trainable_parameters") if trained else 0}
 
 
 def scores(table: ResultTable, group: GroupResult) -> Record:
@@ -210,7 +210,7 @@ def shown(records: list[Record]) -> tuple[list[str], list[list[str]]]:
     labels = list(records[0]["kept"]["seen"])[:2]
     header = ["row", "family", METRIC, "Recall@10", "Δ [95 % interval]", "left out", "Δ [95 % interval]"]
     header += [f"seen {label}" for label in labels]
-    header += ["training", "language model", "answer", "memory", "trained", "a new item needs"]
+    header += ["training", "language model", "answer", "memory", "item vectors", "trained", "a new item needs"]
     cells = []
     for record in records:
         kept, without = record["kept"], record["left_out"]
@@ -219,8 +219,8 @@ def shown(records: list[Record]) -> tuple[list[str], list[list[str]]]:
         line += [number(without["seen"][label][METRIC]) for label in labels]
         line += [duration(record["training seconds"]), duration(record["language model's seconds"])]
         answer = record["milliseconds"]
-        line += [DASH if answer is None else f"{answer:.1f} ms", size(record["peak bytes"]), amount(record["trained"])]
-        cells.append([*line, record["new item"]])
+        line += [DASH if answer is None else f"{answer:.1f} ms", size(record["peak bytes"])]
+        cells.append([*line, size(record["vector bytes"]), amount(record["trained"]), record["new item"]])
     return header, cells
 
 
