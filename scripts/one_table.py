@@ -26,6 +26,7 @@ from scripts.one_table_plan import (
     Row,
     Search,
     choose_rows,
+    first_ready,
     fit_budget,
     measure_speed,
     measured_minutes,
@@ -82,6 +83,11 @@ class Config:
         if bad := [share for share in self.shares if not 0 < share < 1]:
             raise UserError(f"--shares must lie between 0 and 1, got {bad[0]}")
 
+    @property
+    def shares_made(self) -> tuple[float, ...]:
+        """The shares of the users that are made: --short makes one."""
+        return self.shares[:1] if self.short else self.shares
+
     def folder(self, dataset: str) -> Path:
         """Return where everything of a dataset lies."""
         return (self.output_dir / "short" if self.short else self.output_dir) / dataset
@@ -96,7 +102,7 @@ class Maker:
         self.folder = config.folder(plan.dataset)
         self.lock = threading.Lock()
         users = load_dataset(config.data_dir / plan.dataset).num_users
-        self.few = [max(round(share * users), 1) for share in config.shares][: 1 if config.short else None]
+        self.few = [max(round(share * users), 1) for share in config.shares_made]
 
     def make_all(self, jobs: int) -> None:
         """Make all rows, so many at a time, each after what it needs.
@@ -107,7 +113,7 @@ class Maker:
         waiting, running, made = list(self.plan.rows), dict[Future[None], Row](), set[str]()
         with ThreadPoolExecutor(jobs) as pool, progress(desc=self.plan.dataset, total=len(waiting), unit="row") as bar:
             while waiting or running:
-                ready = [row for row in waiting if made.issuperset(row.needs)][: jobs - len(running)]
+                ready = first_ready(waiting, made, jobs - len(running))
                 running |= {pool.submit(self.make, row): row for row in ready}
                 waiting = [row for row in waiting if row not in ready]
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -214,17 +220,16 @@ def main(config: Config) -> None:
     chosen = choose_rows(rows, config.rows)
     pace = reference / measure_speed()
     trials, seeds = (1, 1) if config.short else (config.trials, config.seeds)
-    share = None if config.budget is None else config.budget * config.jobs / len(config.datasets)
+    share = None if config.budget is None else config.budget / len(config.datasets)
     plans = []
     for name in config.datasets:
         if not (config.data_dir / name).is_dir():
             raise UserError(f"--datasets {name} is not prepared: `python scripts/prepare.py --help` says how")
         measured = measured_minutes(config.folder(name), chosen)
-        plans.append(
-            fit_budget(Plan(name, tuple(chosen), (), trials, seeds, pace, measured, len(config.shares)), share)
-        )
+        whole = Plan(name, tuple(chosen), (), trials, seeds, pace, measured, len(config.shares_made))
+        plans.append(fit_budget(whole, share, config.jobs))
     for plan in plans:
-        print(show_plan(plan), end="\n\n", flush=True)
+        print(show_plan(plan, config.jobs), end="\n\n", flush=True)
     if config.plan:
         return
     for plan in plans:

@@ -1,5 +1,6 @@
 """The rows of scripts/one_table.py, and what it takes to make them."""
 
+import heapq
 import time
 import tomllib
 from dataclasses import dataclass, field, replace
@@ -82,10 +83,21 @@ class Plan:
         """Return what a row's trainings with one seed take, in runs on all users."""
         return 1 + row.few * self.shares * COST_OF_FEW
 
-    @property
-    def hours(self) -> float:
-        """What all rows take here, those that were not measured left out."""
-        return sum(self.minutes(row) or 0.0 for row in self.rows) / 60
+    def hours(self, jobs: int = 1) -> float:
+        """Return what all rows take here, so many at a time, those that were not measured left out."""
+        waiting, running, made, now = list(self.rows), list[tuple[float, str]](), set[str](), 0.0
+        while waiting or running:
+            for row in first_ready(waiting, made, jobs - len(running)):
+                heapq.heappush(running, (now + (self.minutes(row) or 0.0), row.name))
+                waiting.remove(row)
+            now, name = heapq.heappop(running)
+            made.add(name)
+        return now / 60
+
+
+def first_ready(waiting: list[Row], made: set[str], number: int) -> list[Row]:
+    """Return the rows to be made next, at most so many: the first ones that have what they need."""
+    return [row for row in waiting if made.issuperset(row.needs)][:number]
 
 
 def read_rows() -> tuple[dict[str, Row], dict[str, Search], float]:
@@ -154,15 +166,15 @@ def read(file: Path) -> dict[str, Any]:
     return read_json_object(file, "delete it") if file.is_file() else {}
 
 
-def fit_budget(plan: Plan, budget: float | None) -> Plan:
-    """Return the plan with as many trials, seeds and rows as so many hours afford."""
+def fit_budget(plan: Plan, budget: float | None, jobs: int = 1) -> Plan:
+    """Return the plan with as many trials, seeds and rows as so many hours afford, with so many rows at a time."""
     if budget is None:
         return plan
-    while plan.hours > budget and plan.trials > 0:
+    while plan.hours(jobs) > budget and plan.trials > 0:
         plan = replace(plan, trials=plan.trials - 1)
-    while plan.hours > budget and plan.seeds > 1:
+    while plan.hours(jobs) > budget and plan.seeds > 1:
         plan = replace(plan, seeds=plan.seeds - 1)
-    while plan.hours > budget and plan.rows:
+    while plan.hours(jobs) > budget and plan.rows:
         dearest = max(plan.rows, key=lambda row: plan.minutes(row) or 0.0)
         out = {dearest.name}
         while more := {row.name for row in plan.rows if out & {*row.needs}} - out:
@@ -172,8 +184,8 @@ def fit_budget(plan: Plan, budget: float | None) -> Plan:
     return plan
 
 
-def show_plan(plan: Plan) -> str:
-    """Return what is run, and what it takes."""
+def show_plan(plan: Plan, jobs: int = 1) -> str:
+    """Return what is run, and what it takes, with so many rows at a time."""
 
     def cells(row: Row) -> list[str]:
         minutes = plan.minutes(row)
@@ -185,7 +197,8 @@ def show_plan(plan: Plan) -> str:
     pace = f"{plan.pace:.2f} times what the reference takes"
     unknown = [row for row in plan.rows if plan.minutes(row) is None]
     more = f"; {len(unknown)} rows that nobody has measured come on top, whatever the budget" if unknown else ""
-    text = f"{plan.dataset}: {plan.hours:.1f} h on one thread of this machine, {pace}{more}\n{table}"
+    together = "" if jobs == 1 else f", or {plan.hours(jobs):.1f} h with {jobs} rows at a time"
+    text = f"{plan.dataset}: {plan.hours():.1f} h on one thread of this machine, {pace}{together}{more}\n{table}"
     return "\n".join([text, *too_dear(plan)])
 
 

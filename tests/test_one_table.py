@@ -43,12 +43,15 @@ PLAN = Plan(
 
 def test_what_a_plan_takes() -> None:
     assert [PLAN.minutes(each) for each in PLAN.rows] == [16, 60, 6, 4]
-    assert PLAN.hours == pytest.approx(86 / 60)
+    assert PLAN.hours() == pytest.approx(86 / 60)
+    assert PLAN.hours(2) == pytest.approx((60 + 6) / 60)  # the others beside what "reader" waits for
     assert replace(PLAN, measured={"cheap": 0.5}).minutes(PLAN.rows[0]) == 4
     assert PLAN.minutes(replace(PLAN.rows[1], few=True)) == 60 * 1.75
     assert replace(PLAN, dataset="other").minutes(PLAN.rows[0]) is None
     assert "; 4 rows that nobody has measured come on top" in show_plan(replace(PLAN, dataset="other"))
     assert "nobody has measured" not in show_plan(PLAN)
+    assert "or 1.1 h with 2 rows at a time" in show_plan(PLAN, 2)
+    assert fit_budget(PLAN, 66 / 60, jobs=2) == PLAN
 
 
 @pytest.mark.parametrize(
