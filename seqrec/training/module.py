@@ -234,10 +234,6 @@ class ScoringModule(NextItemModule):
         """Return (N+1, 0): there are none."""
         return torch.zeros(self.num_items + 1, 0)
 
-    def candidates(self) -> Tensor:
-        """Return the vectors of what evaluation ranks, (N+1, D): those of the items."""
-        return self.item_vectors()
-
     def rank(self, batch: HeldOut, catalogue: Tensor) -> list[Ranking]:
         """Return the ranks of a batch's targets in each way that it asks for."""
         scores = self.scores(batch.inputs)
