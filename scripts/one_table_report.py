@@ -15,7 +15,7 @@ from seqrec.basics.files import write_atomically, write_json
 from seqrec.basics.formatting import DASH, align, amount, duration, number, size
 from seqrec.basics.opening import read_json_object
 from seqrec.basics.progress import progress
-from seqrec.comparison.frontier import Gain, Point, draw_frontier, draw_profiles
+from seqrec.comparison.frontier import LEAST_DRAWN, Gain, Point, draw_frontier, draw_profiles
 from seqrec.comparison.page import render_page
 from seqrec.comparison.report import write_report
 from seqrec.comparison.results import Seen
@@ -69,7 +69,7 @@ def write_page(folder: Path) -> Path:
     """Write one page of the tables of all datasets in a folder, to be filtered by its reader; return its path."""
     results = [read_json_object(file, "make the table again") for file in sorted(folder.glob("*/one-table.json"))]
     with write_atomically(page := folder / "one-table.html") as file:
-        file.write(render_page(PAGE, results=results, protocols=PROTOCOLS).encode())
+        file.write(render_page(PAGE, results=results, protocols=PROTOCOLS, least=LEAST_DRAWN).encode())
     return page
 
 

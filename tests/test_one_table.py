@@ -21,7 +21,7 @@ from scripts.search_space import draw, read_search, read_start
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
 from seqrec.basics.paths import ROOT
-from seqrec.comparison.frontier import Point, frontier
+from seqrec.comparison.frontier import Point, draw_frontier, frontier
 from tests import forked
 
 ROWS, SEARCHES, _ = read_rows()
@@ -171,6 +171,11 @@ def test_the_frontier_is_what_no_point_beats(points: list[Point]) -> None:
 
     found = [(point.cost, point.quality) for point in frontier(points)]
     assert found == sorted({(point.cost, point.quality) for point in points if not is_beaten(point)})
+
+
+@pytest.mark.parametrize("points", [[Point("one", "A", 1.0, 0.0)], [Point("same", "A", 2.0, 0.1)] * 40])
+def test_a_picture_of_a_frontier_is_drawn_where_names_have_no_room(points: list[Point]) -> None:
+    assert draw_frontier([*points, Point("far below", "B", 1.0, -1.0)], "", "cost", "quality").startswith(b"\x89PNG")
 
 
 def test_a_row_of_each_family_is_made_in_short(

@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter
+from matplotlib.transforms import Bbox
 
 from seqrec.basics.formatting import number
 from seqrec.comparison.chart import DPI, FAINT, INK
@@ -14,6 +17,14 @@ from seqrec.comparison.style import COLOURS, OTHER_COLOURS
 
 MARKS = (COLOURS["longformer"], COLOURS["pretrain"], COLOURS["finetune"], *OTHER_COLOURS, COLOURS["none"])
 """Colours of families or lines, in turn."""
+LEAST_DRAWN = 0.4
+"""Quality, as a share of the best, below which a point would press the others together: it is named in a line."""
+PLACES = [
+    (side * (6 + abs(up) / 3), up, "left" if side > 0 else "right")
+    for up in (0, 9, -9, 18, -18, 27, -27, 36, -36)
+    for side in (1, -1)
+]
+"""Where a name is tried, in points from its own point, and how it is aligned there."""
 Gain = tuple[float, float, float]
 """A mean, and the two ends of its interval."""
 
@@ -40,32 +51,59 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def draw_frontier(points: Sequence[Point], title: str, cost: str, quality: str) -> bytes:
-    """Return a PNG: every point, a colour for each family, the frontier as steps and its points by name.
+    """Return a PNG: points by name, a colour for each family, the frontier as steps and its names in full ink.
 
     Args:
-        points: What to draw, at least one.
+        points: What to draw, at least one; those of a quality far below the best are named in a line.
         title: Of the picture.
         cost: What the horizontal axis, logarithmic, shows.
         quality: What the vertical axis shows.
     """
     figure, axes = _start(title)
     families = sorted({point.family for point in points})
+    best = frontier(points)
+    drawn = [point for point in points if point.quality >= LEAST_DRAWN * best[-1].quality]
     for place, family in enumerate(families):
-        own = [point for point in points if point.family == family]
+        own = [point for point in drawn if point.family == family]
         where = [point.cost for point in own], [point.quality for point in own]
         axes.scatter(*where, s=44, color=MARKS[place % len(MARKS)], label=family, zorder=3, edgecolor="white", lw=0.8)
-    best = frontier(points)
-    steps = [point.cost for point in best], [point.quality for point in best]
+    on_line = [point for point in best if point in drawn]
+    steps = [point.cost for point in on_line], [point.quality for point in on_line]
     axes.step(*steps, where="post", color=FAINT, lw=1.2, zorder=2)
-    for point in best:
-        axes.annotate(
-            point.name, (point.cost, point.quality), (5, 5), textcoords="offset points", fontsize=8.5, color=INK
-        )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.margins(x=0.16, y=0.12)
-    axes.legend(fontsize=8.5, frameon=False, loc="lower right")
-    return _finish(figure, axes, cost, quality)
+    figure.legend(fontsize=8.5, frameon=False, loc="outside lower center", ncols=len(families))
+    if below := [f"{point.name} {number(point.quality)}" for point in points if point not in drawn]:
+        told = f"below: {', '.join(below)}"
+        axes.annotate(told, (0.01, 0.02), xycoords="axes fraction", fontsize=8, color=FAINT)
+    _dress(axes, cost, quality)
+    _write_names(figure, axes, [*on_line, *(point for point in drawn if point not in on_line)], len(on_line))
+    return _as_png(figure)
+
+
+def _write_names(figure: Figure, axes: Axes, points: Sequence[Point], in_ink: int) -> None:
+    """Write the points' names, the first ones in full ink, where they cover neither points nor one another."""
+    canvas = FigureCanvasAgg(figure)
+    figure.draw_without_rendering()  # lays the axes out
+    centres = axes.transData.transform([(point.cost, point.quality) for point in points])
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in centres]
+    for place, point in enumerate(points):
+        above_line = [(4.0, 8, "left")] if place < in_ink else []
+        for right, up, aligned in [*above_line, *PLACES]:
+            name = Annotation(
+                point.name, (point.cost, point.quality), (right, up), textcoords="offset points", ha=aligned,
+                va="center", fontsize=8, color=INK if place < in_ink else FAINT,
+                arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.5, "shrinkB": 3} if abs(up) > 9 else None,
+            )  # fmt: skip
+            axes.add_artist(name)
+            box = name.get_window_extent(canvas.get_renderer())
+            if axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) and not box.count_overlaps(taken):
+                break
+            name.remove()
+        else:  # nowhere is free
+            axes.add_artist(name)
+        taken.append(box)
 
 
 def draw_profiles(
@@ -90,7 +128,8 @@ def draw_profiles(
         axes.vlines(where, [low for *_, low, _ in known], [high for *_, high in known], color=colour, alpha=0.6, lw=1.4)
     axes.set_xticks(range(len(labels)), labels)
     axes.legend(fontsize=8.5, frameon=False)
-    return _finish(figure, axes, across, gain)
+    _dress(axes, across, gain)
+    return _as_png(figure)
 
 
 def _start(title: str) -> tuple[Figure, Axes]:
@@ -100,13 +139,16 @@ def _start(title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _finish(figure: Figure, axes: Axes, across: str, upward: str) -> bytes:
+def _dress(axes: Axes, across: str, upward: str) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axes.set_xlabel(across, fontsize=9, color=FAINT)
     axes.set_ylabel(upward, fontsize=9, color=FAINT)
     axes.tick_params(labelsize=9, colors=FAINT)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _as_png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return file.getvalue()
