@@ -139,24 +139,36 @@ class Maker:
             self.call(row.name, [sys.executable, str(ROOT / row.script), *self.flags(row)])
             return
         flags = [*self.flags(row), *(self.search(row) if row.search else [])]
-        earlier = read(self.folder / "flags.json").get(row.name, flags)
+        earlier = read(self.folder / "flags.json").get(row.name)
         # More trials may have found other flags: then earlier runs are made again.
-        again = "--overwrite" if earlier != flags else "--resume"
+        every = [*flags, "--overwrite" if earlier not in (None, flags) else "--resume"]
+        done = earlier == flags
         for seed in range(1, self.plan.seeds_of(row) + 1):
-            more = shlex.split(row.first) if seed == 1 else []
-            self.train(row, row.name, seed, [*flags, *more, "--runs_dir", str(self.folder / "runs"), again])
+            own = [*every, *(shlex.split(row.first) if seed == 1 else [])]
+            self.train(row, row.name, seed, own, self.folder / "runs", done)
             for users in self.few if row.few else []:
-                folder = self.folder / "few" / str(users)
-                own = ["--train_users", str(users), "--runs_dir", str(folder), again]
-                self.train(row, f"{row.name}-of{users}", seed, [*flags, *own], row.name)
+                own = [*every, "--train_users", str(users)]
+                self.train(row, f"{row.name}-of{users}", seed, own, self.folder / "few" / str(users), done)
         self.note("flags.json", {row.name: flags})
 
-    def train(self, row: Row, name: str, seed: int, flags: list[str], run: str | None = None) -> None:
-        """Train a row with a seed; its run is called as the row, unless another name is given."""
+    def train(self, row: Row, name: str, seed: int, flags: list[str], runs_dir: Path, done: bool) -> None:
+        """Train a row with a seed, and call by a name what it said and took.
+
+        Args:
+            row: What to train.
+            name: Of its words and seconds.
+            seed: Of its run.
+            flags: Of its run.
+            runs_dir: Of its run.
+            done: Whether a finished run there is known to be of these flags: then no process starts to find that out.
+        """
         drawn = row.family != "Baselines"
-        own = ["--run_name", f"{run or name}-seed{seed}" if drawn else run or name]
-        own += ["--seed", str(seed), "--no_progress_bar"] if drawn else []
-        command = ["bash", str(ROOT / row.family / "finetune.sh"), *flags, *own]
+        run = f"{row.name}-seed{seed}" if drawn else row.name
+        if done and (runs_dir / row.family / self.plan.dataset / run / "metrics.json").is_file():
+            return
+        own = ["--seed", str(seed), "--no_progress_bar"] if drawn else []
+        where = ["--runs_dir", str(runs_dir), "--run_name", run]
+        command = ["bash", str(ROOT / row.family / "finetune.sh"), *flags, *where, *own]
         self.call(f"{name}-seed{seed}" if drawn else name, command)
 
     def search(self, row: Row) -> list[str]:

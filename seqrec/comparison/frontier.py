@@ -94,7 +94,7 @@ def _write_names(figure: Figure, axes: Axes, points: Sequence[Point], in_ink: in
             name = Annotation(
                 point.name, (point.cost, point.quality), (right, up), textcoords="offset points", ha=aligned,
                 va="center", fontsize=8, color=INK if place < in_ink else FAINT,
-                arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.5, "shrinkB": 3} if abs(up) > 9 else None,
+                arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.5, "shrinkB": 3} if abs(up) > 8 else None,
             )  # fmt: skip
             axes.add_artist(name)
             box = name.get_window_extent(canvas.get_renderer())
