@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
 
@@ -21,7 +21,7 @@ LEAST_DRAWN = 0.4
 """Quality, as a share of the best, below which a point would press the others together: it is named in a line."""
 PLACES = [
     (side * (6 + abs(up) / 3), up, "left" if side > 0 else "right")
-    for up in (0, 9, -9, 18, -18, 27, -27, 36, -36)
+    for up in (0, 10, -10, 18, -18, 27, -27, 36, -36)
     for side in (1, -1)
 ]
 """Where a name is tried, in points from its own point, and how it is aligned there."""
@@ -84,7 +84,7 @@ def draw_frontier(points: Sequence[Point], title: str, cost: str, quality: str) 
 
 def _write_names(figure: Figure, axes: Axes, points: Sequence[Point], in_ink: int) -> None:
     """Write the points' names, the first ones in full ink, where they cover neither points nor one another."""
-    canvas = FigureCanvasAgg(figure)
+    renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()  # lays the axes out
     centres = axes.transData.transform([(point.cost, point.quality) for point in points])
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in centres]
@@ -97,7 +97,8 @@ def _write_names(figure: Figure, axes: Axes, points: Sequence[Point], in_ink: in
                 arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.5, "shrinkB": 3} if abs(up) > 8 else None,
             )  # fmt: skip
             axes.add_artist(name)
-            box = name.get_window_extent(canvas.get_renderer())
+            name.update_positions(renderer)
+            box = Text.get_window_extent(name, renderer)  # without the line to the point
             if axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) and not box.count_overlaps(taken):
                 break
             name.remove()
