@@ -45,7 +45,7 @@ from seqrec.basics.progress import progress
 from seqrec.data.dataset import load_dataset
 
 NO_VECTORS = ("Baselines", "PLMSASRec/preinference.py")
-"""Commands that neither read nor write item vectors."""
+"""Commands without --embedding_dir."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Config:
 
     @property
     def shares_made(self) -> tuple[float, ...]:
-        """The shares of the users that are made: --short makes one."""
+        """Shares of the users to train on: one under --short."""
         return self.shares[:1] if self.short else self.shares
 
     def folder(self, dataset: str) -> Path:
@@ -152,15 +152,15 @@ class Maker:
         self.note("flags.json", {row.name: flags})
 
     def train(self, row: Row, name: str, seed: int, flags: list[str], runs_dir: Path, done: bool) -> None:
-        """Train a row with a seed, and call by a name what it said and took.
+        """Train a row with one seed.
 
         Args:
-            row: What to train.
-            name: Of its words and seconds.
-            seed: Of its run.
-            flags: Of its run.
-            runs_dir: Of its run.
-            done: Whether a finished run there is known to be of these flags: then no process starts to find that out.
+            row: The row.
+            name: Name of the log file and of the entry in seconds.json, without the seed.
+            seed: Seed of the run.
+            flags: Flags of the run.
+            runs_dir: Folder of the run folders.
+            done: Skip a finished run: it is known to have these flags.
         """
         drawn = row.family != "Baselines"
         run = f"{row.name}-seed{seed}" if drawn else row.name

@@ -84,7 +84,7 @@ class Plan:
         return 1 + row.few * self.shares * COST_OF_FEW
 
     def hours(self, jobs: int = 1) -> float:
-        """Return what all rows take here, so many at a time, those that were not measured left out."""
+        """Return the hours that all rows take here, `jobs` at a time; rows without a measured cost count 0."""
         waiting, running, made, now = list(self.rows), list[tuple[float, str]](), set[str](), 0.0
         while waiting or running:
             for row in first_ready(waiting, made, jobs - len(running)):
@@ -96,7 +96,7 @@ class Plan:
 
 
 def first_ready(waiting: list[Row], made: set[str], number: int) -> list[Row]:
-    """Return the rows to be made next, at most so many: the first ones that have what they need."""
+    """Return the first rows whose needs are made, at most `number`."""
     return [row for row in waiting if made.issuperset(row.needs)][:number]
 
 
@@ -167,7 +167,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def fit_budget(plan: Plan, budget: float | None, jobs: int = 1) -> Plan:
-    """Return the plan with as many trials, seeds and rows as so many hours afford, with so many rows at a time."""
+    """Reduce trials, then seeds, then rows until the plan fits a budget of hours, `jobs` rows at a time."""
     if budget is None:
         return plan
     while plan.hours(jobs) > budget and plan.trials > 0:
@@ -185,7 +185,7 @@ def fit_budget(plan: Plan, budget: float | None, jobs: int = 1) -> Plan:
 
 
 def show_plan(plan: Plan, jobs: int = 1) -> str:
-    """Return what is run, and what it takes, with so many rows at a time."""
+    """Return what is run and how long it takes, `jobs` rows at a time."""
 
     def cells(row: Row) -> list[str]:
         minutes = plan.minutes(row)

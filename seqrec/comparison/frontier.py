@@ -18,13 +18,13 @@ from seqrec.comparison.style import COLOURS, OTHER_COLOURS
 MARKS = (COLOURS["longformer"], COLOURS["pretrain"], COLOURS["finetune"], *OTHER_COLOURS, COLOURS["none"])
 """Colours of families or lines, in turn."""
 LEAST_DRAWN = 0.4
-"""Quality, as a share of the best, below which a point would press the others together: it is named in a line."""
+"""Share of the best quality below which points are listed in a line and not drawn."""
 PLACES = [
     (side * (6 + abs(up) / 3), up, "left" if side > 0 else "right")
     for up in (0, 10, -10, 18, -18, 27, -27, 36, -36)
     for side in (1, -1)
 ]
-"""Where a name is tried, in points from its own point, and how it is aligned there."""
+"""Offsets of a name from its point, in typographic points, and its alignment, in the order they are tried."""
 Gain = tuple[float, float, float]
 """A mean, and the two ends of its interval."""
 
@@ -51,10 +51,10 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def draw_frontier(points: Sequence[Point], title: str, cost: str, quality: str) -> bytes:
-    """Return a PNG: points by name, a colour for each family, the frontier as steps and its names in full ink.
+    """Return a PNG: named points, one colour per family; the frontier is a step line, its names are black.
 
     Args:
-        points: What to draw, at least one; those of a quality far below the best are named in a line.
+        points: Points, at least one; those below `LEAST_DRAWN` are listed in a line.
         title: Of the picture.
         cost: What the horizontal axis, logarithmic, shows.
         quality: What the vertical axis shows.
@@ -83,7 +83,7 @@ def draw_frontier(points: Sequence[Point], title: str, cost: str, quality: str) 
 
 
 def _write_names(figure: Figure, axes: Axes, points: Sequence[Point], in_ink: int) -> None:
-    """Write the points' names, the first ones in full ink, where they cover neither points nor one another."""
+    """Write the points' names, the first `in_ink` in black, where they overlap neither points nor other names."""
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()  # lays the axes out
     centres = axes.transData.transform([(point.cost, point.quality) for point in points])
