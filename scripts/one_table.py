@@ -101,8 +101,8 @@ class Maker:
         self.config, self.plan, self.searches = config, plan, searches
         self.folder = config.folder(plan.dataset)
         self.lock = threading.Lock()
-        users = load_dataset(config.data_dir / plan.dataset).num_users
-        self.few = [max(round(share * users), 1) for share in config.shares_made]
+        self.dataset = load_dataset(config.data_dir / plan.dataset)
+        self.few = [max(round(share * self.dataset.num_users), 1) for share in config.shares_made]
 
     def make_all(self, jobs: int) -> None:
         """Make all rows, so many at a time, each after what it needs.
@@ -160,11 +160,12 @@ class Maker:
             seed: Seed of the run.
             flags: Flags of the run.
             runs_dir: Folder of the run folders.
-            done: Skip a finished run: it is known to have these flags.
+            done: Skip a finished run of the same data: it is known to have these flags.
         """
         drawn = row.family != "Baselines"
         run = f"{row.name}-seed{seed}" if drawn else row.name
-        if done and (runs_dir / row.family / self.plan.dataset / run / "metrics.json").is_file():
+        made_of = read(runs_dir / row.family / self.plan.dataset / run / "metrics.json").get("protocol", {})
+        if done and made_of.get("sequences_sha256") == self.dataset.sequences_sha256:
             return
         own = ["--seed", str(seed), "--no_progress_bar"] if drawn else []
         where = ["--runs_dir", str(runs_dir), "--run_name", run]

@@ -181,8 +181,11 @@ def test_a_picture_of_a_frontier_is_drawn_where_names_have_no_room(points: list[
 def test_a_row_of_each_family_is_made_in_short(
     tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    started = list[str]()
+
     def run(command: list[str], stdout: Any, **_: Any) -> subprocess.CompletedProcess[bytes]:
         script = Path(command[1]).relative_to(ROOT)
+        started.append(script.name)
         if script.suffix == ".sh":
             command = [command[0], str(script.with_name("finetune.py")), *command[2:]]
         forked.run_script(str(script.with_suffix(".py")), *command[2:], output=Path(stdout.name))
@@ -214,5 +217,7 @@ def test_a_row_of_each_family_is_made_in_short(
     command = shown["rows"][2]["command"]
     assert "--num_epochs 1" in command and "--lr 0.001" in command and command.endswith("--seed 1")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")}
+    started.clear()
     one_table.main(replace(config, rows=("sasrec-tfidf",)))  # goes on where it ended
+    assert started and "finetune.sh" not in started  # nothing that is finished starts a process
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")}
