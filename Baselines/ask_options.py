@@ -12,6 +12,7 @@ from seqrec.basics.paths import ROOT
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.training.options import TrainingConfig
 
+Shortlist = Literal["popularity", "recency", "favourites", "item-knn", "text-knn", "rules"]
 SAMPLE = EvaluationProtocol(sample_size=19)
 
 
@@ -60,6 +61,11 @@ class Config:
     likelihood: Literal["gain", "mean", "sum"] = "gain"
     """Logarithm that likelihood ranks by: of a title's tokens in the mean, in sum, or the mean's gain over what it is
     without a history."""
+    shortlist: Shortlist | None = None
+    """Baseline whose best items the model ranks anew, the others staying behind them: a ranking of all items, with
+    --sample_size -1. By default the candidates are the target and others drawn at random."""
+    shortlist_size: int = 20
+    """Of --shortlist, the number of items."""
     max_his_len: int = 10
     """Latest items of a history that the model reads."""
     max_title_tokens: int = 32
@@ -82,10 +88,14 @@ class Config:
     protocol: EvaluationProtocol = field(default=SAMPLE)
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "max_his_len", "max_title_tokens")
+        require_at_least(1, self, "max_his_len", "max_title_tokens", "shortlist_size")
         require_at_least(0, self, "test_users")
-        if self.protocol.sample_size < 1 and self.protocol.candidates is None:
-            raise UserError("a language model ranks a few candidates: give --sample_size K, or --candidates FILE")
+        if self.shortlist is not None and self.protocol.other is None:
+            raise UserError("--shortlist ranks all items: give --sample_size -1, and no --candidates or --fresh_days")
+        if self.shortlist is None and self.protocol.sample_size < 1 and self.protocol.candidates is None:
+            raise UserError(
+                "a language model ranks a few candidates: give --sample_size K, --candidates FILE, or --shortlist"
+            )
         if self.servers.server is not None and self.way == "likelihood":
             raise UserError("a --server says what it answers, not how likely titles are: give --way list")
 
@@ -96,7 +106,7 @@ class Config:
         return TrainingConfig(
             accelerator="cpu",
             runs_dir=self.runs_dir,
-            run_name=self.run_name or f"{self.way}-{model}",
+            run_name=self.run_name or f"{self.way}-{model}" + (f"-of-{self.shortlist}" if self.shortlist else ""),
             resume=self.resume,
             overwrite=self.overwrite,
             progress_bar=self.progress_bar,

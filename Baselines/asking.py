@@ -1,4 +1,7 @@
-"""A language model's ranking of candidates, measured as any other. Shapes: n users, K + 1 candidates of each."""
+"""A language model's ranking of candidates, measured as any other. Shapes: n users, K + 1 candidates of each.
+
+With a shortlist the candidates are the items on it, and else the target, which comes first, and K others.
+"""
 
 import logging
 import time
@@ -15,6 +18,7 @@ from Baselines.kept import Kept
 from Baselines.likelihood import Likelihood
 from Baselines.listing import Chat, KeptChat, LocalChat, Said, read_order
 from Baselines.server import Server
+from Baselines.shortlist import make_shortlist
 from seqrec.basics.draws import RowDraws
 from seqrec.basics.errors import UserError
 from seqrec.basics.files import write_json
@@ -23,7 +27,7 @@ from seqrec.data.candidate_files import load_candidates
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
 from seqrec.evaluation.candidates import sample_negatives
-from seqrec.evaluation.ranking import rank_listed
+from seqrec.evaluation.ranking import Ranking, rank_listed
 from seqrec.training.folder import RunFolder
 from seqrec.training.record import RunRecord
 from seqrec.training.trainer import report
@@ -42,7 +46,8 @@ def ask_all(config: Config) -> None:
     dataset = open_dataset(config.dataset, config.data_path)
     if not dataset.attributes:
         raise UserError(f"{dataset.path} has no texts of its items: prepare it with titles")
-    test, drawn = config.protocol.hold_out(dataset).test, {}
+    split = config.protocol.hold_out(dataset)
+    test, drawn = split.test, {}
     if 0 < config.test_users < len(test):
         drawn = {"drawn_users": config.test_users, "draw_seed": config.seed}
     run = RunFolder("Baselines", dataset, config.way, config.training, config.protocol, drawn=drawn)
@@ -51,7 +56,8 @@ def ask_all(config: Config) -> None:
     if drawn:
         chosen = np.random.default_rng(config.seed).choice(len(test), config.test_users, replace=False)
         test = test.select(np.sort(chosen))
-    candidates = find_candidates(config, dataset, test)
+    shortlist = None if config.shortlist is None else make_shortlist(config, dataset, split, test)
+    candidates = find_candidates(config, dataset, test) if shortlist is None else shortlist.candidates
     titles = ["", *dataset.item_table()[dataset.attributes[0]].fill_null("").to_list()]
     kept, began = Kept(run.folder / "answers.jsonl"), time.perf_counter()
     if config.way == "likelihood":
@@ -66,15 +72,23 @@ def ask_all(config: Config) -> None:
         told["seconds_per_user"] = seconds / told["users_read_now"]
     log.info("%s", ", ".join(f"{name.replace('_', ' ')} {value:,.4g}" for name, value in told.items()))
     module, record = Rule(config.protocol.metric_ks), RunRecord(run.folder, config.training)
-    module.recorder.expect(test.users)
+    rankings = [rank_first(scores, candidates)] if shortlist is None else shortlist.rank(scores, test.targets)
+    recorders = (module.recorder, module.other_recorder)[: len(rankings)]
+    for recorder, ranking in zip(recorders, rankings, strict=True):
+        recorder.expect(test.users)
+        recorder.add(torch.arange(len(test)), ranking)
+    module.results = recorders[0].compute()
+    module.other_results = recorders[1].compute() if len(recorders) > 1 else None
+    write_json(run.folder / ASKED, told)
+    report(run, module, record, seconds)
+
+
+def rank_first(scores: NDArray[np.float64], candidates: NDArray[np.int64]) -> Ranking:
+    """Return the ranks of the first of each user's (n, K+1) candidates."""
     there = candidates > 0
     first = np.zeros_like(there)
     first[:, 0] = True
-    ranking = rank_listed(*(torch.from_numpy(x) for x in (scores[there], there.sum(axis=1), first[there])))
-    module.recorder.add(torch.arange(len(test)), ranking)
-    module.results = module.recorder.compute()
-    write_json(run.folder / ASKED, told)
-    report(run, module, record, seconds)
+    return rank_listed(*(torch.from_numpy(x) for x in (scores[there], there.sum(axis=1), first[there])))
 
 
 def find_candidates(config: Config, dataset: Dataset, test: Histories) -> NDArray[np.int64]:

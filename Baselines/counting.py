@@ -33,6 +33,7 @@ from seqrec.data.batches import RowSampler
 from seqrec.data.dataset import Dataset, Histories
 from seqrec.data.discovery import open_dataset
 from seqrec.data.item_users import by_users
+from seqrec.data.splits import Split
 from seqrec.data.vectors import find_embeddings, load_embeddings
 from seqrec.items.similar import by_words, find_nearest
 from seqrec.items.words import read_texts
@@ -67,6 +68,16 @@ def run_baseline(config: Config) -> None:
     split = config.protocol.hold_out(dataset)
     if not run.open(config):
         return
+    ranking, data, scores = count_baseline(config, dataset, split)
+    with write_atomically(run.folder / "checkpoints" / "best.ckpt") as file:
+        torch.save({"state_dict": ranking.module.state_dict()}, file)
+    record = RunRecord(run.folder, config.training)
+    record.best = scores
+    report(run, ranking.module, record, test(ranking.module, data, config.training))
+
+
+def count_baseline(config: Config, dataset: Dataset, split: Split) -> tuple[Recommender, BatchModule, dict[str, float]]:
+    """Return a ranking that has counted a split's training events, what evaluates it, and its validation metrics."""
     given = None if config.init_type is None else load_embeddings(config.init_type, dataset, config.embedding_dir)
     ranking = make_ranking(config, dataset, 0 if given is None else given.shape[1])
     data = BatchModule(
@@ -80,12 +91,8 @@ def run_baseline(config: Config) -> None:
         eval_max_tokens=MAX_TOKENS,
         valid_users=config.valid_users,
     )
-    scores = choose_half_life(config, ranking.module, data, count(config, ranking.module, dataset, split.train, given))
-    with write_atomically(run.folder / "checkpoints" / "best.ckpt") as file:
-        torch.save({"state_dict": ranking.module.state_dict()}, file)
-    record = RunRecord(run.folder, config.training)
-    record.best = scores
-    report(run, ranking.module, record, test(ranking.module, data, config.training))
+    rank_under = count(config, ranking.module, dataset, split.train, given)
+    return ranking, data, choose_half_life(config, ranking.module, data, rank_under)
 
 
 def make_ranking(config: Config, dataset: Dataset, width: int) -> Recommender:

@@ -291,7 +291,7 @@ def _candidates(scores: Tensor, seen: tuple[Tensor, Tensor] | None) -> Tensor:
     scores = scores.clone()
     scores[:, 0] = -torch.inf
     if seen is not None:
-        scores[seen] = -torch.inf
+        scores[seen[0], seen[1]] = -torch.inf
     return scores
 
 

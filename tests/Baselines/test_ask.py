@@ -16,15 +16,19 @@ import transformers
 from Baselines.ask import main
 from Baselines.ask_options import Config, ServerOptions
 from Baselines.asking import NEXT, find_candidates
+from Baselines.counting import run_baseline
 from Baselines.kept import Kept
 from Baselines.likelihood import Likelihood
 from Baselines.listing import LocalChat, read_order
+from Baselines.options import Config as BaselineConfig
 from Baselines.server import Server
 from seqrec.basics.errors import UserError
 from seqrec.data.dataset import Dataset
 from seqrec.data.protocol import EvaluationProtocol
 from seqrec.data.splits import leave_one_out
+from seqrec.evaluation.metrics import OTHER_RANKS, RANKS
 from seqrec.text.backbones import read_tokenizer
+from seqrec.training.restore import load_run
 from tests.tiny_models import write_model
 
 
@@ -49,6 +53,16 @@ def plainly(llama: Path, prompt: list[int], title: list[int]) -> float:
     with torch.no_grad():
         logits = model(torch.tensor([[*prompt, *title]])).logits[0].log_softmax(dim=1)
     return float(sum(logits[len(prompt) - 1 + place, token] for place, token in enumerate(title)))
+
+
+def gain(llama: Path, model: Likelihood, titles: list[str], read: list[int], item: int, likelihood: str) -> float:
+    """Return the score of an item after some, whose title is cut after four tokens."""
+    title = [*model.tokens(titles[item])[:4], *model.tokens("\n")]
+    parts = []
+    for history in ("".join(f"{titles[i]}\n" for i in read), ""):
+        total = plainly(llama, model.tokens(NEXT.format(history=history)), title)
+        parts.append(total if likelihood == "sum" else total / len(title))
+    return parts[0] - parts[1] * (likelihood == "gain")
 
 
 def test_likelihoods_are_those_of_whole_passes(llama: Path) -> None:
@@ -76,18 +90,50 @@ def test_a_run_by_likelihood_is_ranked_as_by_hand(likelihood: Any, texts: Datase
     model, titles = Likelihood(str(llama)), ["", *texts.item_table()["title"].to_list()]
     for row, items in enumerate(find_candidates(config, texts, test).tolist()[:4]):
         read = test.gather(np.array([row]), 3)[0].tolist()
-        scores = []
-        for item in items:
-            title = [*model.tokens(titles[item])[:4], *model.tokens("\n")]
-            parts = []
-            for history in ("".join(f"{titles[i]}\n" for i in read), ""):
-                total = plainly(llama, model.tokens(NEXT.format(history=history)), title)
-                parts.append(total if likelihood == "sum" else total / len(title))
-            scores.append(parts[0] - parts[1] * (likelihood == "gain"))
+        scores = [gain(llama, model, titles, read, item, likelihood) for item in items]
         lead = np.array(scores[1:]) - scores[0]
         assert (lead > 1e-4).sum() <= ranks[test.users[row]] <= (lead > -1e-4).sum()
     told = json.loads((folder / "asked.json").read_text())
     assert told["users"] == 12 and told["seconds_per_user"] > 0 and told["tokens_per_user"] > 20
+
+
+@pytest.mark.parametrize("shortlist", ["popularity", "item-knn"])
+def test_a_shortlist_is_ranked_anew(shortlist: Any, texts: Dataset, llama: Path, tmp_path: Path) -> None:
+    """Among the best five of a baseline a target stands where the model puts it, and elsewhere where it stood."""
+    size, given = 5, {"shortlist": shortlist, "shortlist_size": 5, "max_his_len": 3, "max_title_tokens": 4}
+    config = config_of(texts.path, llama, tmp_path, protocol=EvaluationProtocol(), **given)
+    main(config)
+    run_baseline(BaselineConfig(data_path=texts.path, baseline=shortlist, runs_dir=tmp_path))
+    baseline = tmp_path / "Baselines/texts" / shortlist
+    folder = tmp_path / f"Baselines/texts/likelihood-llama-of-{shortlist}"
+    assert json.loads((folder / "metrics.json").read_text())["other"].keys() > {"NDCG@10", "users"}
+    module, make_inputs, _ = load_run(baseline, texts.path)[1]
+    test, model, titles = (
+        leave_one_out(texts).test,
+        Likelihood(str(llama)),
+        ["", *texts.item_table()["title"].to_list()],
+    )
+    moved = 0
+    for file, drops_seen in ((RANKS, False), (OTHER_RANKS, True)):
+        ranks, before = np.load(folder / file), np.load(baseline / file)
+        assert (ranks >= 0).sum() == 12
+        for row in np.flatnonzero(ranks[test.users] >= 0):
+            user, target = test.users[row], int(test.targets[row])
+            if before[user] >= size:
+                assert ranks[user] == before[user]
+                continue
+            events = test.gather(np.array([row]), 999)[0].tolist()
+            out = {0, *(events if drops_seen else [])} - {target}
+            inputs = make_inputs(test, np.array([row]))
+            items, scores = (x[0].tolist() for x in module.best(inputs, module.item_vectors(), texts.num_items))
+            there = [(score, item) for item, score in zip(items, scores, strict=True) if item not in out]
+            last = there[size - 1][0]  # of several items with this score any may be on the list
+            own = {i: gain(llama, model, titles, events[-3:], i, "gain") for score, i in there if score >= last}
+            lead = {i: own[i] - own[target] for i in own if i != target}
+            sure = sum(lead[i] > 1e-4 for score, i in there if score > last and i != target)
+            assert sure <= ranks[user] <= sum(value > -1e-4 for value in lead.values())
+            moved += ranks[user] != before[user]
+    assert moved
 
 
 def test_answers_are_read() -> None:
@@ -221,6 +267,8 @@ def test_requests_are_sent_no_more_often_than_allowed(monkeypatch: pytest.Monkey
 def test_contradictions(tmp_path: Path) -> None:
     for options, message in (
         ({"protocol": EvaluationProtocol()}, "give --sample_size K"),
+        ({"shortlist": "rules"}, "--shortlist ranks all items: give --sample_size -1"),
+        ({"shortlist": "rules", "protocol": EvaluationProtocol(), "shortlist_size": 0}, "shortlist_size"),
         ({"servers": ServerOptions(server="http://x")}, "give --way list"),
         ({"max_his_len": 0}, "max_his_len"),
     ):
