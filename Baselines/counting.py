@@ -156,7 +156,7 @@ def count(
         return lambda share: None
     assert isinstance(module, SameForAll)
     if config.baseline == "newest":
-        order = order_of_appearance(dataset)
+        order = order_of_appearance(dataset, train)
         return lambda share: module.take(order)
     items, ages = event_ages(train)
     return lambda share: module.take(score_items(items, ages, len(module.scores) - 1, share))

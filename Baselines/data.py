@@ -32,16 +32,22 @@ def score_items(
     return np.bincount(items, weights, minlength=num_items + 1).astype(np.float64)
 
 
-def order_of_appearance(dataset: Dataset) -> NDArray[np.int64]:
+def order_of_appearance(dataset: Dataset, train: Histories) -> NDArray[np.int64]:
     """Return (N+1,) numbers of which the greater is that of what appeared later.
 
+    An item appeared when it was published, or, where nothing says so, when somebody had it first in training; what
+    nobody had there comes last.
+
     Raises:
-        UserError: If the dataset does not say when its items appeared.
+        UserError: If the dataset has no times.
     """
-    published = load_publication(dataset)
-    if published is None:
-        raise UserError(
-            f"--baseline newest: {dataset.path} does not say when its items appeared; `scripts/prepare.py comments` "
-            "keeps the times of --videos"
-        )
-    return np.unique(published, return_inverse=True)[1].astype(np.int64)
+    appeared = load_publication(dataset)
+    if appeared is None:
+        if train.times is None:
+            raise UserError(f"--baseline newest: {dataset.path} has no timestamps, only order")
+        rows, longest = np.arange(len(train)), int(train.lengths.max())
+        last = np.iinfo(np.int64).max
+        appeared = np.full(dataset.num_items + 1, last)
+        np.minimum.at(appeared, train.gather(rows, longest)[0], train.gather_times(rows, longest))
+        appeared[appeared == last] = np.iinfo(np.int64).min
+    return np.unique(appeared, return_inverse=True)[1].astype(np.int64)

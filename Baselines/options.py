@@ -36,7 +36,7 @@ class Config:
     favourites (how often it occurs in the user's own history, in the same way; then popularity), item-knn or text-knn
     (how near it is to items of the history, by the users they share or by the words of their texts; recent ones count
     more), rules (how often it came within ten events after them), vectors (how near its vector of --init_type is to the
-    mean of theirs), newest (what appeared last) or latest (what anybody had last)."""
+    mean of theirs), newest (what was published, or first had by anybody, last) or latest (what anybody had last)."""
     init_type: str | None = None
     """Of vectors, the item vectors: embedding/DATASET/INIT_TYPE.npy, or the path of a .npy file."""
     embedding_dir: Path = ROOT / "embedding"

@@ -30,6 +30,7 @@ from scripts.one_table_plan import (
     fit_budget,
     measure_speed,
     measured_minutes,
+    measured_peaks,
     read,
     read_rows,
     show_plan,
@@ -169,7 +170,8 @@ class Maker:
             return
         own = ["--seed", str(seed), "--no_progress_bar"] if drawn else []
         where = ["--runs_dir", str(runs_dir), "--run_name", run]
-        command = ["bash", str(ROOT / row.family / "finetune.sh"), *flags, *where, *own]
+        start = ["bash", f"{row.family}/finetune.sh"] if row.command is None else [sys.executable, row.command]
+        command = [start[0], str(ROOT / start[1]), *flags, *where, *own]
         self.call(f"{name}-seed{seed}" if drawn else name, command)
 
     def search(self, row: Row) -> list[str]:
@@ -238,8 +240,10 @@ def main(config: Config) -> None:
     for name in config.datasets:
         if not (config.data_dir / name).is_dir():
             raise UserError(f"--datasets {name} is not prepared: `python scripts/prepare.py --help` says how")
-        measured = measured_minutes(config.folder(name), chosen)
-        whole = Plan(name, tuple(chosen), (), trials, seeds, pace, measured, len(config.shares_made))
+        folder, has_times = config.folder(name), load_dataset(config.data_dir / name).timestamps is not None
+        own = [row for row in chosen if has_times or not row.dated]
+        known = measured_minutes(folder, own), len(config.shares_made), measured_peaks(folder, name, own)
+        whole = Plan(name, tuple(own), (), trials, seeds, pace, *known)
         plans.append(fit_budget(whole, share, config.jobs))
     for plan in plans:
         print(show_plan(plan, config.jobs), end="\n\n", flush=True)

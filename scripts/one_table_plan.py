@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrec.basics.errors import UserError
-from seqrec.basics.formatting import align, duration
+from seqrec.basics.formatting import DASH, align, duration
 from seqrec.basics.opening import read_json_object
 
 ROWS = Path(__file__).with_name("one_table.toml")
@@ -27,14 +27,17 @@ class Row:
     flags: str
     why: str
     script: str | None = None
+    command: str | None = None
     search: str | None = None
     seeds: int | None = None
     needs: tuple[str, ...] = ()
     first: str = ""
     few: bool = False
+    dated: bool = False
     new: str = ""
     on: dict[str, str] = field(default_factory=dict)
     minutes: dict[str, float] = field(default_factory=dict)
+    gib: dict[str, float] = field(default_factory=dict)
     short: str = ""
 
 
@@ -66,6 +69,8 @@ class Plan:
     """Minutes of a run of each row that has run here."""
     shares: int = 3
     """Shares of the users that rows marked `few` are trained on, too."""
+    peaks: dict[str, float] = field(default_factory=dict)
+    """GiB of memory of a run of each row that has run here."""
 
     def seeds_of(self, row: Row) -> int:
         """Return the number of a row's seeds."""
@@ -82,6 +87,10 @@ class Plan:
     def runs(self, row: Row) -> float:
         """Return what a row's trainings with one seed take, in runs on all users."""
         return 1 + row.few * self.shares * COST_OF_FEW
+
+    def memory(self, row: Row) -> float | None:
+        """Return the GiB that a run of a row takes, or None where nobody has measured it."""
+        return self.peaks.get(row.name, row.gib.get(self.dataset))
 
     def hours(self, jobs: int = 1) -> float:
         """Return the hours that all rows take here, `jobs` at a time; rows without a measured cost count 0."""
@@ -161,6 +170,17 @@ def measured_minutes(folder: Path, rows: list[Row]) -> dict[str, float]:
     return {row.name: spent[name] / 60 for row in rows for name in (row.name, f"{row.name}-seed1") if name in spent}
 
 
+def measured_peaks(folder: Path, dataset: str, rows: list[Row]) -> dict[str, float]:
+    """Return the GiB of memory that the first run of each row took here, of those that have run."""
+    peaks = {}
+    for row in rows:
+        for run in (row.name, f"{row.name}-seed1"):
+            cost = read(folder / "runs" / row.family / dataset / run / "metrics.json").get("cost", {})
+            if cost.get("peak_memory_bytes"):
+                peaks[row.name] = cost["peak_memory_bytes"] / 2**30
+    return peaks
+
+
 def read(file: Path) -> dict[str, Any]:
     """Return what a JSON file holds, nothing if there is none."""
     return read_json_object(file, "delete it") if file.is_file() else {}
@@ -185,20 +205,26 @@ def fit_budget(plan: Plan, budget: float | None, jobs: int = 1) -> Plan:
 
 
 def show_plan(plan: Plan, jobs: int = 1) -> str:
-    """Return what is run and how long it takes, `jobs` rows at a time."""
+    """Return what is run, and the time and the memory that it takes, `jobs` rows at a time."""
 
     def cells(row: Row) -> list[str]:
         minutes = plan.minutes(row)
         trials = str(plan.trials if row.search else 0)
         told = "not measured" if minutes is None else duration(60 * minutes)
-        return [row.name, row.why, trials, str(plan.seeds_of(row)), told]
+        gib = plan.memory(row)
+        return [row.name, row.why, trials, str(plan.seeds_of(row)), told, DASH if gib is None else f"{gib:.1f} GiB"]
 
-    table = align(["row", "why", "trials", "seeds", "takes"], [cells(row) for row in plan.rows], names=2)
+    header = ["row", "why", "trials", "seeds", "takes", "memory"]
+    table = align(header, [cells(row) for row in plan.rows], names=2)
     pace = f"{plan.pace:.2f} times what the reference takes"
     unknown = [row for row in plan.rows if plan.minutes(row) is None]
     more = f"; {len(unknown)} rows that nobody has measured come on top, whatever the budget" if unknown else ""
     together = "" if jobs == 1 else f", or {plan.hours(jobs):.1f} h with {jobs} rows at a time"
-    text = f"{plan.dataset}: {plan.hours():.1f} h on one thread of this machine, {pace}{together}{more}\n{table}"
+    most = sum(sorted((plan.memory(row) or 0.0 for row in plan.rows), reverse=True)[:jobs])
+    memory = f"; up to {most:.1f} GiB of memory"
+    text = (
+        f"{plan.dataset}: {plan.hours():.1f} h on one thread of this machine, {pace}{together}{memory}{more}\n{table}"
+    )
     return "\n".join([text, *too_dear(plan)])
 
 

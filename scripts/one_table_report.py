@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from scripts.one_table_plan import REFERENCE, Plan, Row
+from scripts.one_table_plan import REFERENCE, Plan, Row, read
 from seqrec.basics.files import write_atomically, write_json
 from seqrec.basics.formatting import DASH, align, amount, duration, number, size
 from seqrec.basics.opening import read_json_object
@@ -25,6 +25,8 @@ METRIC = "NDCG@10"
 PROTOCOLS: dict[Seen, str] = {"kept": "what a user has among the candidates", "left_out": "without what a user has"}
 LEAST = {"all seconds": 1.0, "milliseconds": 0.1}
 """What is drawn of a cost that is less: the axis is logarithmic."""
+NOBODY: dict[str, None] = dict.fromkeys((METRIC, "mean", "low", "high"))
+"""Of a slice without users."""
 REQUESTS = 30
 """Requests of one user each that are timed."""
 PAGE = Path(__file__).with_name("one_table.html")
@@ -50,7 +52,8 @@ def report(plan: Plan, folder: Path, data_dir: Path, few: Sequence[int], notes: 
     records = [
         describe(row, costs[row.name], both, fewer) for row in plan.rows if find_row(both["kept"], row) is not None
     ]
-    users = {str(users): f"{100 * users / both['kept'].tables[0].users:.0f} %" for users in few}
+    everybody = max(table.users for table in both["kept"].tables)
+    users = {str(users): f"{100 * users / everybody:.0f} %" for users in few}
     result = {"dataset": plan.dataset, "metric": METRIC, "notes": notes, "users": users, "rows": records}
     write_json(folder / "one-table.json", result)
     header, cells = shown(records)
@@ -87,8 +90,8 @@ def compare_few(plan: Plan, folder: Path, data_dir: Path, few: Sequence[int]) ->
 
 
 def find_row(comparison: Comparison, row: Row) -> tuple[ResultTable, GroupResult] | None:
-    """Return a row's group and the table that it stands in."""
-    for table in comparison.tables:
+    """Return a row's group and the table that it stands in, of all users where it was tested on them."""
+    for table in sorted(comparison.tables, key=lambda table: -table.users):
         for group in table.groups:
             if group.key == (row.family, row.name):
                 return table, group
@@ -108,15 +111,22 @@ def describe(row: Row, costs: Record, both: dict[str, Comparison], fewer: dict[s
         found = find_row(comparison, row)
         assert found is not None
         record[seen] = scores(*found)
+        record[seen]["seen"] = {label: record[seen]["seen"].get(label, NOBODY) for label in labels_of(comparison)}
         record[seen]["users"] = {
             users: scores(*few) for users, each in fewer.items() if (few := find_row(each[seen], row)) is not None
         }
         record["seeds"] = len(found[1].seeds)
+        record["sample"] = found[0].users if found[0].users < max(table.users for table in comparison.tables) else None
         cost = found[1].cost
     trained = cost.get("train_seconds") or 0.0
     record |= {"training seconds": trained, "all seconds": trained + costs["language model's seconds"]}
     record |= {"vector bytes": cost.get("item_vector_bytes"), "peak bytes": cost.get("peak_memory_bytes")}
     return record | {"trained": cost.get("trainable_parameters") if trained else 0}
+
+
+def labels_of(comparison: Comparison) -> tuple[str, ...]:
+    """Return how often targets were seen, as it stands over the columns; a sample of users may lack some of them."""
+    return max(comparison.tables, key=lambda table: table.users).slicings[0].labels
 
 
 def scores(table: ResultTable, group: GroupResult) -> Record:
@@ -150,7 +160,8 @@ def read_costs(plan: Plan, folder: Path) -> dict[str, Record]:
     costs = {}
     for row in plan.rows:
         language = [seconds.get(name, 0.0) for needed in needed_by(row, plan) for name in (needed, f"{needed}-seed1")]
-        command = [] if row.script else ["bash", f"{row.family}/finetune.sh", "--dataset", plan.dataset]
+        entry = ["bash", f"{row.family}/finetune.sh"] if row.command is None else ["python", row.command]
+        command = [] if row.script else [*entry, "--dataset", plan.dataset]
         own = flags.get(row.name, [])[2:]  # without where the data lie
         own = own[2:] if own[:1] == ["--embedding_dir"] else own
         own = [*own, *([] if row.family == "Baselines" else ["--seed", "1"])]
@@ -169,7 +180,10 @@ def needed_by(row: Row, plan: Plan) -> set[str]:
 
 
 def time_requests(plan: Plan, folder: Path) -> dict[str, float]:
-    """Return the milliseconds in which each row's first run answers one user, the median; kept in serving.json."""
+    """Return the milliseconds in which each row's first run answers one user, the median; kept in serving.json.
+
+    A language model that ranks was timed while it did.
+    """
     from seqrec.serving.answers import Query
     from seqrec.serving.run_model import Run
 
@@ -177,6 +191,8 @@ def time_requests(plan: Plan, folder: Path) -> dict[str, float]:
     found: dict[str, float] = read_json_object(file, "delete it") if file.is_file() else {}
     for row in progress(plan.rows, desc="timing requests", unit="row"):
         runs = sorted((folder / "runs" / row.family / plan.dataset).glob(f"{row.name}*/metrics.json"))
+        if runs and (seconds := read(runs[0].with_name("asked.json")).get("seconds_per_user")):
+            found[row.name] = round(1000 * seconds, 2)
         if row.name in found or not runs or not (runs[0].parent / "checkpoints").is_dir():
             continue  # what trains nothing keeps nothing to be served
         model, spent = Run(runs[0].parent), []
@@ -214,7 +230,8 @@ def shown(records: list[Record]) -> tuple[list[str], list[list[str]]]:
     cells = []
     for record in records:
         kept, without = record["kept"], record["left_out"]
-        line = [record["row"], record["family"], spread(kept), number(kept["Recall@10"]), change(kept["difference"])]
+        name = record["row"] if record["sample"] is None else f"{record['row']}, {record['sample']} users"
+        line = [name, record["family"], spread(kept), number(kept["Recall@10"]), change(kept["difference"])]
         line += [spread(without), change(without["difference"])]
         line += [number(without["seen"][label][METRIC]) for label in labels]
         line += [duration(record["training seconds"]), duration(record["language model's seconds"])]
@@ -252,7 +269,7 @@ def draw(dataset: str, records: list[Record], users: dict[str, str]) -> dict[str
         ("training", "all seconds", "seconds of training, at least 1, the language model's among them, one seed"),
         ("serving", "milliseconds", "milliseconds to answer one user"),
     ):
-        known = [record for record in records if record[cost] is not None]
+        known = [record for record in records if record[cost] is not None and record["sample"] is None]
         points = [Point(r["row"], r["family"], max(r[cost], LEAST[cost]), r["left_out"][METRIC]) for r in known]
         if points:
             made[f"{name}.png"] = draw_frontier(points, f"{METRIC} on {dataset}", axis, label)

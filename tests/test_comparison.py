@@ -394,6 +394,16 @@ def test_slices_by_hand(tmp_path: Path) -> None:
     assert (length.labels, length.users) == (("1-3", ">3"), (1, 2))  # histories of 4, 2 and 4 events
 
 
+def test_slices_of_a_sample_hold_its_users(tmp_path: Path) -> None:
+    hashes = write_dataset(tmp_path / "data" / "toy", [[1, 1, 2, 9, 1], [1, 9, 2], [1, 2, 9, 9, 3], [2]])
+    drawn = {"drawn_users": 2, "draw_seed": 1}
+    write_run(tmp_path / "runs", "SASRec", "none", 1, np.array([0, 1, 30, -1]), **hashes)
+    write_run(tmp_path / "runs", "Baselines", "ask", 1, np.array([-1, 0, 5, -1]), **drawn, **hashes)
+    tables = compare_runs(tmp_path / "runs", tmp_path / "data", "toy").tables
+    sample, whole = sorted(tables, key=lambda table: table.users)
+    assert (sample.users, sample.slicings[0].users, whole.slicings[0].users) == (2, (1, 1, 0, 0), (1, 2, 0, 0))
+
+
 def test_length_bins_double_and_join_thin_tails() -> None:
     lengths = np.repeat([1, 5, 9, 20, 40], [1, 79, 80, 39, 1])
     assert length_bins(lengths).tolist() == [1, 8, 16]  # half a percent at either end joins the next: 1-7, 8-15, >15

@@ -33,7 +33,12 @@ def row(name: str, minutes: float, **options: Any) -> Row:
 
 PLAN = Plan(
     "demo",
-    (row("cheap", 1, search="id"), row("dear", 10), row("reader", 1, needs=("dear",)), row("drawn once", 2, seeds=1)),
+    (
+        row("cheap", 1, search="id"),
+        row("dear", 10, gib={"demo": 3}),
+        row("reader", 1, needs=("dear",)),
+        row("drawn once", 2, seeds=1),
+    ),
     (),
     trials=5,
     seeds=3,
@@ -52,6 +57,9 @@ def test_what_a_plan_takes() -> None:
     assert "nobody has measured" not in show_plan(PLAN)
     assert "or 1.1 h with 2 rows at a time" in show_plan(PLAN, 2)
     assert fit_budget(PLAN, 66 / 60, jobs=2) == PLAN
+    assert "; up to 3.0 GiB of memory\n" in show_plan(PLAN)
+    peaks = {"cheap": 1.0, "reader": 2.5, "drawn once": 2.0}
+    assert "; up to 5.5 GiB of memory\n" in show_plan(replace(PLAN, peaks=peaks), 2)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +99,7 @@ def test_every_row_has_flags_that_exist(name: str) -> None:
     this = ROWS[name]
     if not (ROOT / this.family).is_dir():
         pytest.skip(f"needs {this.family}/")
-    script = this.script or f"{this.family}/finetune.py"
+    script = this.script or this.command or f"{this.family}/finetune.py"
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     space = read_search(tuple(SEARCHES[this.search].space)) if this.search else {}
     if this.search:
@@ -179,7 +187,7 @@ def test_a_picture_of_a_frontier_is_drawn_where_names_have_no_room(points: list[
 
 
 def test_a_row_of_each_family_is_made_in_short(
-    tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    texts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = list[str]()
 
@@ -194,16 +202,18 @@ def test_a_row_of_each_family_is_made_in_short(
     monkeypatch.setattr(subprocess, "run", run)  # in processes that have loaded the libraries
     if missing := sorted({row.family for row in ROWS.values() if not (ROOT / row.family).is_dir()}):
         pytest.skip(f"needs {', '.join(missing)}")
-    rows = ("text-knn", "sasrec-tfidf", "bert4rec-none", "recformer-frozen", "plm-frozen", "hstu")
-    data_dir, dataset = tiny_path.parent, tiny_path.name
+    rows = ("text-knn", "llm-ranker", "sasrec-tfidf", "bert4rec-none", "recformer-frozen", "plm-frozen", "hstu")
+    data_dir, dataset = texts_path.parent, texts_path.name
     config = Config(datasets=(dataset,), rows=rows, short=True, output_dir=tmp_path, data_dir=data_dir)
     one_table.main(config)
     folder = config.folder(dataset)
     assert folder == tmp_path / "short" / dataset  # what is measured later is not taken from here
     table = pl.read_csv(folder / "one-table.csv")
     assert table["row"].to_list() == ["sasrec-none", *rows]
+    assert table.filter(pl.col("sample").is_not_null())["row"].to_list() == ["llm-ranker"]
+    assert (table["left_out difference mean"].is_null() == (table["row"] == "sasrec-none")).all()  # on its users, too
     assert all(table[f"{seen} NDCG@10"].is_between(0, 1).all() for seen in ("kept", "left_out"))
-    assert table["training seconds"].to_list()[2] > 0 and (table["milliseconds"] > 0).all()
+    assert table["training seconds"].to_list()[3] > 0 and (table["milliseconds"] > 0).all()
     read = [name for name in rows if ROWS[name].needs]  # seconds of TF-IDF or of a language model over all texts
     assert read == table.filter(pl.col("language model's seconds") > 0)["row"].to_list()
     few = [name for name in ("text-knn", "sasrec-tfidf", "recformer-frozen") if ROWS[name].few]
@@ -214,7 +224,8 @@ def test_a_row_of_each_family_is_made_in_short(
     page = (folder.parent / "one-table.html").read_text()
     (shown,) = json.loads(page.partition("const results = ")[2].partition(";\n")[0])
     assert [each["row"] for each in shown["rows"]] == ["sasrec-none", *rows]
-    command = shown["rows"][2]["command"]
+    assert shown["rows"][2]["command"].startswith("python Baselines/ask.py --dataset")
+    command = shown["rows"][3]["command"]
     assert "--num_epochs 1" in command and "--lr 0.001" in command and command.endswith("--seed 1")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")}
     started.clear()

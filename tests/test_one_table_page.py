@@ -13,13 +13,13 @@ from scripts.one_table_report import write_page
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node, which runs the page's script")
 WAYS = {"sasrec-none": ("SASRec", 0.08), "text-knn": ("Baselines", 0.07), "sasrec-plm": ("SASRec", 0.09)}
-WAYS |= {"popularity": ("Baselines", 0.01)}
+WAYS |= {"popularity": ("Baselines", 0.01), "llm-ranker": ("Baselines", 0.095)}
 
 
 def record(name: str, few: bool) -> dict[str, Any]:
     """Return a row as one-table.json has it; what trains nothing has no costs but of its test."""
     family, quality = WAYS[name]
-    trains = family != "Baselines"
+    trains, sampled = family != "Baselines", name == "llm-ranker"
 
     def gain(size: float) -> dict[str, Any] | None:
         if name == "sasrec-none":
@@ -36,10 +36,11 @@ def record(name: str, few: bool) -> dict[str, Any]:
         }  # fmt: skip
 
     return {
-        "row": name, "family": family, "why": "a <reason>", "new item": "its text", "few": few,
+        "row": name, "family": family, "why": "a <reason>", "new item": "its text", "few": few and not sampled,
         "language model's seconds": 20.0, "milliseconds": 2.5 if trains else None, "command": "bash finetune.sh",
         "kept": scores(-0.01), "left_out": scores(0.0), "seeds": 3, "training seconds": 100.0 * trains,
         "all seconds": 20 + 100.0 * trains, "vector bytes": 1 << 20, "peak bytes": 1 << 30, "trained": 10**6 * trains,
+        "sample": 200 if sampled else None,
     }  # fmt: skip
 
 
@@ -72,7 +73,9 @@ def test_the_best_comes_first_and_what_is_far_below_is_named(drawn: Any) -> None
     found = drawn()
     (page,) = found["all"]
     assert found["datasets"] == ["hats", "shoes"]
-    assert ways(page) == ["sasrec-plm", "sasrec-none", "text-knn", "popularity"]
+    assert ways(page) == ["llm-ranker", "sasrec-plm", "sasrec-none", "text-knn", "popularity"]
+    assert "Baselines, 200 users" in page["table"] and page["table"].count('class="best"') == 1
+    assert re.search(r'sasrec-plm.*?<td class="best">', page["table"])  # of what was tested on all users
     assert "below: popularity .0100" in page["training"] and page["training"].count("<circle") == 3
     assert page["serving"].count("<circle") == 2  # of what is served from a run
     assert page["users"].count("<polyline") == page["seen"].count("<polyline") == 3
@@ -84,7 +87,7 @@ def test_the_filters_and_the_headings(drawn: Any) -> None:
     choices = [{"protocol": "kept"}, {"families": ["Baselines"]}, {"families": [], "sort": "row"}, {"dataset": "shoes"}]
     first, kept, baselines, none, shoes = drawn(*choices)["all"]
     assert ".0900" in first["table"] and ".0900" not in kept["table"] and ".0800" in kept["table"]
-    assert ways(baselines) == ["text-knn", "popularity"]
+    assert ways(baselines) == ["llm-ranker", "text-knn", "popularity"]
     assert ways(none) == [] and none["training"] == ""
     assert ways(shoes) == []
     by_name, upside_down = drawn({"sort": "row"}, {"sort": "row"})["all"][1:]

@@ -31,11 +31,14 @@ def cut_users(run: FinishedRun, dataset: Dataset) -> tuple[list[tuple[str, tuple
     if run.owners is not None:
         return [], "no slices: a user's several targets lie in different ones"
     split = EvaluationProtocol.of(protocol).hold_out(dataset)
-    order = np.argsort(split.test.users, kind="stable")
-    if not np.array_equal(split.test.users[order], run.users):
+    test = split.test
+    if "drawn_users" in protocol:
+        test = test.select(np.isin(test.users, run.users))
+    order = np.argsort(test.users, kind="stable")
+    if not np.array_equal(test.users[order], run.users):
         return [], f"no slices: the runs tested other users than {protocol['split']} of {dataset.name} gives"
-    counts = split.train.item_counts(dataset.num_items)[split.test.targets[order]]
-    lengths = split.test.lengths[order]
+    counts = split.train.item_counts(dataset.num_items)[test.targets[order]]
+    lengths = test.lengths[order]
     cuts = []
     for title, numbers, lower in (
         ("target item's interactions in training", counts, np.array(TARGET_BINS)),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from Baselines.counting import HALF_LIVES, all_events
-from Baselines.data import event_ages, score_items
+from Baselines.data import event_ages, order_of_appearance, score_items
 from Baselines.model import Favourites, MeanVector, Neighbours
 from Baselines.options import Baseline, Config
 from Baselines.rules import find_rules
@@ -53,6 +53,12 @@ def test_ages_by_hand(tmp_path: Path) -> None:
     assert ages.tolist() == [1, 0.5, 0, 0.5, 0]  # two, one and no events after it
     path = write_dataset(tmp_path / "timed", histories, 3, [[0, 10, 40, 90, 99], [20, 30]])
     assert event_ages(leave_one_out(load_dataset(path)).train)[1].tolist() == [1, 0.75, 0, 0.5, 0.25]
+
+
+def test_what_nobody_published_appears_when_somebody_has_it(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path / "timed", [[1, 2, 3, 1, 4], [3, 1, 2, 4]], 4, [[5, 20, 30, 40, 50], [3, 9, 60, 70]])
+    dataset = load_dataset(path)
+    assert order_of_appearance(dataset, leave_one_out(dataset).train).tolist() == [0, 2, 3, 1, 0]  # 4 is a target only
 
 
 def test_scores_by_hand() -> None:
@@ -339,7 +345,7 @@ def test_vectors_of_videos_and_comments_are_of_one_space(videos: Comments, tmp_p
 
 def test_what_a_dataset_does_not_say_is_refused(tiny_path: Path, tmp_path: Path) -> None:
     for flags, message in (
-        (("--baseline", "newest"), "does not say when its items appeared"),
+        (("--baseline", "newest"), "--baseline newest: .* has no timestamps, only order"),
         (("--fresh_days", "7"), "--fresh_days: .* does not say when its items appeared"),
         (("--baseline", "latest"), "has no timestamps, only order"),
         (("--comments",), "has no comments: prepare it with"),
