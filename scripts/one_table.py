@@ -139,7 +139,7 @@ class Maker:
         if row.script:
             self.call(row.name, [sys.executable, str(ROOT / row.script), *self.flags(row)])
             return
-        flags = [*self.flags(row), *(self.search(row) if row.search else [])]
+        flags = [*self.flags(row), *(self.search(row) if row.search else []), *self.start_from(row)]
         earlier = read(self.folder / "flags.json").get(row.name)
         # More trials may have found other flags: then earlier runs are made again.
         every = [*flags, "--overwrite" if earlier not in (None, flags) else "--resume"]
@@ -190,6 +190,15 @@ class Maker:
         named = {entry.partition("=")[0] for entry in search.space}
         pairs = itertools.pairwise(words)
         return [part for flag, value in pairs if flag.removeprefix("--") in named for part in (flag, value)]
+
+    def start_from(self, row: Row) -> list[str]:
+        """Return the flags of the row that another starts from, as its search found them, and where its run lies."""
+        if row.start_from is None:
+            return []
+        first = next(other for other in self.plan.rows if other.name == row.start_from)
+        found = read(self.folder / "flags.json")[first.name][len(self.flags(first)) :]
+        run = self.folder / "runs" / first.family / self.plan.dataset / f"{first.name}-seed1"
+        return [*found, "--start_from", str(run)]
 
     def call(self, name: str, command: list[str]) -> None:
         """Run a command, its output going to a file, and note how many seconds its first run took.

@@ -31,6 +31,7 @@ class Row:
     search: str | None = None
     seeds: int | None = None
     needs: tuple[str, ...] = ()
+    start_from: str | None = None
     first: str = ""
     few: bool = False
     dated: bool = False
@@ -39,6 +40,11 @@ class Row:
     minutes: dict[str, float] = field(default_factory=dict)
     gib: dict[str, float] = field(default_factory=dict)
     short: str = ""
+
+    @property
+    def rests_on(self) -> tuple[str, ...]:
+        """Names of the rows that are made before it."""
+        return self.needs if self.start_from is None else (*self.needs, self.start_from)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ class Plan:
 
 def first_ready(waiting: list[Row], made: set[str], number: int) -> list[Row]:
     """Return the first rows whose needs are made, at most `number`."""
-    return [row for row in waiting if made.issuperset(row.needs)][:number]
+    return [row for row in waiting if made.issuperset(row.rests_on)][:number]
 
 
 def read_rows() -> tuple[dict[str, Row], dict[str, Search], float]:
@@ -140,7 +146,7 @@ def choose_rows(rows: dict[str, Row], names: tuple[str, ...]) -> list[Row]:
     def choose(name: str) -> None:
         if name not in rows:
             raise UserError(f"--rows {name}: there is no such row; there are {', '.join(rows)}")
-        for needed in rows[name].needs:
+        for needed in rows[name].rests_on:
             choose(needed)
         chosen.setdefault(name, rows[name])
 
@@ -197,7 +203,7 @@ def fit_budget(plan: Plan, budget: float | None, jobs: int = 1) -> Plan:
     while plan.hours(jobs) > budget and plan.rows:
         dearest = max(plan.rows, key=lambda row: plan.minutes(row) or 0.0)
         out = {dearest.name}
-        while more := {row.name for row in plan.rows if out & {*row.needs}} - out:
+        while more := {row.name for row in plan.rows if out & {*row.rests_on}} - out:
             out |= more
         kept = tuple(row for row in plan.rows if row.name not in out)
         plan = replace(plan, rows=kept, left_out=plan.left_out + tuple(row for row in plan.rows if row.name in out))

@@ -14,6 +14,7 @@ from scripts.one_table_plan import REFERENCE, Plan, Row, read
 from seqrec.basics.files import write_atomically, write_json
 from seqrec.basics.formatting import DASH, align, amount, duration, number, size
 from seqrec.basics.opening import read_json_object
+from seqrec.basics.paths import ROOT
 from seqrec.basics.progress import progress
 from seqrec.comparison.frontier import LEAST_DRAWN, Gain, Point, draw_frontier, draw_profiles
 from seqrec.comparison.page import render_page
@@ -166,15 +167,15 @@ def read_costs(plan: Plan, folder: Path) -> dict[str, Record]:
         own = own[2:] if own[:1] == ["--embedding_dir"] else own
         own = [*own, *([] if row.family == "Baselines" else ["--seed", "1"])]
         costs[row.name] = {"language model's seconds": sum(language), "milliseconds": answers.get(row.name)}
-        costs[row.name]["command"] = shlex.join([*command, *own])
+        costs[row.name]["command"] = shlex.join([*command, *own]).replace(f"{ROOT}/", "")
     return costs
 
 
 def needed_by(row: Row, plan: Plan) -> set[str]:
     """Return the names of all rows that one rests on."""
     rows = {other.name: other for other in plan.rows}
-    found = set(row.needs)
-    for name in row.needs:
+    found = set(row.rests_on)
+    for name in row.rests_on:
         found |= needed_by(rows[name], plan)
     return found
 

@@ -84,6 +84,8 @@ def test_a_budget_buys_fewer_trials_then_fewer_seeds_then_fewer_rows(
 def test_rows_come_after_what_they_need_and_beside_the_reference() -> None:
     names = [each.name for each in choose_rows(ROWS, ("sasrec-finetune",))]
     assert names == ["sasrec-none", "minilm-vectors", "recformer-tuned", "sasrec-finetune"]
+    names = [each.name for each in choose_rows(ROWS, ("plm-last-block",))]
+    assert names == ["sasrec-none", "plm-states", "plm-vectors", "plm-offset", "plm-last-block"]
     assert [each.name for each in choose_rows(ROWS, ())][:1] == ["popularity"]
     with pytest.raises(ValueError, match="--rows sasrec: there is no such row; there are popularity, "):
         choose_rows(ROWS, ("sasrec",))
@@ -202,28 +204,31 @@ def test_a_row_of_each_family_is_made_in_short(
     monkeypatch.setattr(subprocess, "run", run)  # in processes that have loaded the libraries
     if missing := sorted({row.family for row in ROWS.values() if not (ROOT / row.family).is_dir()}):
         pytest.skip(f"needs {', '.join(missing)}")
-    rows = ("text-knn", "llm-ranker", "sasrec-tfidf", "bert4rec-none", "recformer-frozen", "plm-frozen", "hstu")
+    rows = ("text-knn", "llm-ranker", "sasrec-tfidf", "bert4rec-none", "recformer-frozen", "plm-last-block", "hstu")
     data_dir, dataset = texts_path.parent, texts_path.name
     config = Config(datasets=(dataset,), rows=rows, short=True, output_dir=tmp_path, data_dir=data_dir)
     one_table.main(config)
     folder = config.folder(dataset)
     assert folder == tmp_path / "short" / dataset  # what is measured later is not taken from here
     table = pl.read_csv(folder / "one-table.csv")
-    assert table["row"].to_list() == ["sasrec-none", *rows]
+    made = [*rows[:-2], "plm-offset", *rows[-2:]]  # which another starts from
+    assert table["row"].to_list() == ["sasrec-none", *made]
     assert table.filter(pl.col("sample").is_not_null())["row"].to_list() == ["llm-ranker"]
     assert (table["left_out difference mean"].is_null() == (table["row"] == "sasrec-none")).all()  # on its users, too
     assert all(table[f"{seen} NDCG@10"].is_between(0, 1).all() for seen in ("kept", "left_out"))
     assert table["training seconds"].to_list()[3] > 0 and (table["milliseconds"] > 0).all()
-    read = [name for name in rows if ROWS[name].needs]  # seconds of TF-IDF or of a language model over all texts
+    read = [name for name in made if ROWS[name].needs]  # seconds of TF-IDF or of a language model over all texts
     assert read == table.filter(pl.col("language model's seconds") > 0)["row"].to_list()
-    few = [name for name in ("text-knn", "sasrec-tfidf", "recformer-frozen") if ROWS[name].few]
+    few = [name for name in made if ROWS[name].few]
     assert few == table.filter(pl.col("left_out users 1 NDCG@10").is_not_null())["row"].to_list()[1:]
     for picture in ("training", "serving", "seen", "users"):
         assert (folder / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
     assert all((folder / seen / "comparison.html").is_file() for seen in ("kept", "left_out"))
     page = (folder.parent / "one-table.html").read_text()
     (shown,) = json.loads(page.partition("const results = ")[2].partition(";\n")[0])
-    assert [each["row"] for each in shown["rows"]] == ["sasrec-none", *rows]
+    assert [each["row"] for each in shown["rows"]] == ["sasrec-none", *made]
+    block, width = shown["rows"][-2]["command"], "--sasrec_hidden_size 128"
+    assert block.endswith("plm-offset-seed1 --seed 1") and width in block and width in shown["rows"][-3]["command"]
     assert shown["rows"][2]["command"].startswith("python Baselines/ask.py --dataset")
     command = shown["rows"][3]["command"]
     assert "--num_epochs 1" in command and "--lr 0.001" in command and command.endswith("--seed 1")
