@@ -33,6 +33,7 @@ from scripts.one_table_plan import (
     measured_peaks,
     read,
     read_rows,
+    rows_for,
     show_plan,
     too_dear,
 )
@@ -137,7 +138,7 @@ class Maker:
             UserError: If a command fails; the message names the file that tells how.
         """
         if row.script:
-            self.call(row.name, [sys.executable, str(ROOT / row.script), *self.flags(row)])
+            self.call(row.name, [*program(row.script), *self.flags(row)])
             return
         flags = [*self.flags(row), *(self.search(row) if row.search else []), *self.start_from(row)]
         earlier = read(self.folder / "flags.json").get(row.name)
@@ -170,8 +171,7 @@ class Maker:
             return
         own = ["--seed", str(seed), "--no_progress_bar"] if drawn else []
         where = ["--runs_dir", str(runs_dir), "--run_name", run]
-        start = ["bash", f"{row.family}/finetune.sh"] if row.command is None else [sys.executable, row.command]
-        command = [start[0], str(ROOT / start[1]), *flags, *where, *own]
+        command = [*program(row.command or f"{row.family}/finetune.sh"), *flags, *where, *own]
         self.call(f"{name}-seed{seed}" if drawn else name, command)
 
     def search(self, row: Row) -> list[str]:
@@ -236,6 +236,11 @@ class Maker:
         )
 
 
+def program(script: str) -> list[str]:
+    """Return the command of a script of the project, by its path there."""
+    return ["bash" if script.endswith(".sh") else sys.executable, str(ROOT / script)]
+
+
 def main(config: Config) -> None:
     """Print the plan; run it; write the tables, the pictures and the page of each dataset."""
     from scripts.one_table_report import report, write_page
@@ -249,10 +254,9 @@ def main(config: Config) -> None:
     for name in config.datasets:
         if not (config.data_dir / name).is_dir():
             raise UserError(f"--datasets {name} is not prepared: `python scripts/prepare.py --help` says how")
-        folder, has_times = config.folder(name), load_dataset(config.data_dir / name).timestamps is not None
-        own = [row for row in chosen if has_times or not row.dated]
+        folder, own = config.folder(name), rows_for(name, config.data_dir, chosen)
         known = measured_minutes(folder, own), len(config.shares_made), measured_peaks(folder, name, own)
-        whole = Plan(name, tuple(own), (), trials, seeds, pace, *known)
+        whole = Plan(name, own, (), trials, seeds, pace, *known)
         plans.append(fit_budget(whole, share, config.jobs))
     for plan in plans:
         print(show_plan(plan, config.jobs), end="\n\n", flush=True)

@@ -3,6 +3,7 @@
 import heapq
 import time
 import tomllib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from seqrec.basics.errors import UserError
 from seqrec.basics.formatting import DASH, align, duration
 from seqrec.basics.opening import read_json_object
+from seqrec.data.dataset import load_dataset
 
 ROWS = Path(__file__).with_name("one_table.toml")
 REFERENCE = "SASRec/sasrec-none"
@@ -35,6 +37,7 @@ class Row:
     first: str = ""
     few: bool = False
     dated: bool = False
+    reads: tuple[str, ...] = ()
     new: str = ""
     on: dict[str, str] = field(default_factory=dict)
     minutes: dict[str, float] = field(default_factory=dict)
@@ -125,7 +128,16 @@ def read_rows() -> tuple[dict[str, Row], dict[str, Search], float]:
         on = {
             name: f"{of_families.get(name, '')} {own.get(name, '')}".strip() for name in of_families.keys() | own.keys()
         }
-        rows.append(Row(**row | {"needs": tuple(row.get("needs", ())), "on": own if row.get("script") else on}))
+        rows.append(
+            Row(
+                **row
+                | {
+                    "needs": tuple(row.get("needs", ())),
+                    "reads": tuple(row.get("reads", ())),
+                    "on": own if row.get("script") else on,
+                }
+            )
+        )
     searches = {
         name: Search(
             space, given["starts"][name], {on: own[name] for on, own in given["starts_on"].items() if name in own}
@@ -170,13 +182,13 @@ def measure_speed() -> float:
     return 2 * 512**3 / best / 1e9
 
 
-def measured_minutes(folder: Path, rows: list[Row]) -> dict[str, float]:
+def measured_minutes(folder: Path, rows: Sequence[Row]) -> dict[str, float]:
     """Return the minutes that a run of each row took here, of those that have run."""
     spent = read(folder / "seconds.json")
     return {row.name: spent[name] / 60 for row in rows for name in (row.name, f"{row.name}-seed1") if name in spent}
 
 
-def measured_peaks(folder: Path, dataset: str, rows: list[Row]) -> dict[str, float]:
+def measured_peaks(folder: Path, dataset: str, rows: Sequence[Row]) -> dict[str, float]:
     """Return the GiB of memory that the first run of each row took here, of those that have run."""
     peaks = {}
     for row in rows:
@@ -192,6 +204,23 @@ def read(file: Path) -> dict[str, Any]:
     return read_json_object(file, "delete it") if file.is_file() else {}
 
 
+def and_what_rests_on(row: Row, rows: Iterable[Row]) -> set[str]:
+    """Return the names of a row and of all rows that need it."""
+    out = {row.name}
+    while more := {other.name for other in rows if out & {*other.rests_on}} - out:
+        out |= more
+    return out
+
+
+def rows_for(dataset: str, data_dir: Path, rows: list[Row]) -> tuple[Row, ...]:
+    """Return the rows that a prepared dataset can have, by its times and by the other datasets that there are."""
+    has_times, out = load_dataset(data_dir / dataset).timestamps is not None, set[str]()
+    for row in rows:
+        if (row.dated and not has_times) or not all((data_dir / name).is_dir() for name in row.reads):
+            out |= and_what_rests_on(row, rows)
+    return tuple(row for row in rows if row.name not in out)
+
+
 def fit_budget(plan: Plan, budget: float | None, jobs: int = 1) -> Plan:
     """Reduce trials, then seeds, then rows until the plan fits a budget of hours, `jobs` rows at a time."""
     if budget is None:
@@ -201,10 +230,7 @@ def fit_budget(plan: Plan, budget: float | None, jobs: int = 1) -> Plan:
     while plan.hours(jobs) > budget and plan.seeds > 1:
         plan = replace(plan, seeds=plan.seeds - 1)
     while plan.hours(jobs) > budget and plan.rows:
-        dearest = max(plan.rows, key=lambda row: plan.minutes(row) or 0.0)
-        out = {dearest.name}
-        while more := {row.name for row in plan.rows if out & {*row.rests_on}} - out:
-            out |= more
+        out = and_what_rests_on(max(plan.rows, key=lambda row: plan.minutes(row) or 0.0), plan.rows)
         kept = tuple(row for row in plan.rows if row.name not in out)
         plan = replace(plan, rows=kept, left_out=plan.left_out + tuple(row for row in plan.rows if row.name in out))
     return plan

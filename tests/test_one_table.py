@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from scripts import one_table
 from scripts.one_table import Config, Maker
-from scripts.one_table_plan import Plan, Row, choose_rows, fit_budget, read_rows, show_plan
+from scripts.one_table_plan import Plan, Row, choose_rows, fit_budget, read_rows, rows_for, show_plan
 from scripts.search_space import draw, read_search, read_start
 from seqrec.basics.command import run_command
 from seqrec.basics.errors import UserError
 from seqrec.basics.paths import ROOT
 from seqrec.comparison.frontier import Point, draw_frontier, frontier
 from tests import forked
+from tests.conftest import write_dataset
 
 ROWS, SEARCHES, _ = read_rows()
 
@@ -91,6 +92,19 @@ def test_rows_come_after_what_they_need_and_beside_the_reference() -> None:
         choose_rows(ROWS, ("sasrec",))
 
 
+def test_rows_are_left_out_where_their_data_are_missing(tiny_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny").symlink_to(tiny_path)
+    rows = [
+        row("newest", 1, dated=True),
+        row("pretrained", 1, reads=("other",)),
+        row("from it", 1, needs=("pretrained",)),
+    ]
+    assert rows_for("tiny", tmp_path, [*rows, row("plain", 1)]) == (row("plain", 1),)
+    write_dataset(tmp_path / "timed", [[1, 2, 3]], 3, [[5, 6, 7]])
+    (tmp_path / "other").mkdir()
+    assert rows_for("timed", tmp_path, rows) == tuple(rows)
+
+
 def test_an_unknown_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--datasets nowhere is not prepared"):
         one_table.main(Config(datasets=("nowhere",), data_dir=tmp_path))
@@ -101,6 +115,9 @@ def test_every_row_has_flags_that_exist(name: str) -> None:
     this = ROWS[name]
     if not (ROOT / this.family).is_dir():
         pytest.skip(f"needs {this.family}/")
+    if this.script and this.script.endswith(".sh"):
+        assert (ROOT / this.script).is_file()
+        return
     script = this.script or this.command or f"{this.family}/finetune.py"
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     space = read_search(tuple(SEARCHES[this.search].space)) if this.search else {}
