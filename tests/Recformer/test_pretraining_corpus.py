@@ -8,7 +8,9 @@ import numpy as np
 import polars as pl
 
 from seqrec.data.dataset import load_dataset
-from tests.clones import copy_project
+from seqrec.data.preparation import prepare
+from seqrec.data.sources.table import TableFile
+from tests.clones import copy_project, shrink
 
 
 def write_domain(folder: Path, titles: list[str], timed: bool) -> None:
@@ -61,3 +63,31 @@ def test_a_folder_of_domains_becomes_a_corpus(tmp_path: Path) -> None:
     ):
         refused = corpus(*given)
         assert refused.returncode != 0 and said in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_a_dataset_gets_vectors_pretrained_on_other_domains(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project")
+    shrink(project)
+    (project / "data").mkdir()
+    domains = ("health", "clothing", "books", "electronics", "food-kitchen", "sports", "arts")
+    for name in (*(f"pretraining-{domain}" for domain in domains), "target"):
+        raw = tmp_path / "raw" / name
+        write_domain(raw, [f"{name} number {n}" for n in range(9)], timed=False)
+        events, items = raw / "interactions.parquet", raw / "items.parquet"
+        prepare(TableFile(name=name, data_dir=project / "data", input=events, items=items, attributes="title"))
+    script = project / "Recformer" / "pretrain_for.sh"
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(*given: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", str(script), *given, "--runs_dir", "made"]
+        return subprocess.run(command, cwd=project, env=plain, capture_output=True, text=True)
+
+    done = run("--data_path", "data/target", "--users", "40")
+    assert done.returncode == 0, done.stderr
+    rows = load_dataset(project / "data" / "target").num_items + 1
+    assert np.load(project / "embedding" / "target" / "pretrain.npy").shape == (rows, 16)
+    titles = " ".join(load_dataset(project / "data" / "pretraining-for-target-40").item_table()["title"])
+    assert "books" in titles and "arts" not in titles and "target" not in titles
+    assert (project / "made" / "Recformer" / "pretraining-arts" / "for-target-40" / "metrics.json").is_file()
+    refused = run()
+    assert refused.returncode != 0 and "usage: " in refused.stderr
