@@ -4,12 +4,14 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from matplotlib.ticker import FuncFormatter
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, BboxBase
+from numpy.typing import NDArray
 
 from seqrec.basics.formatting import number
 from seqrec.comparison.chart import DPI, FAINT, INK
@@ -20,11 +22,14 @@ MARKS = (COLOURS["longformer"], COLOURS["pretrain"], COLOURS["finetune"], *OTHER
 LEAST_DRAWN = 0.4
 """Share of the best quality below which points are listed in a line and not drawn."""
 PLACES = [
-    (side * (6 + abs(up) / 3), up, "left" if side > 0 else "right")
-    for up in (0, 10, -10, 18, -18, 27, -27, 36, -36)
+    (side * (6 + abs(up) * slant), up, "left" if side > 0 else "right")
+    for up in (0, 10, -10, 18, -18, 27, -27, 36, -36, 45, -45, 56, -56)
+    for slant in ((1 / 3, 1, 2) if abs(up) > 8 else (0,))
     for side in (1, -1)
 ]
 """Offsets of a name from its point, in typographic points, and its alignment, in the order they are tried."""
+OVER_NAME = 20
+"""What a name over a point or another name costs, in steps of a line over one."""
 Gain = tuple[float, float, float]
 """A mean, and the two ends of its interval."""
 
@@ -72,7 +77,7 @@ def draw_frontier(points: Sequence[Point], title: str, cost: str, quality: str) 
     axes.step(*steps, where="post", color=FAINT, lw=1.2, zorder=2)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.margins(x=0.16, y=0.12)
+    axes.margins(x=0.16, y=0.2)
     figure.legend(fontsize=8.5, frameon=False, loc="outside lower center", ncols=len(families))
     if below := [f"{point.name} {number(point.quality)}" for point in points if point not in drawn]:
         told = f"below: {', '.join(below)}"
@@ -83,28 +88,43 @@ def draw_frontier(points: Sequence[Point], title: str, cost: str, quality: str) 
 
 
 def _write_names(figure: Figure, axes: Axes, points: Sequence[Point], in_ink: int) -> None:
-    """Write the points' names, the first `in_ink` in black, where they overlap neither points nor other names."""
+    """Write the points' names, the first `in_ink` in black, where they and the lines to them cross the least."""
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()  # lays the axes out
     centres = axes.transData.transform([(point.cost, point.quality) for point in points])
-    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in centres]
-    for place, point in enumerate(points):
-        above_line = [(4.0, 8, "left")] if place < in_ink else []
-        for right, up, aligned in [*above_line, *PLACES]:
+    taken: list[BboxBase] = [Bbox.from_bounds(x - 8, y - 6, 16, 12) for x, y in centres]
+    for place, (point, centre) in enumerate(zip(points, centres, strict=True)):
+        others = [*taken[:place], *taken[place + 1 :]]
+        found: list[tuple[float, Annotation, list[BboxBase]]] = []
+        for right, up, aligned in [*([(4.0, 8, "left")] if place < in_ink else []), *PLACES]:
+            has_line = abs(up) > 8
             name = Annotation(
                 point.name, (point.cost, point.quality), (right, up), textcoords="offset points", ha=aligned,
                 va="center", fontsize=8, color=INK if place < in_ink else FAINT,
-                arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.5, "shrinkB": 3} if abs(up) > 8 else None,
+                arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.5, "shrinkB": 3} if has_line else None,
             )  # fmt: skip
             axes.add_artist(name)
             name.update_positions(renderer)
             box = Text.get_window_extent(name, renderer)  # without the line to the point
-            if axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) and not box.count_overlaps(taken):
-                break
             name.remove()
-        else:  # nowhere is free
+            if not (axes.bbox.contains(box.x0, box.y0) and axes.bbox.contains(box.x1, box.y1)):
+                continue
+            line = _along(centre, box) if has_line else []
+            crossed = OVER_NAME * box.count_overlaps(others) + sum(part.count_overlaps(others) for part in line)
+            found.append((crossed, name, [box, *line]))
+            if not crossed:
+                break
+        if found:  # a name that is wider than the picture has no place
+            _, name, boxes = min(found, key=lambda each: each[0])
             axes.add_artist(name)
-        taken.append(box)
+            taken += boxes
+
+
+def _along(start: NDArray[np.float64], box: BboxBase) -> list[BboxBase]:
+    """Return small boxes along the line from the edge of a point to a name."""
+    way = np.array([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2]) - start
+    steps = (start + way * share for share in np.arange(12, np.hypot(*way), 3) / np.hypot(*way))
+    return [Bbox.from_bounds(x - 1, y - 1, 2, 2) for x, y in steps if not box.contains(x, y)]
 
 
 def draw_profiles(
