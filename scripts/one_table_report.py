@@ -127,7 +127,8 @@ def describe(row: Row, costs: Record, both: dict[str, Comparison], fewer: dict[s
 
 def labels_of(comparison: Comparison) -> tuple[str, ...]:
     """Return how often targets were seen, as it stands over the columns; a sample of users may lack some of them."""
-    return max(comparison.tables, key=lambda table: table.users).slicings[0].labels
+    slicings = max(comparison.tables, key=lambda table: table.users).slicings
+    return slicings[0].labels if slicings else ()
 
 
 def scores(table: ResultTable, group: GroupResult) -> Record:
