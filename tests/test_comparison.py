@@ -396,9 +396,9 @@ def test_slices_by_hand(tmp_path: Path) -> None:
 
 def test_slices_of_a_sample_hold_its_users(tmp_path: Path) -> None:
     hashes = write_dataset(tmp_path / "data" / "toy", [[1, 1, 2, 9, 1], [1, 9, 2], [1, 2, 9, 9, 3], [2]])
-    drawn = {"drawn_users": 2, "draw_seed": 1}
     write_run(tmp_path / "runs", "SASRec", "none", 1, np.array([0, 1, 30, -1]), **hashes)
-    write_run(tmp_path / "runs", "Baselines", "ask", 1, np.array([-1, 0, 5, -1]), **drawn, **hashes)
+    asked = np.array([-1, 0, 5, -1])
+    write_run(tmp_path / "runs", "Baselines", "ask", 1, asked, drawn_users=2, draw_seed=1, **hashes)
     tables = compare_runs(tmp_path / "runs", tmp_path / "data", "toy").tables
     sample, whole = sorted(tables, key=lambda table: table.users)
     assert (sample.users, sample.slicings[0].users, whole.slicings[0].users) == (2, (1, 1, 0, 0), (1, 2, 0, 0))
