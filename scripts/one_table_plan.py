@@ -128,16 +128,8 @@ def read_rows() -> tuple[dict[str, Row], dict[str, Search], float]:
         on = {
             name: f"{of_families.get(name, '')} {own.get(name, '')}".strip() for name in of_families.keys() | own.keys()
         }
-        rows.append(
-            Row(
-                **row
-                | {
-                    "needs": tuple(row.get("needs", ())),
-                    "reads": tuple(row.get("reads", ())),
-                    "on": own if row.get("script") else on,
-                }
-            )
-        )
+        lists = {name: tuple(row.get(name, ())) for name in ("needs", "reads")}
+        rows.append(Row(**row | lists | {"on": own if row.get("script") else on}))
     searches = {
         name: Search(
             space, given["starts"][name], {on: own[name] for on, own in given["starts_on"].items() if name in own}
