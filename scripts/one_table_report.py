@@ -53,8 +53,7 @@ def report(plan: Plan, folder: Path, data_dir: Path, few: Sequence[int], notes: 
     records = [
         describe(row, costs[row.name], both, fewer) for row in plan.rows if find_row(both["kept"], row) is not None
     ]
-    everybody = max(table.users for table in both["kept"].tables)
-    users = {str(users): f"{100 * users / everybody:.0f} %" for users in few}
+    users = {str(users): f"{100 * users / whole(both['kept']).users:.0f} %" for users in few}
     result = {"dataset": plan.dataset, "metric": METRIC, "notes": notes, "users": users, "rows": records}
     write_json(folder / "one-table.json", result)
     header, cells = shown(records)
@@ -112,12 +111,13 @@ def describe(row: Row, costs: Record, both: dict[str, Comparison], fewer: dict[s
         found = find_row(comparison, row)
         assert found is not None
         record[seen] = scores(*found)
-        record[seen]["seen"] = {label: record[seen]["seen"].get(label, NOBODY) for label in labels_of(comparison)}
+        labels = [label for slicing in whole(comparison).slicings[:1] for label in slicing.labels]
+        record[seen]["seen"] = {label: record[seen]["seen"].get(label, NOBODY) for label in labels}
         record[seen]["users"] = {
             users: scores(*few) for users, each in fewer.items() if (few := find_row(each[seen], row)) is not None
         }
         record["seeds"] = len(found[1].seeds)
-        record["sample"] = found[0].users if found[0].users < max(table.users for table in comparison.tables) else None
+        record["sample"] = found[0].users if found[0].users < whole(comparison).users else None
         cost = found[1].cost
     trained = cost.get("train_seconds") or 0.0
     record |= {"training seconds": trained, "all seconds": trained + costs["language model's seconds"]}
@@ -125,10 +125,9 @@ def describe(row: Row, costs: Record, both: dict[str, Comparison], fewer: dict[s
     return record | {"trained": cost.get("trainable_parameters") if trained else 0}
 
 
-def labels_of(comparison: Comparison) -> tuple[str, ...]:
-    """Return how often targets were seen, as it stands over the columns; a sample of users may lack some of them."""
-    slicings = max(comparison.tables, key=lambda table: table.users).slicings
-    return slicings[0].labels if slicings else ()
+def whole(comparison: Comparison) -> ResultTable:
+    """Return the table of all users: of others a sample was tested."""
+    return max(comparison.tables, key=lambda table: table.users)
 
 
 def scores(table: ResultTable, group: GroupResult) -> Record:
